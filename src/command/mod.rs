@@ -1,0 +1,204 @@
+//! What is known of every command: one row in one table, and nowhere else.
+//!
+//! `table` holds the rows, `keys` finds the keys of a request, `split` cuts a command over several slots into one command
+//! per slot, and `merge` makes one reply of the replies to those. Nothing here knows of nodes or connections.
+
+pub mod keys;
+pub mod learned;
+pub mod merge;
+pub mod split;
+pub mod table;
+
+pub use table::lookup;
+
+/// One command, or one subcommand of a container command.
+#[derive(Debug)]
+pub struct Spec {
+    /// Lower-case name, a subcommand without its container: `get`, `encoding`.
+    pub name: &'static str,
+    /// Number of arguments with the name (and the container's name); negative means at least so many.
+    pub arity: i16,
+    /// Where the keys are.
+    pub keys: Keys,
+    /// What the proxy does with it.
+    pub policy: Policy,
+    /// Properties, as in the server's `COMMAND` reply.
+    pub flags: Flags,
+    /// Family for metrics, `COMMAND DOCS` and ACL categories.
+    pub group: Group,
+    /// Subcommands; empty unless the command is a container such as `OBJECT`.
+    pub subcommands: &'static [Spec],
+}
+
+/// Where the keys of a command stand among its arguments (argument 0 is the name).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// No keys.
+    None,
+    /// `first..=last` in steps; a negative `last` counts from the end (-1 is the last argument).
+    Range {
+        /// First key.
+        first: u8,
+        /// Last key; negative counts from the end.
+        last: i8,
+        /// Distance from one key to the next.
+        step: u8,
+    },
+    /// A count at argument `count`, the keys right behind it `step` apart, and perhaps one more key at `also` (0: none).
+    Counted {
+        /// Argument that holds the number of keys.
+        count: u8,
+        /// Distance from one key to the next.
+        step: u8,
+        /// One more key in front, such as a destination; 0 for none.
+        also: u8,
+    },
+    /// `… STREAMS key [key …] id [id …]`, searched from argument `from`.
+    Streams {
+        /// First argument where the word can stand.
+        from: u8,
+    },
+    /// The key at argument 1, and one behind each of the words where they occur from argument `from` on.
+    Worded {
+        /// First argument where the words can stand.
+        from: u8,
+        /// Upper-case words that announce a key.
+        words: &'static [&'static str],
+    },
+}
+
+/// What the proxy does with a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Sent whole to the owner of its keys' one slot; keys in several slots are refused.
+    Keyed,
+    /// As `Keyed` if all keys share a slot; else one command per slot, and one reply merged of theirs.
+    Split(Merge),
+    /// Sent to every primary, one reply merged of theirs.
+    Every(Merge),
+    /// Without keys, and any primary can answer it.
+    Any,
+    /// Answered by the proxy itself.
+    Local(Local),
+    /// Never allowed through a proxy.
+    Refuse,
+    /// Understood, and not offered yet.
+    Later,
+}
+
+/// How the replies of the parts become one reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// Array elements put back in the order of the keys (`MGET`).
+    ByKey,
+    /// Integers added (`DEL`, `DBSIZE`).
+    Sum,
+    /// The first reply, provided that none is an error (`MSET`, `FLUSHALL`).
+    AllOk,
+    /// Arrays one behind the other (`KEYS`).
+    Concat,
+    /// Any part's reply that is not nil (`RANDOMKEY`).
+    AnyValue,
+    /// `INFO`: the nodes' numbers added into the proxy's own text.
+    Info,
+}
+
+/// Commands that the proxy answers itself, each with its own function under `local`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is the command of the same name")]
+pub enum Local {
+    Ping,
+    Echo,
+    Time,
+    Quit,
+    Select,
+    Auth,
+    Hello,
+    Reset,
+    Client,
+    Command,
+    Config,
+    Cluster,
+    Readonly,
+    Readwrite,
+    Asking,
+    Role,
+    LastSave,
+}
+
+/// Family of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is the server's group of the same name")]
+pub enum Group {
+    Generic,
+    String,
+    Bitmap,
+    Hash,
+    List,
+    Set,
+    SortedSet,
+    Stream,
+    Geo,
+    HyperLogLog,
+    PubSub,
+    Scripting,
+    Transactions,
+    Connection,
+    Server,
+    Cluster,
+    Module,
+}
+
+/// Set of properties of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flags(pub u32);
+
+#[expect(missing_docs, reason = "each constant is the server's flag of the same name")]
+impl Flags {
+    pub const NONE: Self = Self(0);
+    pub const WRITE: Self = Self(1);
+    pub const READONLY: Self = Self(1 << 1);
+    pub const DENYOOM: Self = Self(1 << 2);
+    pub const ADMIN: Self = Self(1 << 3);
+    pub const PUBSUB: Self = Self(1 << 4);
+    pub const NOSCRIPT: Self = Self(1 << 5);
+    pub const BLOCKING: Self = Self(1 << 6);
+    pub const LOADING: Self = Self(1 << 7);
+    pub const STALE: Self = Self(1 << 8);
+    pub const SKIP_MONITOR: Self = Self(1 << 9);
+    pub const SKIP_SLOWLOG: Self = Self(1 << 10);
+    pub const ASKING: Self = Self(1 << 11);
+    pub const FAST: Self = Self(1 << 12);
+    pub const NO_AUTH: Self = Self(1 << 13);
+    pub const MAY_REPLICATE: Self = Self(1 << 14);
+    pub const NO_ASYNC_LOADING: Self = Self(1 << 15);
+    pub const NO_MULTI: Self = Self(1 << 16);
+    pub const MOVABLE_KEYS: Self = Self(1 << 17);
+    pub const ALLOW_BUSY: Self = Self(1 << 18);
+    pub const NO_MANDATORY_KEYS: Self = Self(1 << 19);
+
+    /// The union of two sets; usable in constants.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether every flag of `other` is in this set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl Spec {
+    /// Whether `argc` arguments (the name counted) are acceptable to the command.
+    pub fn accepts(&self, argc: usize) -> bool {
+        let argc = i64::try_from(argc).unwrap_or(i64::MAX);
+        let arity = i64::from(self.arity);
+        if arity >= 0 { argc == arity } else { argc >= -arity }
+    }
+
+    /// Whether the command only reads, so that sending it twice is harmless.
+    pub fn is_readonly(&self) -> bool {
+        self.flags.has(Flags::READONLY)
+    }
+}
