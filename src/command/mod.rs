@@ -3,6 +3,7 @@
 //! `table` holds the rows, `keys` finds the keys of a request, `split` cuts a command over several slots into one command
 //! per slot, and `merge` makes one reply of the replies to those. Nothing here knows of nodes or connections.
 
+pub mod info;
 pub mod keys;
 pub mod learned;
 pub mod merge;

@@ -1,0 +1,275 @@
+//! One connection to one node: a future that writes what its lane holds and hands replies to the promises.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, Sleep, sleep};
+
+use super::Options;
+use super::handshake;
+use super::lane::{Lane, Order, Status};
+use super::pool::{Hint, Pool};
+use crate::refusal::Refusal;
+use crate::replies::{LARGE, Reply};
+use crate::resp::frame::{Progress, ReplyFramer};
+use crate::resp::redirect::{Verdict, verdict};
+
+/// Read buffer: what one receive call usefully takes.
+const READ: usize = 64 * 1024;
+/// Most slices handed to one write.
+const SLICES: usize = 16;
+/// Reads and writes before other tasks get their turn.
+const TURNS: usize = 8;
+/// Waits between attempts to connect: doubling from the first to the last.
+const BACKOFF_MS: std::ops::RangeInclusive<u64> = 25..=400;
+
+/// The connection of a lane.
+pub(super) struct Connection {
+    pool: Rc<Pool>,
+    lane: Rc<Lane>,
+    options: Options,
+    link: Link,
+    backoff_ms: u64,
+    buf: BytesMut,
+    framer: ReplyFramer,
+}
+
+enum Link {
+    /// Nothing to do, or not yet.
+    Idle,
+    Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>),
+    Up(TcpStream),
+    /// Waiting before the next attempt.
+    Waiting(Pin<Box<Sleep>>),
+}
+
+/// Why a connection ends.
+enum End {
+    Lost(io::Error),
+    TimedOut,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl Connection {
+    pub(super) fn new(pool: Rc<Pool>, lane: Rc<Lane>, options: Options) -> Self {
+        Self { pool, lane, options, link: Link::Idle, backoff_ms: *BACKOFF_MS.start(), buf: BytesMut::new(), framer: ReplyFramer::default() }
+    }
+
+    /// Runs an open connection until nothing more can be done now.
+    fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        match self.lane.order.get() {
+            Order::Sever => return Poll::Ready(End::Lost(io::Error::other("the cluster holds the node for failed"))),
+            Order::TimeOut => return Poll::Ready(End::TimedOut),
+            Order::Serve | Order::Retire => {}
+        }
+        for _ in 0..TURNS {
+            let read = self.poll_read(cx);
+            if let Poll::Ready(Err(end)) = read {
+                return Poll::Ready(end);
+            }
+            let written = self.poll_write(cx);
+            if let Poll::Ready(Err(error)) = written {
+                return Poll::Ready(error.into());
+            }
+            if read.is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One read, and the replies in it. Pending when the socket has nothing more.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let Link::Up(stream) = &mut self.link else { return Poll::Pending };
+        if self.buf.capacity() - self.buf.len() < READ / 4 {
+            self.buf.reserve(READ);
+        }
+        let read = ready!(pin!(stream.read_buf(&mut self.buf)).poll(cx))?;
+        if read == 0 {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+        }
+        self.pool.stats.read_bytes.add(read as u64);
+        let now = self.pool.clock.micros();
+        self.lane.heard.set(now);
+        if self.lane.status.get() == Status::Suspect {
+            self.lane.status.set(Status::Up);
+        }
+        Poll::Ready(self.deliver(now).map_err(End::from))
+    }
+
+    /// Hands every whole reply in the buffer to its promise.
+    fn deliver(&mut self, now: u32) -> io::Result<()> {
+        let mut at = 0;
+        let want = loop {
+            match self.framer.frame(&self.buf[at..]).map_err(io::Error::other)? {
+                Progress::Complete(len) if len >= LARGE => {
+                    self.buf.advance(std::mem::take(&mut at));
+                    let reply = self.buf.split_to(len).freeze();
+                    // Go on in a buffer of its own: a slice would keep the whole of the large one alive.
+                    self.buf = BytesMut::from(&self.buf[..]);
+                    self.settle(Reply::Large(reply), now)?;
+                }
+                Progress::Complete(len) => {
+                    self.settle(Reply::Small(&self.buf[at..at + len]), now)?;
+                    at += len;
+                }
+                Progress::Inline(want) | Progress::Partial(want) => break want,
+            }
+        };
+        self.buf.advance(at);
+        self.buf.reserve(want.saturating_sub(self.buf.len()));
+        Ok(())
+    }
+
+    fn settle(&self, reply: Reply<'_>, now: u32) -> io::Result<()> {
+        let bytes = reply.bytes();
+        match bytes[0] {
+            b'-' => return self.settle_error(bytes, now),
+            // Pushes are answers to nothing.
+            b'>' => return Ok(()),
+            _ => {}
+        }
+        let entry = self.lane.pop().ok_or_else(unasked)?;
+        self.pool.answer(entry.promise, &entry.ticket, reply, now);
+        Ok(())
+    }
+
+    fn settle_error(&self, reply: &[u8], now: u32) -> io::Result<()> {
+        match verdict(reply) {
+            Verdict::Final => {
+                let entry = self.lane.pop().ok_or_else(unasked)?;
+                self.pool.stats.node_errors.add(1);
+                self.pool.answer(entry.promise, &entry.ticket, Reply::Small(reply), now);
+            }
+            verdict => {
+                let parcel = self.lane.pop_parcel().ok_or_else(unasked)?;
+                if !parcel.promise.is_nobody() {
+                    self.pool.follow(parcel, reply, verdict, &self.lane.address);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Link::Up(stream) = &mut self.link else { return Poll::Pending };
+        if self.lane.status.get() == Status::Suspect {
+            return Poll::Pending;
+        }
+        self.lane.write_with(|log| {
+            while log.unwritten() > 0 {
+                let mut room = [IoSlice::new(&[]); SLICES];
+                let used = log.slices(&mut room);
+                let stream = Pin::new(&mut *stream);
+                let written = ready!(if used == 1 { stream.poll_write(cx, &room[0]) } else { stream.poll_write_vectored(cx, &room[..used]) })?;
+                log.advance(written);
+                self.pool.stats.written_bytes.add(written as u64);
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// The connection is over: what was on it is answered or sent elsewhere.
+    fn end(&mut self, end: &End) {
+        self.link = Link::Idle;
+        self.buf = BytesMut::new();
+        self.framer = ReplyFramer::default();
+        self.lane.status.set(Status::Down);
+        if self.lane.order.get() != Order::Retire {
+            self.lane.order.set(Order::Serve);
+        }
+        let node = self.lane.address.to_string();
+        let refusal = match end {
+            End::Lost(_) => Refusal::ConnectionLost(node),
+            End::TimedOut => Refusal::Timeout(node),
+        };
+        let lost = self.lane.take_all();
+        self.pool.stats.lost_connections.add(1);
+        self.pool.rescue(lost, &refusal);
+    }
+
+    /// Decides what to do while there is no connection: connect if requests wait.
+    fn begin(&mut self) {
+        if self.lane.load().0 > 0 {
+            self.link = Link::Connecting(Box::pin(handshake::connect(self.lane.address.clone(), self.lane.class, self.options.clone())));
+        }
+    }
+
+    /// The attempt to connect failed: the next one waits a little, longer each time.
+    fn back_off(&mut self, error: &io::Error) {
+        tracing::debug!(node = %self.lane.address, %error, "cannot connect");
+        self.pool.hint(Hint::Refresh);
+        let jitter = u64::from(self.pool.clock.micros()) % (self.backoff_ms / 4 + 1);
+        self.link = Link::Waiting(Box::pin(sleep(Duration::from_millis(self.backoff_ms + jitter))));
+        self.backoff_ms = (self.backoff_ms * 2).min(*BACKOFF_MS.end());
+        if self.lane.class.replica {
+            self.lane.take_untouched().into_iter().for_each(|parcel| self.pool.send_again(parcel));
+        }
+    }
+
+    fn connected(&mut self, stream: TcpStream) {
+        self.link = Link::Up(stream);
+        self.backoff_ms = *BACKOFF_MS.start();
+        self.lane.heard.set(self.pool.clock.micros());
+        self.lane.status.set(Status::Up);
+    }
+
+    fn is_done(&self) -> bool {
+        self.lane.order.get() == Order::Retire && self.lane.load().0 == 0
+    }
+}
+
+/// A reply came that nobody asked for: the connection is out of step and cannot be trusted.
+fn unasked() -> io::Error {
+    io::Error::other("the node sent a reply to no request")
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.lane.listen(cx.waker());
+        loop {
+            if this.is_done() {
+                this.pool.forget(&this.lane);
+                return Poll::Ready(());
+            }
+            match &mut this.link {
+                Link::Idle => {
+                    this.begin();
+                    if matches!(this.link, Link::Idle) {
+                        return Poll::Pending;
+                    }
+                }
+                Link::Connecting(attempt) => match ready!(attempt.as_mut().poll(cx)) {
+                    Ok(stream) => this.connected(stream),
+                    Err(error) => this.back_off(&error),
+                },
+                Link::Waiting(pause) => {
+                    ready!(pause.as_mut().poll(cx));
+                    this.link = Link::Idle;
+                }
+                Link::Up(_) => {
+                    let end = ready!(this.poll_link(cx));
+                    if let End::Lost(error) = &end {
+                        tracing::info!(node = %this.lane.address, %error, "connection lost");
+                    }
+                    this.end(&end);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The nodes' side: one pipelined connection per node and class, and everything that can happen to a request on it.
+//!
+//! ```text
+//!   Pool::send ─► Lane: log of bytes + FIFO of entries ─► Backend::poll ─► node
+//!                   ▲                                          │ replies, in the order of the entries
+//!                   └──── Pool::follow ◄── MOVED, ASK, … ◄─────┤
+//!                                                              ▼ Promise::fulfil
+//! ```
+//! A request's bytes stay in the lane's log until its reply is there, so that it can be sent again elsewhere when a node
+//! says that it did not run it. Nothing here knows of clients, and no redirect leaves this module.
+
+mod connection;
+pub mod control;
+mod handshake;
+mod lane;
+mod log;
+mod pool;
+mod retry;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use control::Control;
+pub use lane::{Class, Ticket};
+pub use pool::{Hint, Pool};
+
+/// How the proxy deals with nodes.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long connecting to a node and its handshake may take.
+    pub connect_timeout: Duration,
+    /// How long a node may stay silent on a request it was sent before the connection is given up.
+    pub response_timeout: Duration,
+    /// How long a request may wait for a redirect, a migration or a failover before it is refused.
+    pub request_budget: Duration,
+    /// Most requests that wait for a node which is down.
+    pub queue_requests: usize,
+    /// Most bytes of requests that wait for a node which is down.
+    pub queue_bytes: usize,
+    /// Which nodes answer reads.
+    pub read_from: ReadFrom,
+    /// How the proxy authenticates with the nodes.
+    pub credentials: Option<Credentials>,
+}
+
+/// Which nodes answer reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// Primaries only: reads see the client's own writes.
+    #[default]
+    Primary,
+    /// A replica if one is connected, else the primary.
+    PreferReplica,
+    /// A replica if there is one, connected or not, else the primary.
+    Replica,
+}
+
+/// User and password for the nodes.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// ACL user; `None` for the default user.
+    pub username: Option<String>,
+    /// Password.
+    pub password: String,
+}
+
+/// The bytes of a request on their way to a lane.
+#[derive(Debug)]
+pub enum Payload<'a> {
+    /// Copied into the lane's log.
+    Small(&'a [u8]),
+    /// Kept by reference.
+    Large(Bytes),
+}
+
+impl Payload<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Small(bytes) => bytes.len(),
+            Self::Large(bytes) => bytes.len(),
+        }
+    }
+}

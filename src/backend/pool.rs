@@ -1,0 +1,401 @@
+//! The lanes of one worker, and where a request goes that a node turned away.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::connection::Connection;
+use super::lane::{Class, Lane, Order, Parcel, Status, Ticket, payload};
+use super::retry::Retries;
+use super::{Options, Payload, ReadFrom};
+use crate::cluster::{Address, NodeIndex, Slot, Topology};
+use crate::refusal::Refusal;
+use crate::replies::{Promise, Reply};
+use crate::resp::redirect::Verdict;
+use crate::stats::{Clock, Stats};
+
+/// Redirects followed at once; later ones wait as retries do, since nodes that point at each other need time to agree.
+const HOPS_AT_ONCE: u8 = 5;
+/// Silence after which a node with requests in flight is suspected: longer than a healthy node's slowest usual command.
+const SUSPECT_AFTER_US: u32 = 300_000;
+/// How long after the last redirect or loss commands of one client on one slot go one at a time.
+const UNSETTLED_MS: u64 = 1_000;
+/// Most frequent hints of one worker to discovery.
+const HINT_EVERY_MS: u64 = 20;
+
+/// What a worker tells discovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// The map may be out of date.
+    Refresh,
+    /// This node was named by a redirect.
+    Node(Address),
+}
+
+/// The lanes of one worker.
+#[derive(Debug)]
+pub struct Pool {
+    options: Options,
+    /// The worker's clock.
+    pub clock: Clock,
+    /// The worker's numbers.
+    pub stats: Arc<Stats>,
+    published: RefCell<Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>>,
+    routes: RefCell<Routes>,
+    version: Cell<u64>,
+    lanes: RefCell<HashMap<(Address, Class), Rc<Lane>>>,
+    pub(super) retries: Retries,
+    unsettled_until: Cell<u64>,
+    hinted: Cell<u64>,
+    /// Whose turn it is among replicas.
+    turn: Cell<usize>,
+    hints: UnboundedSender<Hint>,
+}
+
+/// The lanes that are open, by node of the current snapshot.
+#[derive(Debug, Default)]
+struct Routes {
+    topology: Arc<Topology>,
+    lanes: Vec<[Option<Rc<Lane>>; Class::COUNT]>,
+}
+
+impl Pool {
+    /// A pool without connections, for the topologies that appear in `published`.
+    pub fn new(options: Options, published: Arc<ArcSwap<Topology>>, stats: Arc<Stats>, hints: UnboundedSender<Hint>) -> Rc<Self> {
+        let pool = Rc::new(Self {
+            options,
+            clock: Clock::new(),
+            stats,
+            published: RefCell::new(Cache::new(published)),
+            routes: RefCell::default(),
+            version: Cell::new(0),
+            lanes: RefCell::default(),
+            retries: Retries::default(),
+            unsettled_until: Cell::new(0),
+            hinted: Cell::new(0),
+            turn: Cell::new(0),
+            hints,
+        });
+        tokio::task::spawn_local(Retries::run(Rc::clone(&pool)));
+        pool
+    }
+
+    /// Number of the current snapshot; changes with it.
+    pub fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    /// A slot of every primary that owns any.
+    pub fn primaries(&self) -> Vec<Slot> {
+        self.routes.borrow().topology.primaries().iter().map(|(_, slot)| *slot).collect()
+    }
+
+    /// Whether reads may go to replicas.
+    pub fn reads_replicas(&self) -> bool {
+        self.options.read_from != ReadFrom::Primary
+    }
+
+    /// Takes up a newer snapshot if one was published.
+    pub fn refresh(self: &Rc<Self>) {
+        let mut cache = self.published.borrow_mut();
+        let newest = cache.load();
+        if Arc::ptr_eq(newest, &self.routes.borrow().topology) {
+            return;
+        }
+        let newest = Arc::clone(newest);
+        drop(cache);
+        self.adopt(newest);
+    }
+
+    fn adopt(self: &Rc<Self>, topology: Arc<Topology>) {
+        if topology.is_migrating() {
+            self.unsettle();
+        }
+        let lanes = (0..topology.nodes().len()).map(|_| Default::default()).collect();
+        let open = self.lanes.borrow();
+        for lane in open.values() {
+            lane.order.set(match topology.at(&lane.address) {
+                Some(node) if node.failed && lane.status.get() == Status::Suspect => Order::Sever,
+                Some(_) => Order::Serve,
+                None => Order::Retire,
+            });
+            lane.wake();
+        }
+        let waiting: Vec<Rc<Lane>> = open.values().filter(|lane| lane.status.get() != Status::Up).map(Rc::clone).collect();
+        drop(open);
+        *self.routes.borrow_mut() = Routes { topology, lanes };
+        self.version.set(self.version.get() + 1);
+        for parcel in waiting.iter().flat_map(|lane| lane.take_untouched()) {
+            self.send_again(parcel);
+        }
+    }
+
+    /// Whether redirects or losses were seen a moment ago, so that order needs more care.
+    pub fn is_unsettled(&self) -> bool {
+        let until = self.unsettled_until.get();
+        until > 0 && self.clock.millis() < until
+    }
+
+    fn unsettle(&self) {
+        self.unsettled_until.set(self.clock.millis() + UNSETTLED_MS);
+    }
+
+    /// Tells discovery that the map may be out of date; seldom enough to cost nothing.
+    pub(super) fn hint(&self, hint: Hint) {
+        let now = self.clock.millis() + HINT_EVERY_MS;
+        if now - self.hinted.get() >= HINT_EVERY_MS {
+            self.hinted.set(now);
+            // Discovery is gone only when the process is about to be.
+            let _ = self.hints.send(hint);
+        }
+    }
+
+    /// Sends a request to the owner of its slot, or to a replica of it if its class says so and one can be had.
+    pub fn send(self: &Rc<Self>, payload: Payload<'_>, promise: Promise, mut ticket: Ticket) {
+        let owner = self.routes.borrow().topology.owner(ticket.slot);
+        let Some(owner) = owner else { return self.wait_for_owner(payload, promise, ticket) };
+        let replica = if ticket.class.replica { self.replica(owner, ticket.class) } else { None };
+        ticket.class.replica = replica.is_some();
+        self.send_to(replica.unwrap_or(owner), payload, promise, ticket);
+    }
+
+    fn send_to(self: &Rc<Self>, node: NodeIndex, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
+        let mut routes = self.routes.borrow_mut();
+        let index = ticket.class.index();
+        if let Some(lane) = &routes.lanes[usize::from(node)][index] {
+            return self.push(lane, payload, promise, ticket);
+        }
+        let lane = self.lane(&routes.topology.node(node).address, ticket.class);
+        routes.lanes[usize::from(node)][index] = Some(Rc::clone(&lane));
+        drop(routes);
+        self.push(&lane, payload, promise, ticket);
+    }
+
+    /// The next replica in turn of a primary. Only a connected one, or one never tried, unless replicas must be read.
+    fn replica(&self, primary: NodeIndex, class: Class) -> Option<NodeIndex> {
+        let routes = self.routes.borrow();
+        let replicas = &routes.topology.node(primary).replicas;
+        let turn = self.turn.get().wrapping_add(1);
+        self.turn.set(turn);
+        let turns = (0..replicas.len()).map(|i| replicas[(turn + i) % replicas.len()]);
+        let is_up = |node: &NodeIndex| {
+            let lane = routes.lanes[usize::from(*node)][class.index()].as_ref();
+            lane.is_none_or(|lane| lane.status.get() == Status::Up)
+        };
+        let any = self.options.read_from == ReadFrom::Replica;
+        turns.clone().find(is_up).or_else(|| turns.clone().next().filter(|_| any))
+    }
+
+    /// Puts aside a request whose slot has no owner, in the hope that it gets one.
+    fn wait_for_owner(self: &Rc<Self>, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
+        self.hint(Hint::Refresh);
+        let bytes = match payload {
+            Payload::Small(bytes) => Bytes::copy_from_slice(bytes),
+            Payload::Large(bytes) => bytes,
+        };
+        self.put_aside(Parcel { bytes, promise, ticket }, &Refusal::SlotNotServed);
+    }
+
+    fn push(&self, lane: &Lane, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
+        if lane.status.get() != Status::Up {
+            let (requests, bytes) = lane.load();
+            if requests >= self.options.queue_requests || bytes + payload.len() as u64 > self.options.queue_bytes as u64 {
+                return self.refuse(promise, &Refusal::QueueFull(lane.address.to_string()));
+            }
+        }
+        lane.push(payload, promise, ticket);
+    }
+
+    /// The lane to an address, opened if there is none.
+    fn lane(self: &Rc<Self>, address: &Address, class: Class) -> Rc<Lane> {
+        let mut lanes = self.lanes.borrow_mut();
+        let lane = lanes.entry((address.clone(), class)).or_insert_with(|| {
+            let lane = Rc::new(Lane::new(address.clone(), class));
+            self.stats.lanes.add(1);
+            tokio::task::spawn_local(Connection::new(Rc::clone(self), Rc::clone(&lane), self.options.clone()));
+            lane
+        });
+        lane.order.set(Order::Serve);
+        Rc::clone(lane)
+    }
+
+    /// A lane has closed for good.
+    pub(super) fn forget(&self, lane: &Rc<Lane>) {
+        self.stats.lanes.sub(1);
+        let mut lanes = self.lanes.borrow_mut();
+        let key = (lane.address.clone(), lane.class);
+        if lanes.get(&key).is_some_and(|known| Rc::ptr_eq(known, lane)) {
+            lanes.remove(&key);
+        }
+        for known in self.routes.borrow_mut().lanes.iter_mut().flatten() {
+            known.take_if(|known| Rc::ptr_eq(known, lane));
+        }
+    }
+
+    /// A node did not run a request: does what it said instead.
+    pub(super) fn follow(self: &Rc<Self>, mut parcel: Parcel, reply: &[u8], verdict: Verdict<'_>, from: &Address) {
+        self.unsettle();
+        self.count(verdict);
+        parcel.ticket.hops = parcel.ticket.hops.saturating_add(1);
+        let target = match verdict {
+            Verdict::Moved(address) | Verdict::Ask(address) => Address::parse(address, Some(from)),
+            _ => None,
+        };
+        self.hint(target.clone().map_or(Hint::Refresh, Hint::Node));
+        parcel.ticket.class.replica = false;
+        match target.filter(|_| parcel.ticket.hops <= HOPS_AT_ONCE) {
+            Some(address) => self.redirect(&address, parcel, matches!(verdict, Verdict::Ask(_))),
+            None => self.put_aside(parcel, &last_word(reply, verdict)),
+        }
+    }
+
+    fn redirect(self: &Rc<Self>, address: &Address, parcel: Parcel, ask: bool) {
+        let lane = self.lane(address, parcel.ticket.class);
+        if ask {
+            lane.push_asking(parcel);
+        } else {
+            self.push(&lane, payload(&parcel.bytes), parcel.promise, parcel.ticket);
+        }
+    }
+
+    fn count(&self, verdict: Verdict<'_>) {
+        match verdict {
+            Verdict::Moved(_) => self.stats.moved.add(1),
+            Verdict::Ask(_) => self.stats.ask.add(1),
+            Verdict::TryAgain => self.stats.try_again.add(1),
+            Verdict::NotNow => self.stats.not_now.add(1),
+            Verdict::Demoted => self.stats.demoted.add(1),
+            Verdict::Final => {}
+        }
+    }
+
+    /// Tries again later, or answers `last_word` when the request's time is up.
+    fn put_aside(self: &Rc<Self>, parcel: Parcel, last_word: &Refusal) {
+        if self.is_expired(parcel.ticket.born) {
+            return self.refuse(parcel.promise, last_word);
+        }
+        self.stats.retries.add(1);
+        self.retries.put(parcel);
+    }
+
+    /// A request's wait is over. It goes again unless an earlier one of its client on its slot is still out; and never
+    /// behind a later one that already ran.
+    pub(super) fn try_again(self: &Rc<Self>, mut parcel: Parcel) {
+        if parcel.promise.is_overtaken(parcel.ticket.slot) {
+            return self.refuse(parcel.promise, &Refusal::Overtaken);
+        }
+        if parcel.promise.is_preceded(parcel.ticket.slot) {
+            parcel.ticket.hops = 0;
+            return self.put_aside(parcel, &Refusal::text("TRYAGAIN an earlier command of this client on the slot still waits, the request was not executed"));
+        }
+        self.send_again(parcel);
+    }
+
+    /// Sends a request that did not run to the owner of its slot, unless its time is up.
+    pub(super) fn send_again(self: &Rc<Self>, mut parcel: Parcel) {
+        parcel.ticket.class.replica = false;
+        parcel.ticket.asking = false;
+        if self.is_expired(parcel.ticket.born) {
+            let refusal = self.time_is_up(&parcel.ticket);
+            return self.refuse(parcel.promise, &refusal);
+        }
+        self.send(payload(&parcel.bytes), parcel.promise, parcel.ticket);
+    }
+
+    fn time_is_up(&self, ticket: &Ticket) -> Refusal {
+        let topology = &self.routes.borrow().topology;
+        match topology.owner(ticket.slot) {
+            None => Refusal::SlotNotServed,
+            Some(node) => {
+                let waited_ms = u64::from(self.age(ticket.born) / 1000);
+                Refusal::NodeDown { node: topology.node(node).address.to_string(), waited_ms }
+            }
+        }
+    }
+
+    /// A connection was lost with these requests on it, each with whether it had been written whole. What may have run
+    /// is not sent again unless it only reads; the rest goes to the owners of the slots.
+    pub(super) fn rescue(self: &Rc<Self>, lost: Vec<(bool, Parcel)>, refusal: &Refusal) {
+        self.unsettle();
+        self.hint(Hint::Refresh);
+        for (written, mut parcel) in lost {
+            if written && (!parcel.ticket.readonly || parcel.ticket.resent) {
+                self.refuse(parcel.promise, refusal);
+            } else {
+                parcel.ticket.resent |= written;
+                self.send_again(parcel);
+            }
+        }
+    }
+
+    /// Answers a request with an error of the proxy's own, and counts it.
+    pub fn refuse(&self, promise: Promise, refusal: &Refusal) {
+        self.stats.refusals.count(refusal);
+        promise.refuse(refusal);
+    }
+
+    /// Answers a request with what a node replied.
+    pub(super) fn answer(&self, promise: Promise, ticket: &Ticket, reply: Reply<'_>, now: u32) {
+        self.stats.latencies.observe(now.wrapping_sub(ticket.born));
+        promise.fulfil(reply);
+    }
+
+    fn age(&self, born: u32) -> u32 {
+        self.clock.micros().wrapping_sub(born)
+    }
+
+    fn is_expired(&self, born: u32) -> bool {
+        u128::from(self.age(born)) >= self.options.request_budget.as_micros()
+    }
+
+    /// Looks after silent nodes and requests that have waited too long; called every few hundredths of a second.
+    pub fn tick(self: &Rc<Self>) {
+        self.refresh();
+        let lanes: Vec<Rc<Lane>> = self.lanes.borrow().values().map(Rc::clone).collect();
+        for lane in lanes {
+            self.watch(&lane);
+            if lane.status.get() != Status::Up {
+                self.expire(&lane);
+            }
+        }
+    }
+
+    fn watch(&self, lane: &Lane) {
+        let Some(born) = lane.oldest_written() else { return };
+        let silence = self.age(born).min(self.age(lane.heard.get()));
+        if lane.status.get() != Status::Down && silence > SUSPECT_AFTER_US {
+            lane.status.set(Status::Suspect);
+            self.hint(Hint::Refresh);
+        }
+        if u128::from(silence) > self.options.response_timeout.as_micros() {
+            lane.order.set(Order::TimeOut);
+            lane.wake();
+        }
+    }
+
+    /// Refuses what has waited on a lane for longer than a request may; the rest stays in line.
+    fn expire(self: &Rc<Self>, lane: &Lane) {
+        if lane.any_unwritten(|born| self.is_expired(born)) {
+            self.hint(Hint::Refresh);
+            lane.take_untouched().into_iter().for_each(|parcel| self.send_again(parcel));
+        }
+    }
+
+    /// Number of requests that have been sent or queued and not answered.
+    pub fn in_flight(&self) -> usize {
+        self.lanes.borrow().values().map(|lane| lane.load().0).sum()
+    }
+}
+
+/// What the client hears when time is up: the node's own words, unless they would tell of other nodes.
+fn last_word(reply: &[u8], verdict: Verdict<'_>) -> Refusal {
+    match verdict {
+        Verdict::Moved(_) | Verdict::Ask(_) => Refusal::text("TRYAGAIN the slot is moving between nodes, the request was not executed"),
+        _ => Refusal::text(String::from_utf8_lossy(reply).trim_start_matches('-').trim_end().to_owned()),
+    }
+}

@@ -1,0 +1,88 @@
+//! Requests that a node did not run and that are tried again a little later: `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, …
+
+use std::cell::RefCell;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant, sleep_until};
+
+use super::lane::Parcel;
+use super::pool::Pool;
+
+/// The waits are 1, 2, 4, … milliseconds up to this power of two.
+const LONGEST_WAIT: u8 = 6;
+
+/// Requests waiting for their next attempt.
+#[derive(Debug, Default)]
+pub(super) struct Retries {
+    waiting: RefCell<BinaryHeap<Waiting>>,
+    count: RefCell<u64>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    due: Instant,
+    /// Keeps requests that are due together in the order they came.
+    number: u64,
+    parcel: Parcel,
+}
+
+impl Retries {
+    /// Puts a request aside, for longer the more often it has been tried.
+    pub(super) fn put(&self, parcel: Parcel) {
+        let wait = Duration::from_millis(1 << parcel.ticket.hops.min(LONGEST_WAIT));
+        let mut count = self.count.borrow_mut();
+        *count += 1;
+        self.waiting.borrow_mut().push(Waiting { due: Instant::now() + wait, number: *count, parcel });
+        self.changed.notify_one();
+    }
+
+    /// Sends requests again as they fall due, for as long as the worker lives.
+    pub(super) async fn run(pool: Rc<Pool>) {
+        loop {
+            let due = pool.retries.waiting.borrow().peek().map(|next| next.due);
+            match due {
+                None => pool.retries.changed.notified().await,
+                Some(due) => {
+                    tokio::select! {
+                        () = sleep_until(due) => {}
+                        () = pool.retries.changed.notified() => continue,
+                    }
+                    pool.retries.take_due().into_iter().for_each(|parcel| pool.try_again(parcel));
+                }
+            }
+        }
+    }
+
+    fn take_due(&self) -> Vec<Parcel> {
+        let now = Instant::now();
+        let mut waiting = self.waiting.borrow_mut();
+        let mut due = Vec::new();
+        while waiting.peek().is_some_and(|next| next.due <= now) {
+            due.extend(waiting.pop().map(|next| next.parcel));
+        }
+        due
+    }
+}
+
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.due, other.number).cmp(&(self.due, self.number))
+    }
+}
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Waiting {}

@@ -1,0 +1,62 @@
+//! What is known of a client. Changed only by its own session.
+
+use std::net::SocketAddr;
+
+use crate::resp::Protocol;
+
+/// State of one client that commands can see or change.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Number of the client, unique within the process and increasing.
+    pub id: u64,
+    /// Where it connected from, if it came over TCP.
+    pub peer: Option<SocketAddr>,
+    /// The proxy's address that it connected to.
+    pub local: Option<SocketAddr>,
+    /// Version of RESP it asked for.
+    pub protocol: Protocol,
+    /// Whether it may run commands: no password is set, or it has given the right one.
+    pub authenticated: bool,
+    /// Names it gave itself; none for most clients.
+    pub names: Option<Box<Names>>,
+    /// Milliseconds of the worker's clock when it connected.
+    pub since_ms: u64,
+    /// Milliseconds of the worker's clock when it last sent something.
+    pub active_ms: u64,
+    /// Name of its last command.
+    pub last: &'static str,
+    /// Commands it has sent.
+    pub commands: u64,
+}
+
+/// What a client says of itself with `CLIENT SETNAME` and `CLIENT SETINFO`.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// `CLIENT SETNAME`, or the option of `HELLO`.
+    pub name: String,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub library: String,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub library_version: String,
+}
+
+impl Client {
+    /// A client that has just connected.
+    pub fn new(id: u64, peer: Option<SocketAddr>, local: Option<SocketAddr>, authenticated: bool, now_ms: u64) -> Self {
+        Self { id, peer, local, protocol: Protocol::Resp2, authenticated, names: None, since_ms: now_ms, active_ms: now_ms, last: "NULL", commands: 0 }
+    }
+
+    /// The names, made when first written to.
+    pub fn names_mut(&mut self) -> &mut Names {
+        self.names.get_or_insert_default()
+    }
+
+    /// `RESET`: as freshly connected.
+    pub fn reset(&mut self, authenticated: bool) {
+        self.protocol = Protocol::Resp2;
+        self.authenticated = authenticated;
+        if let Some(names) = &mut self.names {
+            names.name.clear();
+        }
+    }
+}

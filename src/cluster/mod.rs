@@ -1,0 +1,10 @@
+//! The cluster as values: slots, nodes, and the immutable map from one to the other.
+
+pub mod node;
+pub mod parse;
+pub mod slot;
+pub mod topology;
+
+pub use node::{Address, NodeId};
+pub use slot::{SLOTS, Slot};
+pub use topology::{NodeIndex, Topology};

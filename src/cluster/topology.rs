@@ -1,0 +1,175 @@
+//! Which node owns which slot: an immutable snapshot, and the merging of what several nodes say into one.
+
+use std::collections::BTreeMap;
+
+use super::node::{Address, NodeId};
+use super::parse::{NodeLine, View};
+use super::slot::{SLOTS, Slot};
+
+/// Position of a node in [`Topology::nodes`].
+pub type NodeIndex = u16;
+const NONE: NodeIndex = NodeIndex::MAX;
+
+/// One node of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub id: NodeId,
+    /// Where clients reach it.
+    pub address: Address,
+    /// The primary it replicates; `None` for a primary.
+    pub primary: Option<NodeIndex>,
+    /// Whether the cluster holds it for failed.
+    pub failed: bool,
+    /// Replicas of this primary that are worth reading from.
+    pub replicas: Vec<NodeIndex>,
+}
+
+/// A snapshot of the cluster. Never edited: a change is a new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    nodes: Vec<Node>,
+    owners: Box<[NodeIndex]>,
+    primaries: Vec<(NodeIndex, Slot)>,
+    open_slots: usize,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self { nodes: Vec::new(), owners: vec![NONE; SLOTS].into(), primaries: Vec::new(), open_slots: 0 }
+    }
+}
+
+impl Topology {
+    /// Merges the views of several nodes. For each slot the claim with the highest config epoch stands, as among the
+    /// nodes themselves (Redis cluster specification, "hash slots configuration propagation"); what is known of a node is
+    /// taken from its own view if that is among them, else from the view with the highest epoch.
+    pub fn merge(views: &[View]) -> Self {
+        let lines = best_lines(views);
+        let index: BTreeMap<&NodeId, NodeIndex> = lines.keys().zip(0..).map(|(id, i)| (*id, i)).collect();
+        let mut nodes: Vec<Node> = lines
+            .values()
+            .map(|line| Node {
+                id: line.id.clone(),
+                address: line.address.clone(),
+                primary: line.primary.as_ref().and_then(|id| index.get(id).copied()),
+                failed: line.failed,
+                replicas: Vec::new(),
+            })
+            .collect();
+        for at in 0..nodes.len() {
+            if let (Some(primary), false) = (nodes[at].primary, nodes[at].failed) {
+                nodes[usize::from(primary)].replicas.push(NodeIndex::try_from(at).unwrap_or(NONE));
+            }
+        }
+        let owners = owners(views, &index);
+        let primaries = first_slots(&owners);
+        let open_slots = views.iter().map(|view| view.open_slots).sum();
+        Self { nodes, owners, primaries, open_slots }
+    }
+
+    /// All nodes, ordered by id.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node with this index.
+    pub fn node(&self, index: NodeIndex) -> &Node {
+        &self.nodes[usize::from(index)]
+    }
+
+    /// The primary that owns a slot.
+    pub fn owner(&self, slot: Slot) -> Option<NodeIndex> {
+        Some(self.owners[slot.index()]).filter(|owner| *owner != NONE)
+    }
+
+    /// Every primary that owns slots, with its first one.
+    pub fn primaries(&self) -> &[(NodeIndex, Slot)] {
+        &self.primaries
+    }
+
+    /// Number of slots with an owner.
+    pub fn covered(&self) -> usize {
+        self.owners.iter().filter(|owner| **owner != NONE).count()
+    }
+
+    /// Whether slots are being migrated, as far as the nodes asked knew.
+    pub fn is_migrating(&self) -> bool {
+        self.open_slots > 0
+    }
+
+    /// The node at an address.
+    pub fn at(&self, address: &Address) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.address == *address)
+    }
+}
+
+/// The most trustworthy line about each node.
+fn best_lines(views: &[View]) -> BTreeMap<&NodeId, &NodeLine> {
+    let mut best: BTreeMap<&NodeId, &NodeLine> = BTreeMap::new();
+    for line in views.iter().flat_map(|view| &view.nodes) {
+        let known = best.entry(&line.id).or_insert(line);
+        if (line.myself, line.epoch, line.failed) > (known.myself, known.epoch, known.failed) {
+            *known = line;
+        }
+    }
+    best
+}
+
+fn owners(views: &[View], index: &BTreeMap<&NodeId, NodeIndex>) -> Box<[NodeIndex]> {
+    let mut owners: Vec<NodeIndex> = vec![NONE; SLOTS];
+    let mut epochs: Vec<u64> = vec![0; SLOTS];
+    for line in views.iter().flat_map(|view| &view.nodes) {
+        let Some(&node) = index.get(&line.id) else { continue };
+        for range in &line.slots {
+            for slot in range.clone() {
+                if owners[slot] == NONE || line.epoch > epochs[slot] {
+                    (owners[slot], epochs[slot]) = (node, line.epoch);
+                }
+            }
+        }
+    }
+    owners.into()
+}
+
+fn first_slots(owners: &[NodeIndex]) -> Vec<(NodeIndex, Slot)> {
+    let mut first = BTreeMap::new();
+    for (slot, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != NONE) {
+        if let Some(slot) = Slot::new(slot) {
+            first.entry(*owner).or_insert(slot);
+        }
+    }
+    first.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn view(text: &str) -> View {
+        parse::nodes(text, &Address::parse("10.0.0.1:7001", None).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_highest_epoch_wins_each_slot() {
+        let stale = view("a 10.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-100\nb 10.0.0.2:7002@17002 master - 0 0 2 connected 101-16383\n");
+        let fresh = view("a 10.0.0.1:7001@17001 master - 0 0 1 connected 0-49\nb 10.0.0.2:7002@17002 myself,master - 0 0 9 connected 50-16383\n");
+        for views in [[stale.clone(), fresh.clone()], [fresh, stale]] {
+            let topology = Topology::merge(&views);
+            let owner = |slot| topology.node(topology.owner(Slot::new(slot).unwrap()).unwrap()).id.0.to_string();
+            assert_eq!((owner(49), owner(50), owner(100), owner(101)), ("a".into(), "b".into(), "b".into(), "b".into()));
+            assert_eq!(topology.covered(), SLOTS);
+        }
+    }
+
+    #[test]
+    fn replicas_hang_on_their_primary() {
+        let topology = Topology::merge(&[view(
+            "a 10.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-16383\nr 10.0.0.1:7004@17004 slave a 0 0 1 connected\nx 10.0.0.1:7005@17005 slave,fail a 0 0 1 connected\n",
+        )]);
+        let primary = topology.node(topology.owner(Slot::of(b"k")).unwrap());
+        assert_eq!(primary.replicas.iter().map(|r| topology.node(*r).id.0.as_ref()).collect::<Vec<_>>(), ["r"]);
+        assert_eq!(topology.primaries().len(), 1);
+    }
+}

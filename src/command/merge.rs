@@ -1,0 +1,191 @@
+//! One reply of many: what the parts of a split or broadcast command answered, and how that becomes the client's reply.
+
+use super::{Merge, info};
+use crate::cluster::Slot;
+use crate::refusal::Refusal;
+use crate::resp::frame::{Progress, ReplyFramer};
+use crate::resp::{Protocol, write};
+
+/// The replies to the parts of one request, while they come in.
+#[derive(Debug)]
+pub struct Gather {
+    merge: Merge,
+    protocol: Protocol,
+    /// For `Merge::ByKey`: the part that each key went to, in the order of the keys.
+    order: Vec<u16>,
+    parts: Vec<Part>,
+    waiting: usize,
+    bytes: Vec<u8>,
+    /// For `Merge::Info`: the proxy's own text.
+    own: String,
+}
+
+#[derive(Debug)]
+struct Part {
+    slot: Option<Slot>,
+    /// Range of its reply in `bytes`.
+    reply: Option<(usize, usize)>,
+}
+
+impl Gather {
+    /// A gathering of one part for each of `slots`.
+    pub fn new(merge: Merge, protocol: Protocol, slots: impl Iterator<Item = Option<Slot>>) -> Self {
+        let parts: Vec<Part> = slots.map(|slot| Part { slot, reply: None }).collect();
+        Self { merge, protocol, order: Vec::new(), waiting: parts.len(), parts, bytes: Vec::new(), own: String::new() }
+    }
+
+    /// With the part that each key went to, in the order of the keys.
+    #[must_use]
+    pub fn ordered(self, order: Vec<u16>) -> Self {
+        Self { order, ..self }
+    }
+
+    /// With the proxy's own `INFO` text.
+    #[must_use]
+    pub fn with_own(self, own: String) -> Self {
+        Self { own, ..self }
+    }
+
+    /// Number of parts.
+    pub fn parts(&self) -> u32 {
+        u32::try_from(self.parts.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Takes the reply of a part; true when it was the last one missing.
+    pub fn answer(&mut self, part: usize, reply: &[u8]) -> bool {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(reply);
+        if let Some(part) = self.parts.get_mut(part) {
+            self.waiting -= usize::from(part.reply.is_none());
+            part.reply = Some((start, self.bytes.len()));
+        }
+        self.waiting == 0
+    }
+
+    /// Whether a part on this slot has not been answered.
+    pub fn awaits(&self, slot: Slot) -> bool {
+        self.parts.iter().any(|part| part.reply.is_none() && part.slot == Some(slot))
+    }
+
+    /// Whether a part on this slot has been answered.
+    pub fn answered(&self, slot: Slot) -> bool {
+        self.parts.iter().any(|part| part.reply.is_some() && part.slot == Some(slot))
+    }
+
+    /// The client's reply, once every part has answered: the first part's error if there is one, else all parts merged.
+    pub fn merge(&self) -> Vec<u8> {
+        if let Some(error) = self.replies().find(|reply| reply.first() == Some(&b'-')) {
+            return error.to_vec();
+        }
+        let merged = match self.merge {
+            Merge::ByKey => self.by_key(),
+            Merge::Sum => self.sum(),
+            Merge::AllOk => self.replies().next().map(<[u8]>::to_vec),
+            Merge::Concat => self.concat(),
+            Merge::AnyValue => self.any_value(),
+            Merge::Info => Some(self.info()),
+        };
+        merged.unwrap_or_else(|| {
+            let mut out = Vec::new();
+            write::error(&mut out, &Refusal::PartLost.to_string());
+            out
+        })
+    }
+
+    fn replies(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| part.reply.map_or(&[][..], |(start, end)| &self.bytes[start..end]))
+    }
+
+    fn by_key(&self) -> Option<Vec<u8>> {
+        let mut rest: Vec<&[u8]> = self.replies().map(|reply| Some(array(reply)?.1)).collect::<Option<_>>()?;
+        let mut out = Vec::with_capacity(self.bytes.len() + 16);
+        write::array(&mut out, self.order.len());
+        for part in &self.order {
+            let rest = rest.get_mut(usize::from(*part))?;
+            let (element, behind) = rest.split_at(element_len(rest)?);
+            out.extend_from_slice(element);
+            *rest = behind;
+        }
+        Some(out)
+    }
+
+    fn sum(&self) -> Option<Vec<u8>> {
+        let mut total: i64 = 0;
+        for reply in self.replies() {
+            let digits = reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
+            total = total.checked_add(std::str::from_utf8(digits).ok()?.parse().ok()?)?;
+        }
+        let mut out = Vec::new();
+        write::integer(&mut out, total);
+        Some(out)
+    }
+
+    fn concat(&self) -> Option<Vec<u8>> {
+        let arrays: Vec<(usize, &[u8])> = self.replies().map(array).collect::<Option<_>>()?;
+        let mut out = Vec::with_capacity(self.bytes.len() + 16);
+        write::array(&mut out, arrays.iter().map(|(count, _)| count).sum());
+        for (_, elements) in arrays {
+            out.extend_from_slice(elements);
+        }
+        Some(out)
+    }
+
+    /// The first value from a part that depends on the bytes gathered, so that it is not always the same node's.
+    fn any_value(&self) -> Option<Vec<u8>> {
+        let start = self.bytes.len() % self.parts.len().max(1);
+        let mut turns = self.replies().skip(start).chain(self.replies().take(start));
+        let value = turns.find(|reply| *reply != b"$-1\r\n" && *reply != b"_\r\n");
+        value.or_else(|| self.replies().next()).map(<[u8]>::to_vec)
+    }
+
+    fn info(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        write::verbatim(&mut out, self.protocol, &info::merge(&self.own, self.replies()));
+        out
+    }
+}
+
+/// Number of elements of an array reply, and the bytes of the elements.
+fn array(reply: &[u8]) -> Option<(usize, &[u8])> {
+    let end = memchr::memchr(b'\n', reply)?;
+    let count = std::str::from_utf8(reply[..end].strip_prefix(b"*")?.strip_suffix(b"\r")?).ok()?.parse().ok()?;
+    Some((count, &reply[end + 1..]))
+}
+
+fn element_len(bytes: &[u8]) -> Option<usize> {
+    match ReplyFramer::default().frame(bytes) {
+        Ok(Progress::Complete(len)) => Some(len),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(gather: Gather, replies: &[&str], expected: &str) {
+        let mut gather = gather;
+        for (part, reply) in replies.iter().enumerate().rev() {
+            assert_eq!(gather.answer(part, reply.as_bytes()), part == 0);
+        }
+        assert_eq!(String::from_utf8_lossy(&gather.merge()), expected, "{replies:?}");
+    }
+
+    fn gather(merge: Merge, parts: usize) -> Gather {
+        Gather::new(merge, Protocol::Resp2, std::iter::repeat_n(None, parts))
+    }
+
+    #[test]
+    fn merges() {
+        let by_key = || gather(Merge::ByKey, 2).ordered(vec![0, 1, 0]);
+        check(by_key(), &["*2\r\n$1\r\na\r\n$-1\r\n", "*1\r\n$2\r\nbb\r\n"], "*3\r\n$1\r\na\r\n$2\r\nbb\r\n$-1\r\n");
+        check(by_key(), &["*2\r\n$1\r\na\r\n$-1\r\n", "-ERR x\r\n"], "-ERR x\r\n");
+        check(by_key(), &["*1\r\n$1\r\na\r\n", "*1\r\n$2\r\nbb\r\n"], "-ERR proxy: a part of the command failed to come back, outcome unknown\r\n");
+        check(gather(Merge::Sum, 3), &[":1\r\n", ":0\r\n", ":41\r\n"], ":42\r\n");
+        check(gather(Merge::AllOk, 2), &["+OK\r\n", "+OK\r\n"], "+OK\r\n");
+        check(gather(Merge::AllOk, 2), &["+OK\r\n", "-OOM x\r\n"], "-OOM x\r\n");
+        check(gather(Merge::Concat, 2), &["*0\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"], "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+        check(gather(Merge::AnyValue, 2), &["$-1\r\n", "$1\r\na\r\n"], "$1\r\na\r\n");
+        check(gather(Merge::AnyValue, 2), &["$-1\r\n", "$-1\r\n"], "$-1\r\n");
+    }
+}

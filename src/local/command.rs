@@ -1,0 +1,134 @@
+//! `COMMAND` and its subcommands, from the command table and what was learned from the nodes.
+
+use super::{Env, is, matches, unknown_subcommand};
+use crate::command::{Policy, Spec, keys, table};
+use crate::refusal::Refusal;
+use crate::resp::request::Request;
+use crate::resp::{Protocol, write};
+
+/// Answers `COMMAND …`.
+pub(super) fn command(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let sub = request.arg(1);
+    match sub {
+        _ if request.len() == 1 => all(protocol, env, out),
+        s if is(s, "COUNT") => write::integer(out, i64::try_from(offered(env).count()).unwrap_or(i64::MAX)),
+        s if is(s, "LIST") => return list(request, env, out),
+        s if is(s, "INFO") && request.len() == 2 => all(protocol, env, out),
+        s if is(s, "INFO") => info(request, protocol, env, out),
+        s if is(s, "DOCS") => docs(request, protocol, env, out),
+        s if is(s, "GETKEYS") => return get_keys(request, env, out),
+        _ => return Err(unknown_subcommand("COMMAND", sub)),
+    }
+    Ok(())
+}
+
+/// Every command that a client may use here, with its name.
+fn offered<'a>(env: &'a Env<'_>) -> impl Iterator<Item = (&'a str, &'a Spec)> {
+    let known = table::TABLE.iter().map(|spec| (spec.name, spec));
+    known.chain(env.facts.learned.iter()).filter(|(_, spec)| is_offered(spec))
+}
+
+fn is_offered(spec: &Spec) -> bool {
+    !matches!(spec.policy, Policy::Refuse | Policy::Later) || spec.subcommands.iter().any(is_offered)
+}
+
+fn find<'a>(name: &'a [u8], env: &'a Env<'_>) -> Option<(&'a str, &'a Spec)> {
+    match table::lookup(name) {
+        Some(spec) => Some((spec.name, spec)),
+        None => env.facts.learned.lookup(name).and_then(|spec| Some((std::str::from_utf8(name).ok()?, spec))),
+    }
+}
+
+fn all(protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) {
+    write::array(out, offered(env).count());
+    offered(env).for_each(|(name, spec)| entry(name, spec, protocol, out));
+}
+
+fn info(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) {
+    write::array(out, request.len() - 2);
+    for name in request.args(2) {
+        match find(name, env) {
+            Some((name, spec)) if is_offered(spec) => entry(name, spec, protocol, out),
+            _ => match protocol {
+                Protocol::Resp2 => out.extend_from_slice(b"*-1\r\n"),
+                Protocol::Resp3 => write::nil(out, protocol),
+            },
+        }
+    }
+}
+
+/// The ten fields of Redis 7; tips and key specifications are left empty.
+fn entry(name: &str, spec: &Spec, protocol: Protocol, out: &mut Vec<u8>) {
+    let (first, last, step) = spec.keys.legacy();
+    write::array(out, 10);
+    write::bulk(out, name);
+    write::integer(out, i64::from(spec.arity));
+    words(spec.flags.words(), protocol, out);
+    write::integer(out, i64::from(first));
+    write::integer(out, i64::from(last));
+    write::integer(out, i64::from(step));
+    words(spec.categories(), protocol, out);
+    write::array(out, 0);
+    write::array(out, 0);
+    write::array(out, spec.subcommands.len());
+    for sub in spec.subcommands {
+        entry(&format!("{name}|{}", sub.name), sub, protocol, out);
+    }
+}
+
+fn words<'a>(words: impl Iterator<Item = &'a str>, protocol: Protocol, out: &mut Vec<u8>) {
+    let words: Vec<&str> = words.collect();
+    write::set(out, protocol, words.len());
+    for word in words {
+        write::simple(out, word);
+    }
+}
+
+/// `COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN pattern]`.
+fn list(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let (by, value) = (request.arg(3), request.arg(4));
+    let keep = |name: &str, spec: &Spec| match by {
+        b if is(b, "PATTERN") => matches(value, name.as_bytes()),
+        b if is(b, "ACLCAT") => spec.categories().any(|category| category.trim_start_matches('@').as_bytes().eq_ignore_ascii_case(value)),
+        b if is(b, "MODULE") => false,
+        _ => true,
+    };
+    let filtered = request.len() == 5 && is(request.arg(2), "FILTERBY") && ["PATTERN", "ACLCAT", "MODULE"].iter().any(|name| is(by, name));
+    if request.len() > 2 && !filtered {
+        return Err(Refusal::text("ERR syntax error"));
+    }
+    let names: Vec<&str> = offered(env).filter(|(name, spec)| keep(name, spec)).map(|(name, _)| name).collect();
+    write::array(out, names.len());
+    names.iter().for_each(|name| write::bulk(out, name));
+    Ok(())
+}
+
+/// What the table knows: the group. Texts are the server's business.
+fn docs(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) {
+    let wanted = |name: &str| request.len() == 2 || request.args(2).any(|arg| arg.eq_ignore_ascii_case(name.as_bytes()));
+    let chosen: Vec<_> = offered(env).filter(|(name, _)| wanted(name)).collect();
+    write::map(out, protocol, chosen.len());
+    for (name, spec) in chosen {
+        write::bulk(out, name);
+        super::pairs(out, protocol, &[("group", format!("{:?}", spec.group).to_ascii_lowercase())]);
+    }
+}
+
+fn get_keys(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    if request.len() < 3 {
+        return Err(Refusal::Arity("command|getkeys".to_owned()));
+    }
+    let args: Vec<&[u8]> = request.args(2).collect();
+    let (_, spec) = find(args[0], env).ok_or(Refusal::text("ERR Invalid command specified"))?;
+    let spec = args.get(1).and_then(|sub| table::subcommand(spec, sub)).unwrap_or(spec);
+    if !spec.accepts(args.len()) {
+        return Err(Refusal::text("ERR Invalid number of arguments specified for command"));
+    }
+    let positions: Vec<usize> = keys::positions(spec.keys, &args[..]).map_err(|_| Refusal::text("ERR Invalid arguments specified for command"))?.collect();
+    if positions.is_empty() {
+        return Err(Refusal::text("ERR The command has no key arguments"));
+    }
+    write::array(out, positions.len());
+    positions.iter().for_each(|at| write::bulk(out, args[*at]));
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Commands that the proxy answers itself, one file per family. Pure: what they need to know stands in [`Env`].
+
+mod auth;
+mod client;
+mod cluster;
+mod command;
+mod config;
+pub mod info;
+
+use std::sync::atomic::AtomicU64;
+
+use crate::client::Client;
+use crate::command::Local;
+use crate::command::learned::Learned;
+use crate::refusal::Refusal;
+use crate::resp::request::Request;
+use crate::resp::{Protocol, write};
+
+pub use client::line as client_line;
+
+/// What the proxy is, for all workers alike.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Forty hexadecimal digits that differ from start to start.
+    pub run_id: String,
+    /// Port of the data listener.
+    pub port: u16,
+    /// Password that clients must give.
+    pub password: Option<String>,
+    /// Most clients at once.
+    pub max_clients: usize,
+    /// Seconds a client may be idle; 0 for ever.
+    pub idle_timeout_s: u64,
+    /// Longest argument in bytes.
+    pub max_bulk: usize,
+    /// Seconds since 1970 when the proxy started.
+    pub started_s: u64,
+    /// Clients connected now.
+    pub clients: AtomicU64,
+    /// Clients accepted so far; also the source of client numbers.
+    pub accepted: AtomicU64,
+}
+
+/// What was learned of the nodes besides who owns what; an immutable snapshot like the topology.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// Version of the oldest node, as `redis_version` shows it.
+    pub version: String,
+    /// Commands that are not in the table.
+    pub learned: Learned,
+}
+
+/// What a local command can see besides its arguments.
+#[derive(Debug)]
+pub struct Env<'a> {
+    /// The proxy.
+    pub proxy: &'a Proxy,
+    /// What was learned of the nodes.
+    pub facts: &'a Facts,
+    /// Microseconds since 1970.
+    pub unix_us: u64,
+    /// Milliseconds of the worker's clock.
+    pub now_ms: u64,
+}
+
+/// What happens after a local command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The next command.
+    Next,
+    /// The connection is closed once the reply is out.
+    Close,
+    /// The reply is the list of all clients, which only the workers together have. Nothing was written.
+    ListClients,
+}
+
+/// Whether a command must wait until all earlier ones of its client have been answered, because it changes how they
+/// travel.
+pub fn is_barrier(command: Local) -> bool {
+    matches!(command, Local::Hello | Local::Reset | Local::Auth)
+}
+
+/// Answers a command into `out`.
+pub fn answer(command: Local, request: &Request<'_>, client: &mut Client, env: &Env<'_>, out: &mut Vec<u8>) -> After {
+    let result = match command {
+        Local::Ping => ping(request, out),
+        Local::Echo => Ok(write::bulk(out, request.arg(1))),
+        Local::Time => Ok(time(env.unix_us, out)),
+        Local::Quit => {
+            write::simple(out, "OK");
+            return After::Close;
+        }
+        Local::Select => select(request, out),
+        Local::Auth => auth::auth(request, client, env, out),
+        Local::Hello => auth::hello(request, client, env, out),
+        Local::Reset => Ok(reset(client, env, out)),
+        Local::Client if client::is_list(request) => return After::ListClients,
+        Local::Client => client::client(request, client, env, out),
+        Local::Command => command::command(request, client.protocol, env, out),
+        Local::Config => config::config(request, client.protocol, env, out),
+        Local::Cluster => cluster::cluster(request, out),
+        Local::Readonly | Local::Readwrite | Local::Asking => Ok(write::simple(out, "OK")),
+        Local::Role => Ok(role(out)),
+        Local::LastSave => Ok(write::integer(out, i64::try_from(env.proxy.started_s).unwrap_or(0))),
+    };
+    if let Err(refusal) = result {
+        write::error(out, &refusal.to_string());
+    }
+    After::Next
+}
+
+fn ping(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    match request.len() {
+        1 => write::simple(out, "PONG"),
+        2 => write::bulk(out, request.arg(1)),
+        _ => return Err(Refusal::Arity("ping".to_owned())),
+    }
+    Ok(())
+}
+
+fn time(unix_us: u64, out: &mut Vec<u8>) {
+    write::array(out, 2);
+    write::bulk(out, (unix_us / 1_000_000).to_string());
+    write::bulk(out, (unix_us % 1_000_000).to_string());
+}
+
+/// Database 0 is all there is in a cluster; the texts are those of a standalone server.
+fn select(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    match integer(request.arg(1)) {
+        Some(0) => {
+            write::simple(out, "OK");
+            Ok(())
+        }
+        Some(_) => Err(Refusal::text("ERR DB index is out of range")),
+        None => Err(Refusal::text("ERR value is not an integer or out of range")),
+    }
+}
+
+fn reset(client: &mut Client, env: &Env<'_>, out: &mut Vec<u8>) {
+    client.reset(env.proxy.password.is_none());
+    write::simple(out, "RESET");
+}
+
+/// A primary without replicas, which is what the cluster looks like from here.
+fn role(out: &mut Vec<u8>) {
+    write::array(out, 3);
+    write::bulk(out, "master");
+    write::integer(out, 0);
+    write::array(out, 0);
+}
+
+fn integer(arg: &[u8]) -> Option<i64> {
+    std::str::from_utf8(arg).ok()?.parse().ok()
+}
+
+fn lossy(arg: &[u8]) -> String {
+    String::from_utf8_lossy(&arg[..arg.len().min(128)]).into_owned()
+}
+
+/// Matches a glob pattern as the server does: `*`, `?`, `[a-z]`, `[^a]`, `\` escapes; letters in any case. On a mismatch
+/// it goes back to the last `*` alone, so time is at most the product of the lengths.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p + 1, t));
+            p += 1;
+        } else if let Some(used) = matches_one(&pattern[p..], text[t]) {
+            (p, t) = (p + used, t + 1);
+        } else if let Some((behind, from)) = star {
+            star = Some((behind, from + 1));
+            (p, t) = (behind, from + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|b| *b == b'*')
+}
+
+/// Whether the first element of the pattern matches a byte, and how long the element is.
+fn matches_one(pattern: &[u8], byte: u8) -> Option<usize> {
+    match pattern {
+        [b'?', ..] => Some(1),
+        [b'[', rest @ ..] => {
+            let end = rest.iter().skip(1).position(|b| *b == b']')? + 1;
+            in_class(&rest[..end], byte).then_some(end + 2)
+        }
+        [b'\\', escaped, ..] => escaped.eq_ignore_ascii_case(&byte).then_some(2),
+        [plain, ..] => plain.eq_ignore_ascii_case(&byte).then_some(1),
+        [] => None,
+    }
+}
+
+fn in_class(class: &[u8], byte: u8) -> bool {
+    let (negated, class) = class.strip_prefix(b"^").map_or((false, class), |class| (true, class));
+    let byte = byte.to_ascii_lowercase();
+    let single = class.iter().any(|b| b.to_ascii_lowercase() == byte);
+    let range = class.windows(3).any(|w| w[1] == b'-' && (w[0].to_ascii_lowercase()..=w[2].to_ascii_lowercase()).contains(&byte));
+    (single || range) != negated
+}
+
+fn ok(out: &mut Vec<u8>) -> Result<(), Refusal> {
+    write::simple(out, "OK");
+    Ok(())
+}
+
+fn help(out: &mut Vec<u8>, lines: &[&str]) {
+    write::array(out, lines.len());
+    for line in lines {
+        write::simple(out, line);
+    }
+}
+
+/// Whether a subcommand is this one, in any case.
+fn is(arg: &[u8], name: &str) -> bool {
+    arg.eq_ignore_ascii_case(name.as_bytes())
+}
+
+fn unknown_subcommand(command: &str, sub: &[u8]) -> Refusal {
+    Refusal::UnknownSubcommand { command: command.to_owned(), sub: lossy(sub) }
+}
+
+fn pairs(out: &mut Vec<u8>, protocol: Protocol, pairs: &[(&str, String)]) {
+    write::map(out, protocol, pairs.len());
+    for (name, value) in pairs {
+        write::bulk(out, name);
+        write::bulk(out, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        let check = |pattern: &str, text: &str, expected| assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        check("*", "", true);
+        check("max*", "MAXMEMORY", true);
+        check("*mem*y", "maxmemory-policy", true);
+        check("*mem*z", "maxmemory-policy", false);
+        check("s?ve", "save", true);
+        check("s[a-c]ve", "save", true);
+        check("s[^a]ve", "save", false);
+        check("s[", "s[", false);
+        check("\\*", "*", true);
+        check("", "x", false);
+        check(&"*?".repeat(1 << 16), "port", false);
+    }
+}

@@ -1,0 +1,407 @@
+//! Where does this frame end? Framing of requests and replies over bytes that may still be arriving.
+//!
+//! Both framers are resumable: told that a frame is incomplete they remember how far they came, and go on from there when
+//! more bytes have been appended to the same buffer. They never look inside bulk strings, and count open elements instead
+//! of descending into them, so nesting costs neither stack nor memory.
+
+use memchr::memchr;
+use thiserror::Error;
+
+/// Longest line of a request header or an inline command, as in Redis (`PROTO_INLINE_MAX_SIZE`).
+const LINE_MAX: usize = 64 * 1024;
+/// Longest header line of a reply: a type byte and a 64-bit number would need 22.
+const HEADER_MAX: usize = 64;
+/// Most elements a reply may announce in one aggregate; a node sending more is not speaking RESP.
+const REPLY_ELEMENTS_MAX: u64 = u32::MAX as u64;
+
+/// What a client sent is not RESP; texts are the server's own and follow `-ERR Protocol error: `.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the text of each variant is its documentation")]
+pub enum RequestError {
+    #[error("too big mbulk count string")]
+    LongCount,
+    #[error("too big bulk count string")]
+    LongBulkCount,
+    #[error("invalid multibulk length")]
+    Count,
+    #[error("unauthenticated multibulk length")]
+    UnauthenticatedCount,
+    #[error("expected '$', got '{0}'")]
+    Marker(char),
+    #[error("invalid bulk length")]
+    Bulk,
+    #[error("unauthenticated bulk length")]
+    UnauthenticatedBulk,
+    #[error("invalid CRLF in request")]
+    Crlf,
+    #[error("too big inline request")]
+    LongInline,
+    #[error("unbalanced quotes in request")]
+    Quotes,
+    #[error("request larger than the limit of the proxy")]
+    TooLarge,
+}
+
+/// What a node sent is not RESP; the connection to it cannot be used any more.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the node sent bytes that are not RESP")]
+pub struct ReplyError;
+
+/// Bytes of one argument within its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Offset of the first byte.
+    pub start: u32,
+    /// Offset behind the last byte.
+    pub end: u32,
+}
+
+/// Sizes above which a request is refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most arguments of one request.
+    pub args: usize,
+    /// Longest argument in bytes.
+    pub bulk: usize,
+    /// Longest request in bytes, all arguments and headers together.
+    pub request: usize,
+    /// Whether the limits are those for clients that have not said who they are.
+    pub unauthenticated: bool,
+}
+
+impl Limits {
+    /// What a client may send before it has authenticated (redis/redis#9588).
+    #[must_use]
+    pub fn before_auth(self) -> Self {
+        Self { args: 10, bulk: 16 * 1024, unauthenticated: true, ..self }
+    }
+
+    fn count_error(&self) -> RequestError {
+        if self.unauthenticated { RequestError::UnauthenticatedCount } else { RequestError::Count }
+    }
+
+    fn bulk_error(&self) -> RequestError {
+        if self.unauthenticated { RequestError::UnauthenticatedBulk } else { RequestError::Bulk }
+    }
+}
+
+/// How far a frame has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A whole frame, so many bytes long.
+    Complete(usize),
+    /// A whole inline command, so many bytes long with its line end.
+    Inline(usize),
+    /// More bytes are needed; the frame is known to have at least so many.
+    Partial(usize),
+}
+
+/// Framing of one client's requests. `args` holds the spans of the request that was completed last.
+#[derive(Debug, Default)]
+pub struct RequestFramer {
+    at: usize,
+    left: usize,
+    open: bool,
+    args: Vec<Span>,
+}
+
+impl RequestFramer {
+    /// Spans of the arguments of the request just completed, relative to its first byte.
+    pub fn args(&self) -> &[Span] {
+        &self.args
+    }
+
+    /// Frees the list of spans if a large request has blown it up.
+    pub fn shrink(&mut self) {
+        if self.args.capacity() > 64 {
+            self.args = Vec::new();
+        }
+    }
+
+    /// Looks for the end of the request at the start of `buf`. After `Partial` call again with the same bytes and more
+    /// behind them; after any other answer the next call starts a new request.
+    pub fn frame(&mut self, buf: &[u8], limits: &Limits) -> Result<Progress, RequestError> {
+        if !self.open {
+            match self.begin(buf, limits)? {
+                None => {}
+                Some(progress) => return Ok(progress),
+            }
+        }
+        while self.left > 0 {
+            let Some((len, from)) = bulk_header(buf, self.at, limits)? else {
+                return Ok(Progress::Partial(self.at + 1));
+            };
+            let end = from + len;
+            if end + 2 > limits.request {
+                return Err(RequestError::TooLarge);
+            }
+            if buf.len() < end + 2 {
+                return Ok(Progress::Partial(end + 2));
+            }
+            if buf[end..end + 2] != *b"\r\n" {
+                return Err(RequestError::Crlf);
+            }
+            self.args.push(Span { start: offset(from), end: offset(end) });
+            self.at = end + 2;
+            self.left -= 1;
+        }
+        self.open = false;
+        Ok(Progress::Complete(self.at))
+    }
+
+    /// Reads the `*N` line; `None` when the arguments can be read next.
+    fn begin(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<Progress>, RequestError> {
+        self.args.clear();
+        match buf.first() {
+            None => return Ok(Some(Progress::Partial(1))),
+            Some(b'*') => {}
+            Some(_) => return inline(buf).map(Some),
+        }
+        let Some((count, at)) = number_line(&buf[1..]).map_err(|_| RequestError::Count)? else {
+            let long = buf.len() > HEADER_MAX;
+            return if long { Err(header_error(buf, RequestError::LongCount, RequestError::Count)) } else { Ok(Some(Progress::Partial(buf.len() + 1))) };
+        };
+        self.at = at + 1;
+        let count = usize::try_from(count).unwrap_or(0);
+        if count > limits.args {
+            return Err(limits.count_error());
+        }
+        self.left = count;
+        self.open = count > 0;
+        Ok(if count > 0 { None } else { Some(Progress::Complete(self.at)) })
+    }
+}
+
+/// Reads a `$N` line at `at`: the length and the offset of the first byte of the string.
+fn bulk_header(buf: &[u8], at: usize, limits: &Limits) -> Result<Option<(usize, usize)>, RequestError> {
+    let Some(&marker) = buf.get(at) else { return Ok(None) };
+    if marker != b'$' {
+        return Err(RequestError::Marker(if marker.is_ascii_graphic() { char::from(marker) } else { '?' }));
+    }
+    let Some((len, used)) = number_line(&buf[at + 1..]).map_err(|_| RequestError::Bulk)? else {
+        let rest = &buf[at..];
+        return if rest.len() > HEADER_MAX { Err(header_error(rest, RequestError::LongBulkCount, RequestError::Bulk)) } else { Ok(None) };
+    };
+    let len = usize::try_from(len).map_err(|_| RequestError::Bulk)?;
+    if len > limits.bulk {
+        return Err(limits.bulk_error());
+    }
+    Ok(Some((len, at + 1 + used)))
+}
+
+/// A header line too long to hold a number: without any line end it is "too big", otherwise simply wrong.
+fn header_error(buf: &[u8], long: RequestError, wrong: RequestError) -> RequestError {
+    if buf.len() > LINE_MAX && memchr(b'\r', &buf[..LINE_MAX]).is_none() { long } else { wrong }
+}
+
+fn inline(buf: &[u8]) -> Result<Progress, RequestError> {
+    match memchr(b'\n', &buf[..buf.len().min(LINE_MAX + 1)]) {
+        Some(end) => Ok(Progress::Inline(end + 1)),
+        None if buf.len() > LINE_MAX => Err(RequestError::LongInline),
+        None => Ok(Progress::Partial(buf.len() + 1)),
+    }
+}
+
+/// Requests are limited far below 4 GiB (`Limits::request`), so offsets fit 32 bits.
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+struct NotANumber;
+
+/// A decimal number and its CRLF at the start of `buf`: the number and the bytes used; `None` if the line has not ended.
+/// As strict as Redis' `string2ll`: no plus sign, no leading zeros, no blanks.
+fn number_line(buf: &[u8]) -> Result<Option<(i64, usize)>, NotANumber> {
+    let negative = buf.first() == Some(&b'-');
+    let start = usize::from(negative);
+    let mut at = start;
+    let mut value: i64 = 0;
+    while let Some(&byte) = buf.get(at) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        value = value.checked_mul(10).and_then(|v| v.checked_add(i64::from(digit))).ok_or(NotANumber)?;
+        at += 1;
+    }
+    let digits = &buf[start..at];
+    if digits.len() > 1 && digits[0] == b'0' || negative && digits == b"0" {
+        return Err(NotANumber);
+    }
+    match &buf[at..] {
+        [] | [b'\r'] if at > start || buf.len() == start => Ok(None),
+        [b'\r', b'\n', ..] if at > start => Ok(Some((if negative { -value } else { value }, at + 2))),
+        _ => Err(NotANumber),
+    }
+}
+
+/// Framing of one node's replies.
+#[derive(Debug, Default)]
+pub struct ReplyFramer {
+    at: usize,
+    left: u64,
+}
+
+impl ReplyFramer {
+    /// Looks for the end of the reply at the start of `buf`; resumable as [`RequestFramer::frame`]. Never says `Inline`.
+    pub fn frame(&mut self, buf: &[u8]) -> Result<Progress, ReplyError> {
+        if self.left == 0 {
+            *self = Self { at: 0, left: 1 };
+        }
+        while self.left > 0 {
+            let Some(&kind) = buf.get(self.at) else { return Ok(Progress::Partial(self.at + 1)) };
+            match kind {
+                b'$' | b'=' | b'!' => match bulk_end(buf, self.at)? {
+                    Progress::Complete(end) => self.element(end, 0),
+                    partial => return Ok(partial),
+                },
+                b'*' | b'~' | b'>' | b'%' | b'|' => match aggregate(buf, self.at, kind)? {
+                    Some((count, end)) => self.element(end, count),
+                    None => return Ok(Progress::Partial(buf.len() + 1)),
+                },
+                b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => match line_end(buf, self.at)? {
+                    Some(end) => self.element(end, 0),
+                    None => return Ok(Progress::Partial(buf.len() + 1)),
+                },
+                _ => return Err(ReplyError),
+            }
+            if self.left > REPLY_ELEMENTS_MAX {
+                return Err(ReplyError);
+            }
+        }
+        Ok(Progress::Complete(self.at))
+    }
+
+    /// One element ends at `end` and opens `inner` more.
+    fn element(&mut self, end: usize, inner: u64) {
+        self.at = end;
+        self.left = self.left - 1 + inner;
+    }
+}
+
+fn bulk_end(buf: &[u8], at: usize) -> Result<Progress, ReplyError> {
+    let Some((len, used)) = number_line(&buf[at + 1..]).map_err(|_| ReplyError)? else {
+        return unfinished(buf, at);
+    };
+    let from = at + 1 + used;
+    if len == -1 && buf[at] == b'$' {
+        return Ok(Progress::Complete(from));
+    }
+    let end = usize::try_from(len).ok().and_then(|len| len.checked_add(from + 2)).ok_or(ReplyError)?;
+    if buf.len() < end {
+        return Ok(Progress::Partial(end));
+    }
+    if buf[end - 2..end] == *b"\r\n" { Ok(Progress::Complete(end)) } else { Err(ReplyError) }
+}
+
+fn aggregate(buf: &[u8], at: usize, kind: u8) -> Result<Option<(u64, usize)>, ReplyError> {
+    let Some((count, used)) = number_line(&buf[at + 1..]).map_err(|_| ReplyError)? else {
+        return unfinished(buf, at).map(|_| None);
+    };
+    let count = match (kind, count) {
+        (b'*', -1) => 0,
+        (_, n) => u64::try_from(n).map_err(|_| ReplyError)?,
+    };
+    if count > REPLY_ELEMENTS_MAX {
+        return Err(ReplyError);
+    }
+    let inner = match kind {
+        b'%' => 2 * count,
+        // An attribute precedes the element it describes and is none itself.
+        b'|' => 2 * count + 1,
+        _ => count,
+    };
+    Ok(Some((inner, at + 1 + used)))
+}
+
+fn unfinished(buf: &[u8], at: usize) -> Result<Progress, ReplyError> {
+    if buf.len() - at > HEADER_MAX { Err(ReplyError) } else { Ok(Progress::Partial(buf.len() + 1)) }
+}
+
+fn line_end(buf: &[u8], at: usize) -> Result<Option<usize>, ReplyError> {
+    match memchr(b'\r', &buf[at..]) {
+        None => Ok(None),
+        Some(cr) => match buf.get(at + cr + 1) {
+            None => Ok(None),
+            Some(b'\n') => Ok(Some(at + cr + 2)),
+            Some(_) => Err(ReplyError),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { args: 1024, bulk: 1 << 20, request: 1 << 24, unauthenticated: false };
+
+    fn request(input: &[u8]) -> Result<Progress, RequestError> {
+        RequestFramer::default().frame(input, &LIMITS)
+    }
+
+    fn reply(input: &[u8]) -> Result<Progress, ReplyError> {
+        ReplyFramer::default().frame(input)
+    }
+
+    #[test]
+    fn requests() {
+        let check = |input: &[u8], expected| assert_eq!(request(input), expected, "{}", input.escape_ascii());
+        check(b"", Ok(Progress::Partial(1)));
+        check(b"*1\r\n$4\r\nPING\r\n*1", Ok(Progress::Complete(14)));
+        check(b"*2\r\n$3\r\nGET\r\n$5\r\nab", Ok(Progress::Partial(24)));
+        check(b"*0\r\n", Ok(Progress::Complete(4)));
+        check(b"*-1\r\n", Ok(Progress::Complete(5)));
+        check(b"PING\r\nx", Ok(Progress::Inline(6)));
+        check(b"\r\n", Ok(Progress::Inline(2)));
+        check(b"*2000\r\n", Err(RequestError::Count));
+        check(b"*x\r\n", Err(RequestError::Count));
+        check(b"*1\r\n+4\r\n", Err(RequestError::Marker('+')));
+        check(b"*1\r\n$-1\r\n", Err(RequestError::Bulk));
+        check(b"*1\r\n$9999999\r\n", Err(RequestError::Bulk));
+        check(b"*1\r\n$03\r\nabc\r\n", Err(RequestError::Bulk));
+        check(b"*1\r\n$1\r\nabc", Err(RequestError::Crlf));
+        check(&[b"*".as_slice(), &[b'1'; 70_000]].concat(), Err(RequestError::Count));
+        check(&[b'a'; 70_000], Err(RequestError::LongInline));
+    }
+
+    #[test]
+    fn unauthenticated_requests_are_small() {
+        let limits = LIMITS.before_auth();
+        let check = |input: &[u8], expected| assert_eq!(RequestFramer::default().frame(input, &limits), Err(expected));
+        check(b"*11\r\n", RequestError::UnauthenticatedCount);
+        check(b"*1\r\n$16385\r\n", RequestError::UnauthenticatedBulk);
+    }
+
+    #[test]
+    fn replies() {
+        let check = |input: &[u8], expected| assert_eq!(reply(input), expected, "{}", input.escape_ascii());
+        check(b"+OK\r\n:1\r\n", Ok(Progress::Complete(5)));
+        check(b"$-1\r\n", Ok(Progress::Complete(5)));
+        check(b"$3\r\nab", Ok(Progress::Partial(9)));
+        check(b"*-1\r\n", Ok(Progress::Complete(5)));
+        check(b"*2\r\n*1\r\n:1\r\n$0\r\n\r\n", Ok(Progress::Complete(18)));
+        check(b"%1\r\n+a\r\n*0\r\n", Ok(Progress::Complete(12)));
+        check(b"|1\r\n+a\r\n+b\r\n:1\r\n", Ok(Progress::Complete(16)));
+        check(b"_\r\n", Ok(Progress::Complete(3)));
+        check(b"*99999999999999\r\n", Err(ReplyError));
+        check(b"?\r\n", Err(ReplyError));
+        check(b"+a\rb", Err(ReplyError));
+    }
+
+    #[test]
+    fn resuming_at_every_byte_gives_the_same_answer() {
+        let whole = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalue\r\n";
+        let mut framer = RequestFramer::default();
+        for end in 0..whole.len() {
+            assert!(matches!(framer.frame(&whole[..end], &LIMITS), Ok(Progress::Partial(n)) if n > end && n <= whole.len()));
+        }
+        assert_eq!(framer.frame(whole, &LIMITS), Ok(Progress::Complete(whole.len())));
+        assert_eq!(framer.args().len(), 3);
+        let deep = [b"*1\r\n".repeat(100_000), b":1\r\n".to_vec()].concat();
+        let mut framer = ReplyFramer::default();
+        for end in (0..deep.len()).step_by(997) {
+            assert!(matches!(framer.frame(&deep[..end]), Ok(Progress::Partial(_))));
+        }
+        assert_eq!(framer.frame(&deep), Ok(Progress::Complete(deep.len())));
+    }
+}

@@ -1,0 +1,66 @@
+//! What an error reply of a node tells about where, or when, the request can run.
+
+/// What a node said of a request, as far as the proxy acts on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// The reply is the client's.
+    Final,
+    /// `MOVED slot address`: the slot belongs to another node. An empty host means the host that said so.
+    Moved(&'a str),
+    /// `ASK slot address`: this once the other node has it.
+    Ask(&'a str),
+    /// `TRYAGAIN`: some keys of the request are on either side of a migration.
+    TryAgain,
+    /// `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`: the node cannot serve for now.
+    NotNow,
+    /// `READONLY`: the node is no primary any more.
+    Demoted,
+}
+
+/// Reads the verdict off a whole reply. All verdicts but `Final` mean that the request did not run.
+pub fn verdict(reply: &[u8]) -> Verdict<'_> {
+    let [b'-', text @ .., b'\r', b'\n'] = reply else { return Verdict::Final };
+    let (code, rest) = match memchr::memchr(b' ', text) {
+        Some(blank) => (&text[..blank], &text[blank + 1..]),
+        None => (text, &[][..]),
+    };
+    match code {
+        b"MOVED" => address(rest).map_or(Verdict::Final, Verdict::Moved),
+        b"ASK" => address(rest).map_or(Verdict::Final, Verdict::Ask),
+        b"TRYAGAIN" => Verdict::TryAgain,
+        b"CLUSTERDOWN" | b"LOADING" | b"MASTERDOWN" => Verdict::NotNow,
+        b"READONLY" => Verdict::Demoted,
+        _ => Verdict::Final,
+    }
+}
+
+/// The address in `slot host:port`.
+fn address(rest: &[u8]) -> Option<&str> {
+    let (slot, address) = std::str::from_utf8(rest).ok()?.split_once(' ')?;
+    let slot_is_number = slot.bytes().all(|b| b.is_ascii_digit());
+    let port = address.rsplit_once(':')?.1;
+    (slot_is_number && port.parse::<u16>().is_ok()).then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts() {
+        let check = |reply: &str, expected| assert_eq!(verdict(reply.as_bytes()), expected, "{reply:?}");
+        check("-MOVED 3999 127.0.0.1:6381\r\n", Verdict::Moved("127.0.0.1:6381"));
+        check("-MOVED 3999 :6381\r\n", Verdict::Moved(":6381"));
+        check("-MOVED 3999 ?:6381\r\n", Verdict::Moved("?:6381"));
+        check("-MOVED 3999 ::1:6381\r\n", Verdict::Moved("::1:6381"));
+        check("-ASK 1 host.example:7000\r\n", Verdict::Ask("host.example:7000"));
+        check("-TRYAGAIN Multiple keys request during rehashing of slot\r\n", Verdict::TryAgain);
+        check("-CLUSTERDOWN The cluster is down\r\n", Verdict::NotNow);
+        check("-LOADING Redis is loading the dataset in memory\r\n", Verdict::NotNow);
+        check("-READONLY You can't write against a read only replica.\r\n", Verdict::Demoted);
+        check("-MOVED nonsense\r\n", Verdict::Final);
+        check("-ERR x\r\n", Verdict::Final);
+        check("+MOVED 1 a:1\r\n", Verdict::Final);
+        check("-MOVEDX 1 a:1\r\n", Verdict::Final);
+    }
+}

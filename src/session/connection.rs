@@ -1,0 +1,286 @@
+//! One client: a future that reads requests, has them dispatched, and writes replies.
+//!
+//! ```text
+//!   poll:  process what has been read ─► flush what is ready ─► read more ─► again
+//! ```
+//! A request that cannot be sent yet stays in the input buffer, and nothing is read behind it: that is the back-pressure,
+//! and the order. Input is held back while
+//! - the client's window is full, or it does not take its replies;
+//! - a new snapshot has appeared and requests routed under the old one are out (they may still be redirected);
+//! - redirects are about, and an earlier request on the same slot is out;
+//! - the command changes how later ones travel (`HELLO`, `AUTH`, `RESET`) and earlier ones are out.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::{Member, Shared};
+use crate::backend::Payload;
+use crate::client::Client;
+use crate::refusal::Refusal;
+use crate::replies::{LARGE, Replies};
+use crate::resp::frame::{Limits, Progress, RequestFramer};
+use crate::resp::request::{self, Request};
+
+/// Size of a read buffer.
+pub(super) const READ: usize = 16 * 1024;
+/// Rounds of reading and writing before other tasks get their turn.
+const TURNS: usize = 4;
+/// Most slices handed to one write.
+const SLICES: usize = 16;
+
+/// The connection of one client.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) shared: Rc<Shared>,
+    stream: TcpStream,
+    pub(super) client: Rc<RefCell<Client>>,
+    pub(super) replies: Replies,
+    doomed: Rc<Cell<bool>>,
+    seat: usize,
+    input: BytesMut,
+    framer: RequestFramer,
+    /// Number of the snapshot that the requests under way were routed by.
+    pub(super) version: u64,
+    /// Microseconds of the worker's clock when the input at hand was taken up.
+    pub(super) now: u32,
+    phase: Phase,
+}
+
+/// How far the connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Requests come and go.
+    Open,
+    /// The client will send nothing more; what it sent is still answered.
+    HalfClosed,
+    /// Nothing more is processed; replies under way are still sent.
+    Closing,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// It is on its way, or answered.
+    Next,
+    /// It has to wait; nothing was done.
+    Hold,
+    /// It was the last one.
+    Close,
+}
+
+impl Session {
+    /// A session with a client that has just connected.
+    pub fn new(shared: Rc<Shared>, stream: TcpStream) -> Self {
+        let id = shared.proxy.accepted.fetch_add(1, Relaxed) + 1;
+        let authenticated = shared.proxy.password.is_none();
+        let now = shared.pool.clock.millis();
+        let client = Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), authenticated, now);
+        let client = Rc::new(RefCell::new(client));
+        let replies = Replies::default();
+        let doomed = Rc::new(Cell::new(false));
+        let seat = shared.roster.join(Member { client: Rc::clone(&client), replies: replies.clone(), doomed: Rc::clone(&doomed) });
+        Self { shared, stream, client, replies, doomed, seat, input: BytesMut::new(), framer: RequestFramer::default(), version: 0, now: 0, phase: Phase::Open }
+    }
+
+    /// One round: what has been read, what is ready, what has arrived. Pending when only events can help.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.doomed.get() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let held = self.process();
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            return Poll::Ready(Err(error));
+        }
+        if self.is_over() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if held || self.phase != Phase::Open {
+            return Poll::Pending;
+        }
+        self.poll_read(cx)
+    }
+
+    /// Whether the session ends here: everything is answered and sent, and no more will come.
+    fn is_over(&self) -> bool {
+        let last = self.phase != Phase::Open || self.shared.draining.get() && self.input.is_empty();
+        last && self.replies.waiting() == 0 && self.replies.unsent() == 0
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.input.capacity() == 0 {
+            self.input = self.shared.lend_buffer();
+        } else if self.input.capacity() - self.input.len() < READ / 4 {
+            self.input.reserve(READ);
+        }
+        let read = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
+        if self.input.is_empty() {
+            self.shared.take_buffer(std::mem::take(&mut self.input));
+        }
+        if ready!(read)? == 0 {
+            self.phase = Phase::HalfClosed;
+        } else {
+            self.client.borrow_mut().active_ms = self.shared.pool.clock.millis();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Dispatches the whole requests in the input. True if input is held back.
+    fn process(&mut self) -> bool {
+        if self.input.is_empty() || self.phase == Phase::Closing {
+            return false;
+        }
+        self.shared.pool.refresh();
+        self.now = self.shared.pool.clock.micros();
+        let (mut input, mut framer) = (std::mem::take(&mut self.input), std::mem::take(&mut self.framer));
+        let held = self.process_input(&mut input, &mut framer);
+        framer.shrink();
+        if input.is_empty() {
+            self.shared.take_buffer(input);
+        } else {
+            self.input = input;
+        }
+        self.framer = framer;
+        held
+    }
+
+    fn process_input(&mut self, input: &mut BytesMut, framer: &mut RequestFramer) -> bool {
+        let mut limits = self.limits();
+        let mut at = 0;
+        while !self.is_full() {
+            let progress = match framer.frame(&input[at..], &limits) {
+                Ok(progress) => progress,
+                Err(error) => {
+                    self.refuse(&Refusal::Protocol(error));
+                    self.phase = Phase::Closing;
+                    input.clear();
+                    return false;
+                }
+            };
+            let (len, flow) = match progress {
+                Progress::Partial(want) => {
+                    input.advance(at);
+                    input.reserve(want.saturating_sub(input.len()));
+                    return false;
+                }
+                Progress::Complete(len) if len >= LARGE => (0, self.take_large(input, std::mem::take(&mut at), len, framer)),
+                Progress::Complete(len) => {
+                    let bytes = &input[at..at + len];
+                    (len, self.dispatch(&Request::new(bytes, framer.args()), Payload::Small(bytes)))
+                }
+                Progress::Inline(len) => (len, self.take_inline(&input[at..at + len])),
+            };
+            match flow {
+                Flow::Next => at += len,
+                Flow::Hold => {
+                    input.advance(at);
+                    return true;
+                }
+                Flow::Close => {
+                    self.phase = Phase::Closing;
+                    input.clear();
+                    return false;
+                }
+            }
+            if at == input.len() {
+                input.clear();
+                return false;
+            }
+            limits = self.limits();
+        }
+        input.advance(at);
+        true
+    }
+
+    /// A large request goes on by reference; the buffer starts anew behind it.
+    fn take_large(&mut self, input: &mut BytesMut, at: usize, len: usize, framer: &RequestFramer) -> Flow {
+        input.advance(at);
+        let spans = framer.args();
+        if self.must_hold(&Request::new(&input[..len], spans)) {
+            return Flow::Hold;
+        }
+        let bytes = input.split_to(len).freeze();
+        *input = BytesMut::from(&input[..]);
+        self.dispatch(&Request::new(&bytes, spans), Payload::Large(bytes.clone()))
+    }
+
+    fn take_inline(&mut self, line: &[u8]) -> Flow {
+        let wire = match request::from_inline(line) {
+            Ok(wire) if wire.is_empty() => return Flow::Next,
+            Ok(wire) => wire,
+            Err(error) => {
+                self.refuse(&Refusal::Protocol(error));
+                return Flow::Close;
+            }
+        };
+        let mut framer = RequestFramer::default();
+        match framer.frame(&wire, &self.limits()) {
+            Ok(Progress::Complete(len)) => self.dispatch(&Request::new(&wire[..len], framer.args()), Payload::Small(&wire[..len])),
+            _ => Flow::Close,
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let limits = self.shared.options.limits;
+        if self.client.borrow().authenticated { limits } else { limits.before_auth() }
+    }
+
+    /// Whether the client has as much under way as it may, or does not take its replies.
+    fn is_full(&self) -> bool {
+        self.replies.waiting() >= self.shared.options.window || self.replies.unsent() >= self.shared.options.output_limit
+    }
+
+    pub(super) fn refuse(&self, refusal: &Refusal) {
+        self.shared.pool.stats.refusals.count(refusal);
+        self.replies.refuse(refusal);
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut output = self.replies.output();
+        while !output.is_empty() {
+            let mut room = [IoSlice::new(&[]); SLICES];
+            let used = output.slices(&mut room);
+            let stream = Pin::new(&mut self.stream);
+            let written = ready!(if used == 1 { stream.poll_write(cx, &room[0]) } else { stream.poll_write_vectored(cx, &room[..used]) })?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            output.advance(written);
+        }
+        output.shrink();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Future for Session {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.replies.listen(cx.waker());
+        for _ in 0..TURNS {
+            match ready!(this.turn(cx)) {
+                Ok(()) => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.replies.close();
+        self.shared.roster.leave(self.seat);
+        self.shared.proxy.clients.fetch_sub(1, Relaxed);
+    }
+}

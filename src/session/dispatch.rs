@@ -1,0 +1,167 @@
+//! What is done with one request: one match on its route.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+
+use super::connection::{Flow, Session};
+use super::Message;
+use crate::backend::{Class, Payload, Ticket};
+use crate::cluster::Slot;
+use crate::command::merge::Gather;
+use crate::command::split::Split;
+use crate::command::{Local, Merge};
+use crate::local::{self, After, Env};
+use crate::refusal::Refusal;
+use crate::replies::{Promise, Reply};
+use crate::resp::request::Request;
+use crate::resp::{Protocol, write};
+use crate::route::{self, Decision, Route};
+
+impl Session {
+    /// Does what the route of a request says, unless the request has to wait.
+    pub(super) fn dispatch(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
+        if request.is_empty() {
+            return Flow::Next;
+        }
+        let decision = self.decide(request);
+        if self.holds(&decision, request) {
+            return Flow::Hold;
+        }
+        self.note(&decision);
+        match decision.route {
+            Route::One(slot) => self.send(payload, self.replies.promise(Some(slot)), slot, &decision),
+            Route::Split { merge, first, step } => self.split(request, merge, first, step, &decision),
+            Route::Every(merge) => self.every(request, merge, &decision),
+            Route::Any => self.any(payload, &decision),
+            Route::Local(command) => return self.answer(command, request),
+            Route::Refuse(refusal) => self.refuse(&refusal),
+        }
+        Flow::Next
+    }
+
+    /// Whether a request would have to wait now.
+    pub(super) fn must_hold(&mut self, request: &Request<'_>) -> bool {
+        let decision = self.decide(request);
+        self.holds(&decision, request)
+    }
+
+    fn decide(&self, request: &Request<'_>) -> Decision {
+        route::decide(request, &self.client.borrow(), &self.shared.facts.borrow().learned)
+    }
+
+    fn holds(&mut self, decision: &Decision, request: &Request<'_>) -> bool {
+        let pool = &self.shared.pool;
+        if self.replies.waiting() == 0 {
+            self.version = pool.version();
+            return false;
+        }
+        if self.version != pool.version() {
+            return true;
+        }
+        match &decision.route {
+            Route::One(slot) => pool.is_unsettled() && self.replies.awaits(*slot),
+            Route::Split { first, step, .. } => {
+                let mut keys = request.args(*first).step_by(*step);
+                pool.is_unsettled() && keys.any(|key| self.replies.awaits(Slot::of(key)))
+            }
+            Route::Every(_) => true,
+            Route::Local(command) => local::is_barrier(*command),
+            Route::Any | Route::Refuse(_) => false,
+        }
+    }
+
+    fn note(&self, decision: &Decision) {
+        let mut client = self.client.borrow_mut();
+        client.commands += 1;
+        client.last = decision.name;
+        self.shared.pool.stats.commands.add(1);
+    }
+
+    fn send(&self, payload: Payload<'_>, promise: Promise, slot: Slot, decision: &Decision) {
+        let pool = &self.shared.pool;
+        let class = Class { protocol: self.client.borrow().protocol, replica: decision.replica && pool.reads_replicas() };
+        pool.send(payload, promise, Ticket::new(slot, class, decision.readonly, decision.group, self.now));
+    }
+
+    fn split(&self, request: &Request<'_>, merge: Merge, first: usize, step: usize, decision: &Decision) {
+        let split = Split::by_slot(request, first, step);
+        let gather = Gather::new(merge, self.protocol(), split.parts().map(|part| Some(part.slot)));
+        let gather = if merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
+        self.shared.pool.stats.commands_split.add(1);
+        let mut wire = Vec::new();
+        for (part, promise) in split.parts().zip(self.replies.gather(gather)) {
+            wire.clear();
+            part.write(request, &mut wire);
+            self.send(Payload::Small(&wire), promise, part.slot, decision);
+        }
+    }
+
+    /// One part for each primary, addressed by a slot of it.
+    fn every(&self, request: &Request<'_>, merge: Merge, decision: &Decision) {
+        let slots = self.shared.pool.primaries();
+        if slots.is_empty() {
+            return self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down"));
+        }
+        let mut gather = Gather::new(merge, self.protocol(), slots.iter().map(|slot| Some(*slot)));
+        let mut wire = request.bytes();
+        if merge == Merge::Info {
+            gather = gather.with_own(self.with_env(|env| local::info::text(request.args(1), env)));
+            wire = b"*1\r\n$4\r\nINFO\r\n";
+        }
+        for (slot, promise) in slots.iter().zip(self.replies.gather(gather)) {
+            self.send(Payload::Small(wire), promise, *slot, decision);
+        }
+    }
+
+    /// To a primary that stays the same for a client as long as the primaries do.
+    fn any(&self, payload: Payload<'_>, decision: &Decision) {
+        let slots = self.shared.pool.primaries();
+        let turn = usize::try_from(self.client.borrow().id).unwrap_or(0);
+        match slots.get(turn % slots.len().max(1)) {
+            Some(slot) => self.send(payload, self.replies.promise(None), *slot, decision),
+            None => self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down")),
+        }
+    }
+
+    fn answer(&self, command: Local, request: &Request<'_>) -> Flow {
+        self.shared.pool.stats.commands_local.add(1);
+        let mut after = After::Next;
+        let mut wire = Vec::new();
+        self.with_env(|env| after = local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire));
+        match after {
+            After::ListClients => self.list_clients(),
+            After::Next | After::Close => self.replies.answer(|out| out.extend_from_slice(&wire)),
+        }
+        if after == After::Close { Flow::Close } else { Flow::Next }
+    }
+
+    fn with_env<T>(&self, f: impl FnOnce(&Env<'_>) -> T) -> T {
+        let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| u64::try_from(t.as_micros()).unwrap_or(0));
+        let shared = &self.shared;
+        f(&Env { proxy: &shared.proxy, facts: &shared.facts.borrow(), unix_us, now_ms: shared.pool.clock.millis() })
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.client.borrow().protocol
+    }
+
+    /// Asks every worker for its clients and answers when all have.
+    fn list_clients(&self) {
+        let (promise, protocol, workers) = (self.replies.promise(None), self.protocol(), self.shared.workers.clone());
+        tokio::task::spawn_local(async move {
+            let mut lines = Vec::new();
+            for worker in workers {
+                let (answer, answered) = oneshot::channel();
+                if worker.send(Message::ListClients(answer)).is_ok() {
+                    lines.extend(answered.await.unwrap_or_default());
+                }
+            }
+            lines.sort();
+            let text: String = lines.into_iter().map(|(_, line)| line).collect();
+            let mut wire = Vec::new();
+            write::verbatim(&mut wire, protocol, &text);
+            promise.fulfil(Reply::Small(&wire));
+        });
+    }
+}

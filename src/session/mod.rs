@@ -1,0 +1,155 @@
+//! The clients' side: one future per client connection, which frames requests, has them routed, and sends replies in order.
+//!
+//! A session sends requests and receives promises' answers; it never sees a redirect or a node's connection.
+
+mod connection;
+mod dispatch;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backend::Pool;
+use crate::client::Client;
+use crate::local::{Facts, Proxy};
+use crate::replies::Replies;
+use crate::resp::frame::Limits;
+
+pub use connection::Session;
+
+/// How the proxy deals with clients.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Sizes above which requests are refused.
+    pub limits: Limits,
+    /// Most requests of one client under way at once; beyond it nothing is read from the client.
+    pub window: usize,
+    /// Bytes of replies waiting for one client from which on nothing more is read from it.
+    pub output_limit: usize,
+    /// How long a client may be idle; zero for ever.
+    pub idle_timeout: Duration,
+}
+
+/// What the sessions of one worker share.
+#[derive(Debug)]
+pub struct Shared {
+    /// How clients are dealt with.
+    pub options: Options,
+    /// The way to the nodes.
+    pub pool: Rc<Pool>,
+    /// What all workers share, none of it mutable but counts.
+    pub proxy: Arc<Proxy>,
+    /// What was learned of the nodes.
+    pub facts: RefCell<Arc<Facts>>,
+    /// Everybody connected to this worker.
+    pub roster: Roster,
+    /// The worker stops: sessions end as soon as they have nothing under way.
+    pub draining: Cell<bool>,
+    /// All workers, to ask for their clients.
+    pub workers: Vec<mpsc::UnboundedSender<Message>>,
+    buffers: RefCell<Vec<BytesMut>>,
+}
+
+/// What is said to a worker from outside.
+#[derive(Debug)]
+pub enum Message {
+    /// A client has connected.
+    Accept(std::net::TcpStream),
+    /// A new topology was published.
+    Refresh,
+    /// Something new was learned of the nodes.
+    Learn(Arc<Facts>),
+    /// Somebody wants the worker's lines of `CLIENT LIST`.
+    ListClients(oneshot::Sender<Vec<(u64, String)>>),
+    /// Finish what is under way and stop.
+    Drain,
+}
+
+/// The clients of one worker.
+#[derive(Debug, Default)]
+pub struct Roster(RefCell<slab::Slab<Member>>);
+
+/// A client as others see it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// What is known of it.
+    pub client: Rc<RefCell<Client>>,
+    /// Its replies, which are also the way to wake its session.
+    pub replies: Replies,
+    /// Set to end the session.
+    pub doomed: Rc<Cell<bool>>,
+}
+
+impl Roster {
+    fn join(&self, member: Member) -> usize {
+        self.0.borrow_mut().insert(member)
+    }
+
+    fn leave(&self, seat: usize) {
+        self.0.borrow_mut().remove(seat);
+    }
+
+    /// Number of clients.
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The clients' numbers and lines of `CLIENT LIST`.
+    pub fn lines(&self, now_ms: u64) -> Vec<(u64, String)> {
+        let clients = self.0.borrow();
+        clients.iter().map(|(_, member)| { let client = member.client.borrow(); (client.id, crate::local::client_line(&client, now_ms)) }).collect()
+    }
+
+    /// Wakes every session, having doomed those of whom `ends` is true. Gives the number of the latter.
+    pub fn wake_all(&self, ends: impl Fn(&Member) -> bool) -> u64 {
+        let members: Vec<Member> = self.0.borrow().iter().map(|(_, member)| member.clone()).collect();
+        let mut ended = 0;
+        for member in members {
+            if ends(&member) {
+                member.doomed.set(true);
+                ended += 1;
+            }
+            member.replies.wake();
+        }
+        ended
+    }
+}
+
+impl Shared {
+    /// For a worker that has no clients yet.
+    pub fn new(options: Options, pool: Rc<Pool>, proxy: Arc<Proxy>, facts: Arc<Facts>, workers: Vec<mpsc::UnboundedSender<Message>>) -> Rc<Self> {
+        Rc::new(Self {
+            options,
+            pool,
+            proxy,
+            facts: RefCell::new(facts),
+            roster: Roster::default(),
+            draining: Cell::new(false),
+            workers,
+            buffers: RefCell::default(),
+        })
+    }
+
+    /// An empty read buffer, lent until it is given back.
+    fn lend_buffer(&self) -> BytesMut {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| BytesMut::with_capacity(connection::READ))
+    }
+
+    /// Takes a read buffer back if it is still of the usual size.
+    fn take_buffer(&self, mut buffer: BytesMut) {
+        buffer.clear();
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.len() < 16 && buffer.capacity() == connection::READ {
+            buffers.push(buffer);
+        }
+    }
+}

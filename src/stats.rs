@@ -1,0 +1,120 @@
+//! A worker's numbers. Written by the one worker alone, read by the control thread whenever it likes.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+/// Upper bounds of the latency buckets in microseconds; one more bucket takes the rest.
+pub const BOUNDS_US: [u32; 18] =
+    [50, 100, 200, 400, 800, 1_500, 3_000, 6_000, 12_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+
+/// A number with a single writer.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `n`. Only the owning worker may call this: there is no read-modify-write.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Sets the number.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// Takes one off.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Times to answer, counted in fixed buckets.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    /// One count for each of [`BOUNDS_US`] and one for all above.
+    pub buckets: [Count; BOUNDS_US.len() + 1],
+    /// Sum of all times in microseconds.
+    pub sum_us: Count,
+}
+
+impl Latencies {
+    /// Counts one time.
+    pub fn observe(&self, us: u32) {
+        self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)].add(1);
+        self.sum_us.add(u64::from(us));
+    }
+}
+
+/// The numbers of one worker.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "each field is the metric of the same name, documented in observe::names")]
+pub struct Stats {
+    pub clients: Count,
+    pub commands: Count,
+    pub commands_local: Count,
+    pub commands_split: Count,
+    pub read_bytes: Count,
+    pub written_bytes: Count,
+    pub refusals: Refusals,
+    pub moved: Count,
+    pub ask: Count,
+    pub try_again: Count,
+    pub not_now: Count,
+    pub demoted: Count,
+    pub retries: Count,
+    pub node_errors: Count,
+    pub lanes: Count,
+    pub lost_connections: Count,
+    pub client_timeouts: Count,
+    pub latencies: Latencies,
+}
+
+/// Refusals by whose fault they are.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "each field counts the fault of the same name")]
+pub struct Refusals {
+    pub client: Count,
+    pub cluster: Count,
+    pub proxy: Count,
+}
+
+impl Refusals {
+    /// Counts a refusal.
+    pub fn count(&self, refusal: &crate::refusal::Refusal) {
+        use crate::refusal::Fault;
+        match refusal.fault() {
+            Fault::Client => self.client.add(1),
+            Fault::Cluster => self.cluster.add(1),
+            Fault::Proxy => self.proxy.add(1),
+        }
+    }
+}
+
+/// Time since the worker started, in units that fit what they are used for.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// A clock that starts now.
+    #[expect(clippy::new_without_default, reason = "a default that reads the time would surprise")]
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Microseconds, wrapping after 71 minutes: compare with `wrapping_sub` only.
+    pub fn micros(self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "wraps by intent")]
+        let micros = self.0.elapsed().as_micros() as u32;
+        micros
+    }
+
+    /// Milliseconds.
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
