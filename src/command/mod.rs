@@ -13,9 +13,9 @@ pub mod table;
 pub use table::lookup;
 
 /// One command, or one subcommand of a container command.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Spec {
-    /// Lower-case name, a subcommand without its container: `get`, `encoding`.
+    /// Lower-case name, a subcommand without its container: `get`, `encoding`; empty in a learned row.
     pub name: &'static str,
     /// Number of arguments with the name (and the container's name); negative means at least so many.
     pub arity: i16,
@@ -59,12 +59,14 @@ pub enum Keys {
         /// First argument where the word can stand.
         from: u8,
     },
-    /// The key at argument 1, and one behind each of the words where they occur from argument `from` on.
+    /// The key at argument 1, and one behind the last of the words that stands at argument `from` or later.
     Worded {
         /// First argument where the words can stand.
         from: u8,
         /// Upper-case words that announce a key.
         words: &'static [&'static str],
+        /// Other options, upper-case, with the number of arguments that follow each and are none of the words.
+        skip: &'static [(&'static str, u8)],
     },
 }
 

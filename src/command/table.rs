@@ -1,0 +1,826 @@
+//! Every command the proxy knows: one row each, and the way from a name to its row.
+//!
+//! The rows are the facts; help, `COMMAND`, metrics and tests derive from them. Arity and flags are those of the newest
+//! servers, which accept all that older ones do, and the words of a row's flags are the words of the server's `COMMAND`
+//! reply. A command that is not here may still be known to the cluster's nodes: see `learned`.
+
+use crate::command::Group::{
+    Bitmap, Cluster, Connection, Generic, Geo, Hash, HyperLogLog, List, Module, PubSub, Scripting,
+    Server, Set, SortedSet, Stream, String, Transactions,
+};
+use crate::command::Merge::{AllOk, AnyValue, ByKey, Concat, Info, Sum};
+use crate::command::{Flags, Group, Keys, Local, Merge, Policy, Spec};
+
+/// Finds the row of a command by its name, in any case.
+#[inline]
+pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
+    if name.len() > LONGEST_NAME {
+        return None;
+    }
+    let mut place = place(name);
+    while let Some(spec) = INDEX[place] {
+        if spec.name.as_bytes().eq_ignore_ascii_case(name) {
+            return Some(spec);
+        }
+        place = (place + 1) % INDEX.len();
+    }
+    None
+}
+
+/// Finds the row of a container's subcommand by its name, in any case.
+pub fn subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec> {
+    container.subcommands.iter().find(|spec| spec.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// All commands by family. A row without a policy is `Keyed` if it has keys, else `Any`.
+///
+/// A container's own policy is for a subcommand that has no row: `Any` lets a server answer it, and if that subcommand has
+/// a key after all, the server redirects it.
+#[rustfmt::skip]
+pub static TABLE: &[Spec] = &[
+    // Generic.
+    row("copy",        -3, TWO,   Generic, "write denyoom"),
+    row("del",         -2, KEYS,  Generic, "write").split(Sum),
+    row("dump",         2, KEY,   Generic, "readonly"),
+    row("exists",      -2, KEYS,  Generic, "readonly fast").split(Sum),
+    row("expire",      -3, KEY,   Generic, "write fast"),
+    row("expireat",    -3, KEY,   Generic, "write fast"),
+    row("expiretime",   2, KEY,   Generic, "readonly fast"),
+    row("keys",         2, NONE,  Generic, "readonly").every(Concat),
+    row("migrate",     -6, THIRD, Generic, "write movablekeys").refuse(),
+    row("move",         3, KEY,   Generic, "write fast").refuse(),
+    row("object",      -2, NONE,  Generic, "").of(OBJECT),
+    row("persist",      2, KEY,   Generic, "write fast"),
+    row("pexpire",     -3, KEY,   Generic, "write fast"),
+    row("pexpireat",   -3, KEY,   Generic, "write fast"),
+    row("pexpiretime",  2, KEY,   Generic, "readonly fast"),
+    row("pttl",         2, KEY,   Generic, "readonly fast"),
+    row("randomkey",    1, NONE,  Generic, "readonly").every(AnyValue),
+    row("rename",       3, TWO,   Generic, "write"),
+    row("renamenx",     3, TWO,   Generic, "write fast"),
+    row("restore",     -4, KEY,   Generic, "write denyoom"),
+    row("scan",        -2, NONE,  Generic, "readonly").later(),
+    row("sort",        -2, SORT,  Generic, "write denyoom movablekeys"),
+    row("sort_ro",     -2, KEY,   Generic, "readonly movablekeys"),
+    row("touch",       -2, KEYS,  Generic, "readonly fast").split(Sum),
+    row("ttl",          2, KEY,   Generic, "readonly fast"),
+    row("type",         2, KEY,   Generic, "readonly fast"),
+    row("unlink",      -2, KEYS,  Generic, "write fast").split(Sum),
+    row("wait",         3, NONE,  Generic, "blocking").later(),
+    row("waitaof",      4, NONE,  Generic, "blocking").later(),
+
+    // String.
+    row("append",       3, KEY,           String, "write denyoom fast"),
+    row("decr",         2, KEY,           String, "write denyoom fast"),
+    row("decrby",       3, KEY,           String, "write denyoom fast"),
+    row("delex",       -2, KEY,           String, "write fast"),
+    row("delifeq",      3, KEY,           String, "write"),
+    row("digest",       2, KEY,           String, "readonly fast"),
+    row("get",          2, KEY,           String, "readonly fast"),
+    row("getdel",       2, KEY,           String, "write fast"),
+    row("getex",       -2, KEY,           String, "write fast"),
+    row("getrange",     4, KEY,           String, "readonly"),
+    row("getset",       3, KEY,           String, "write denyoom fast"),
+    row("incr",         2, KEY,           String, "write denyoom fast"),
+    row("incrby",       3, KEY,           String, "write denyoom fast"),
+    row("incrbyfloat",  3, KEY,           String, "write denyoom fast"),
+    row("lcs",         -3, TWO,           String, "readonly"),
+    row("mget",        -2, KEYS,          String, "readonly fast").split(ByKey),
+    row("mset",        -3, PAIRS,         String, "write denyoom").split(AllOk),
+    row("msetex",      -4, COUNTED_PAIRS, String, "write denyoom movablekeys"),
+    row("msetnx",      -3, PAIRS,         String, "write denyoom"),
+    row("psetex",       4, KEY,           String, "write denyoom"),
+    row("set",         -3, KEY,           String, "write denyoom"),
+    row("setex",        4, KEY,           String, "write denyoom"),
+    row("setnx",        3, KEY,           String, "write denyoom fast"),
+    row("setrange",     4, KEY,           String, "write denyoom"),
+    row("strlen",       2, KEY,           String, "readonly fast"),
+    row("substr",       4, KEY,           String, "readonly"),
+
+    // Bitmap.
+    row("bitcount",    -2, KEY,         Bitmap, "readonly"),
+    row("bitfield",    -2, KEY,         Bitmap, "write denyoom"),
+    row("bitfield_ro", -2, KEY,         Bitmap, "readonly fast"),
+    row("bitop",       -4, FROM_SECOND, Bitmap, "write denyoom"),
+    row("bitpos",      -3, KEY,         Bitmap, "readonly"),
+    row("getbit",       3, KEY,         Bitmap, "readonly fast"),
+    row("setbit",       4, KEY,         Bitmap, "write denyoom"),
+
+    // Hash.
+    row("hdel",         -3, KEY, Hash, "write fast"),
+    row("hexists",       3, KEY, Hash, "readonly fast"),
+    row("hexpire",      -6, KEY, Hash, "write denyoom fast"),
+    row("hexpireat",    -6, KEY, Hash, "write denyoom fast"),
+    row("hexpiretime",  -5, KEY, Hash, "readonly fast"),
+    row("hget",          3, KEY, Hash, "readonly fast"),
+    row("hgetall",       2, KEY, Hash, "readonly"),
+    row("hgetdel",      -5, KEY, Hash, "write fast"),
+    row("hgetex",       -5, KEY, Hash, "write fast"),
+    row("hincrby",       4, KEY, Hash, "write denyoom fast"),
+    row("hincrbyfloat",  4, KEY, Hash, "write denyoom fast"),
+    row("hkeys",         2, KEY, Hash, "readonly"),
+    row("hlen",          2, KEY, Hash, "readonly fast"),
+    row("hmget",        -3, KEY, Hash, "readonly fast"),
+    row("hmset",        -4, KEY, Hash, "write denyoom fast"),
+    row("hpersist",     -5, KEY, Hash, "write fast"),
+    row("hpexpire",     -6, KEY, Hash, "write denyoom fast"),
+    row("hpexpireat",   -6, KEY, Hash, "write denyoom fast"),
+    row("hpexpiretime", -5, KEY, Hash, "readonly fast"),
+    row("hpttl",        -5, KEY, Hash, "readonly fast"),
+    row("hrandfield",   -2, KEY, Hash, "readonly"),
+    row("hscan",        -3, KEY, Hash, "readonly"),
+    row("hset",         -4, KEY, Hash, "write denyoom fast"),
+    row("hsetex",       -6, KEY, Hash, "write denyoom fast"),
+    row("hsetnx",        4, KEY, Hash, "write denyoom fast"),
+    row("hstrlen",       3, KEY, Hash, "readonly fast"),
+    row("httl",         -5, KEY, Hash, "readonly fast"),
+    row("hvals",         2, KEY, Hash, "readonly"),
+
+    // List.
+    row("blmove",      6, TWO,          List, "write denyoom blocking").later(),
+    row("blmpop",     -5, counted(2),   List, "write blocking movablekeys").later(),
+    row("blpop",      -3, ALL_BUT_LAST, List, "write blocking").later(),
+    row("brpop",      -3, ALL_BUT_LAST, List, "write blocking").later(),
+    row("brpoplpush",  4, TWO,          List, "write denyoom blocking").later(),
+    row("lindex",      3, KEY,          List, "readonly"),
+    row("linsert",     5, KEY,          List, "write denyoom"),
+    row("llen",        2, KEY,          List, "readonly fast"),
+    row("lmove",       5, TWO,          List, "write denyoom"),
+    row("lmpop",      -4, counted(1),   List, "write movablekeys"),
+    row("lpop",       -2, KEY,          List, "write fast"),
+    row("lpos",       -3, KEY,          List, "readonly"),
+    row("lpush",      -3, KEY,          List, "write denyoom fast"),
+    row("lpushx",     -3, KEY,          List, "write denyoom fast"),
+    row("lrange",      4, KEY,          List, "readonly"),
+    row("lrem",        4, KEY,          List, "write"),
+    row("lset",        4, KEY,          List, "write denyoom"),
+    row("ltrim",       4, KEY,          List, "write"),
+    row("rpop",       -2, KEY,          List, "write fast"),
+    row("rpoplpush",   3, TWO,          List, "write denyoom"),
+    row("rpush",      -3, KEY,          List, "write denyoom fast"),
+    row("rpushx",     -3, KEY,          List, "write denyoom fast"),
+
+    // Set.
+    row("sadd",        -3, KEY,        Set, "write denyoom fast"),
+    row("scard",        2, KEY,        Set, "readonly fast"),
+    row("sdiff",       -2, KEYS,       Set, "readonly"),
+    row("sdiffstore",  -3, KEYS,       Set, "write denyoom"),
+    row("sinter",      -2, KEYS,       Set, "readonly"),
+    row("sintercard",  -3, counted(1), Set, "readonly movablekeys"),
+    row("sinterstore", -3, KEYS,       Set, "write denyoom"),
+    row("sismember",    3, KEY,        Set, "readonly fast"),
+    row("smembers",     2, KEY,        Set, "readonly"),
+    row("smismember",  -3, KEY,        Set, "readonly fast"),
+    row("smove",        4, TWO,        Set, "write fast"),
+    row("spop",        -2, KEY,        Set, "write fast"),
+    row("srandmember", -2, KEY,        Set, "readonly"),
+    row("srem",        -3, KEY,        Set, "write fast"),
+    row("sscan",       -3, KEY,        Set, "readonly"),
+    row("sunion",      -2, KEYS,       Set, "readonly"),
+    row("sunionstore", -3, KEYS,       Set, "write denyoom"),
+
+    // Sorted set.
+    row("bzmpop",           -5, counted(2),    SortedSet, "write blocking movablekeys").later(),
+    row("bzpopmax",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").later(),
+    row("bzpopmin",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").later(),
+    row("zadd",             -4, KEY,           SortedSet, "write denyoom fast"),
+    row("zcard",             2, KEY,           SortedSet, "readonly fast"),
+    row("zcount",            4, KEY,           SortedSet, "readonly fast"),
+    row("zdiff",            -3, counted(1),    SortedSet, "readonly movablekeys"),
+    row("zdiffstore",       -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys"),
+    row("zincrby",           4, KEY,           SortedSet, "write denyoom fast"),
+    row("zinter",           -3, counted(1),    SortedSet, "readonly movablekeys"),
+    row("zintercard",       -3, counted(1),    SortedSet, "readonly movablekeys"),
+    row("zinterstore",      -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys"),
+    row("zlexcount",         4, KEY,           SortedSet, "readonly fast"),
+    row("zmpop",            -4, counted(1),    SortedSet, "write movablekeys"),
+    row("zmscore",          -3, KEY,           SortedSet, "readonly fast"),
+    row("zpopmax",          -2, KEY,           SortedSet, "write fast"),
+    row("zpopmin",          -2, KEY,           SortedSet, "write fast"),
+    row("zrandmember",      -2, KEY,           SortedSet, "readonly"),
+    row("zrange",           -4, KEY,           SortedSet, "readonly"),
+    row("zrangebylex",      -4, KEY,           SortedSet, "readonly"),
+    row("zrangebyscore",    -4, KEY,           SortedSet, "readonly"),
+    row("zrangestore",      -5, TWO,           SortedSet, "write denyoom"),
+    row("zrank",            -3, KEY,           SortedSet, "readonly fast"),
+    row("zrem",             -3, KEY,           SortedSet, "write fast"),
+    row("zremrangebylex",    4, KEY,           SortedSet, "write"),
+    row("zremrangebyrank",   4, KEY,           SortedSet, "write"),
+    row("zremrangebyscore",  4, KEY,           SortedSet, "write"),
+    row("zrevrange",        -4, KEY,           SortedSet, "readonly"),
+    row("zrevrangebylex",   -4, KEY,           SortedSet, "readonly"),
+    row("zrevrangebyscore", -4, KEY,           SortedSet, "readonly"),
+    row("zrevrank",         -3, KEY,           SortedSet, "readonly fast"),
+    row("zscan",            -3, KEY,           SortedSet, "readonly"),
+    row("zscore",            3, KEY,           SortedSet, "readonly fast"),
+    row("zunion",           -3, counted(1),    SortedSet, "readonly movablekeys"),
+    row("zunionstore",      -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys"),
+
+    // Stream.
+    row("xack",       -4, KEY,     Stream, "write fast"),
+    row("xackdel",    -6, KEY,     Stream, "write fast"),
+    row("xadd",       -5, KEY,     Stream, "write denyoom fast"),
+    row("xautoclaim", -6, KEY,     Stream, "write fast"),
+    row("xcfgset",    -2, KEY,     Stream, "write fast"),
+    row("xclaim",     -6, KEY,     Stream, "write fast"),
+    row("xdel",       -3, KEY,     Stream, "write fast"),
+    row("xdelex",     -5, KEY,     Stream, "write fast"),
+    row("xgroup",     -2, NONE,    Stream, "").of(XGROUP),
+    row("xinfo",      -2, NONE,    Stream, "").of(XINFO),
+    row("xlen",        2, KEY,     Stream, "readonly fast"),
+    row("xpending",   -3, KEY,     Stream, "readonly"),
+    row("xrange",     -4, KEY,     Stream, "readonly"),
+    row("xread",      -4, STREAMS, Stream, "readonly blocking movablekeys"),
+    row("xreadgroup", -7, STREAMS, Stream, "write blocking movablekeys"),
+    row("xrevrange",  -4, KEY,     Stream, "readonly"),
+    row("xsetid",     -3, KEY,     Stream, "write denyoom fast"),
+    row("xtrim",      -4, KEY,     Stream, "write"),
+
+    // Geo.
+    row("geoadd",               -5, KEY,      Geo, "write denyoom"),
+    row("geodist",              -4, KEY,      Geo, "readonly"),
+    row("geohash",              -2, KEY,      Geo, "readonly"),
+    row("geopos",               -2, KEY,      Geo, "readonly"),
+    row("georadius",            -6, store(6), Geo, "write denyoom movablekeys"),
+    row("georadius_ro",         -6, KEY,      Geo, "readonly"),
+    row("georadiusbymember",    -5, store(5), Geo, "write denyoom movablekeys"),
+    row("georadiusbymember_ro", -5, KEY,      Geo, "readonly"),
+    row("geosearch",            -7, KEY,      Geo, "readonly"),
+    row("geosearchstore",       -8, TWO,      Geo, "write denyoom"),
+
+    // HyperLogLog.
+    row("pfadd",      -2, KEY,    HyperLogLog, "write denyoom fast"),
+    row("pfcount",    -2, KEYS,   HyperLogLog, "readonly may_replicate"),
+    row("pfdebug",     3, SECOND, HyperLogLog, "write denyoom admin").refuse(),
+    row("pfmerge",    -2, KEYS,   HyperLogLog, "write denyoom"),
+    row("pfselftest",  1, NONE,   HyperLogLog, "admin").refuse(),
+
+    // Pub/sub.
+    row("psubscribe",   -2, NONE, PubSub, "pubsub noscript loading stale").later(),
+    row("publish",       3, NONE, PubSub, "pubsub loading stale fast may_replicate"),
+    row("pubsub",       -2, NONE, PubSub, "").later().of(PUBSUB),
+    row("punsubscribe", -1, NONE, PubSub, "pubsub noscript loading stale").later(),
+    row("spublish",      3, KEY,  PubSub, "pubsub loading stale fast may_replicate"),
+    row("ssubscribe",   -2, KEYS, PubSub, "pubsub noscript loading stale").later(),
+    row("subscribe",    -2, NONE, PubSub, "pubsub noscript loading stale").later(),
+    row("sunsubscribe", -1, KEYS, PubSub, "pubsub noscript loading stale").later(),
+    row("unsubscribe",  -1, NONE, PubSub, "pubsub noscript loading stale").later(),
+
+    // Scripting.
+    row("eval",       -3, counted(2), Scripting, EVAL),
+    row("eval_ro",    -3, counted(2), Scripting, EVAL_RO),
+    row("evalsha",    -3, counted(2), Scripting, EVAL),
+    row("evalsha_ro", -3, counted(2), Scripting, EVAL_RO),
+    row("fcall",      -3, counted(2), Scripting, EVAL),
+    row("fcall_ro",   -3, counted(2), Scripting, EVAL_RO),
+    row("function",   -2, NONE,       Scripting, "").later().of(FUNCTION),
+    row("script",     -2, NONE,       Scripting, "").later().of(SCRIPT),
+
+    // Transactions.
+    row("discard",  1, NONE, Transactions, "noscript loading stale fast allow_busy").later(),
+    row("exec",     1, NONE, Transactions, "noscript loading stale skip_slowlog").later(),
+    row("multi",    1, NONE, Transactions, "noscript loading stale fast allow_busy").later(),
+    row("unwatch",  1, NONE, Transactions, "noscript loading stale fast allow_busy").later(),
+    row("watch",   -2, KEYS, Transactions, "noscript loading stale fast allow_busy").later(),
+
+    // Connection.
+    row("auth",   -2, NONE, Connection, "noscript loading stale fast no_auth allow_busy").local(Local::Auth),
+    row("client", -2, NONE, Connection, "").local(Local::Client),
+    row("echo",    2, NONE, Connection, "loading stale fast").local(Local::Echo),
+    row("hello",  -1, NONE, Connection, "noscript loading stale fast no_auth allow_busy").local(Local::Hello),
+    row("ping",   -1, NONE, Connection, "fast").local(Local::Ping),
+    row("quit",   -1, NONE, Connection, "noscript loading stale fast no_auth allow_busy").local(Local::Quit),
+    row("reset",   1, NONE, Connection, "noscript loading stale fast no_auth allow_busy").local(Local::Reset),
+    row("select",  2, NONE, Connection, "loading stale fast").local(Local::Select),
+
+    // Server.
+    row("acl",            -2, NONE, Server, "").later().of(ACL),
+    row("bgrewriteaof",    1, NONE, Server, "admin noscript no_async_loading").refuse(),
+    row("bgsave",         -1, NONE, Server, "admin noscript no_async_loading").refuse(),
+    row("command",        -1, NONE, Server, "loading stale").local(Local::Command),
+    row("commandlog",     -2, NONE, Server, "").later(),
+    row("config",         -2, NONE, Server, "").local(Local::Config),
+    row("dbsize",          1, NONE, Server, "readonly fast").every(Sum),
+    row("debug",          -2, NONE, Server, "admin noscript loading stale").refuse().of(DEBUG),
+    row("failover",       -1, NONE, Server, "admin noscript stale").refuse(),
+    row("flushall",       -1, NONE, Server, "write").every(AllOk),
+    row("flushdb",        -1, NONE, Server, "write").every(AllOk),
+    row("hotkeys",        -2, NONE, Server, "").later(),
+    row("info",           -1, NONE, Server, "loading stale").every(Info),
+    row("lastsave",        1, NONE, Server, "loading stale fast").local(Local::LastSave),
+    row("latency",        -2, NONE, Server, "").later().of(LATENCY),
+    row("lolwut",         -1, NONE, Server, "readonly fast"),
+    row("memory",         -2, NONE, Server, "").later().of(MEMORY),
+    row("module",         -2, NONE, Server, "").refuse().of(MODULE),
+    row("monitor",         1, NONE, Server, "admin noscript loading stale").later(),
+    row("psync",          -3, NONE, Server, "admin noscript no_async_loading no_multi").refuse(),
+    row("replconf",       -1, NONE, Server, "admin noscript loading stale allow_busy").refuse(),
+    row("replicaof",       3, NONE, Server, "admin noscript stale no_async_loading").refuse(),
+    row("restore-asking", -4, KEY,  Server, "write denyoom asking").refuse(),
+    row("role",            1, NONE, Server, "noscript loading stale fast").local(Local::Role),
+    row("save",            1, NONE, Server, "admin noscript no_async_loading no_multi").refuse(),
+    row("sflush",         -3, NONE, Server, "write").refuse(),
+    row("shutdown",       -1, NONE, Server, "admin noscript loading stale no_multi allow_busy").refuse(),
+    row("slaveof",         3, NONE, Server, "admin noscript stale no_async_loading").refuse(),
+    row("slowlog",        -2, NONE, Server, "").later().of(SLOWLOG),
+    row("swapdb",          3, NONE, Server, "write fast").refuse(),
+    row("sync",            1, NONE, Server, "admin noscript no_async_loading no_multi").refuse(),
+    row("time",            1, NONE, Server, "loading stale fast").local(Local::Time),
+    row("trimslots",      -5, NONE, Server, "write").refuse(),
+
+    // Cluster.
+    row("asking",       1, NONE, Cluster, "fast").local(Local::Asking),
+    row("cluster",     -2, NONE, Cluster, "").local(Local::Cluster),
+    row("clusterscan", -2, KEY,  Cluster, "readonly").later(),
+    row("readonly",     1, NONE, Cluster, "loading stale fast").local(Local::Readonly),
+    row("readwrite",    1, NONE, Cluster, "loading stale fast").local(Local::Readwrite),
+
+    // Vector sets: their arity is told by newer servers only, so it is left to the server.
+    row("vadd",        -1, KEY, Module, "write denyoom"),
+    row("vcard",       -1, KEY, Module, "readonly fast"),
+    row("vdim",        -1, KEY, Module, "readonly fast"),
+    row("vemb",        -1, KEY, Module, "readonly fast"),
+    row("vgetattr",    -1, KEY, Module, "readonly fast"),
+    row("vinfo",       -1, KEY, Module, "readonly fast"),
+    row("vismember",   -1, KEY, Module, "readonly fast"),
+    row("vlinks",      -1, KEY, Module, "readonly fast"),
+    row("vrandmember", -1, KEY, Module, "readonly fast"),
+    row("vrange",      -1, KEY, Module, "readonly"),
+    row("vrem",        -1, KEY, Module, "write"),
+    row("vsetattr",    -1, KEY, Module, "write fast"),
+    row("vsim",        -1, KEY, Module, "readonly"),
+];
+
+// Subcommands, where the policy of a container differs by subcommand or will.
+
+#[rustfmt::skip]
+const OBJECT: &[Spec] = &[
+    row("encoding",  3, SECOND, Generic, "readonly"),
+    row("freq",      3, SECOND, Generic, "readonly"),
+    row("help",      2, NONE,   Generic, "loading stale"),
+    row("idletime",  3, SECOND, Generic, "readonly"),
+    row("refcount",  3, SECOND, Generic, "readonly"),
+];
+
+#[rustfmt::skip]
+const XINFO: &[Spec] = &[
+    row("consumers",  4, SECOND, Stream, "readonly"),
+    row("groups",     3, SECOND, Stream, "readonly"),
+    row("help",       2, NONE,   Stream, "loading stale"),
+    row("stream",    -3, SECOND, Stream, "readonly"),
+];
+
+#[rustfmt::skip]
+const XGROUP: &[Spec] = &[
+    row("create",         -5, SECOND, Stream, "write denyoom"),
+    row("createconsumer",  5, SECOND, Stream, "write denyoom"),
+    row("delconsumer",     5, SECOND, Stream, "write"),
+    row("destroy",         4, SECOND, Stream, "write"),
+    row("help",            2, NONE,   Stream, "loading stale"),
+    row("setid",          -5, SECOND, Stream, "write"),
+];
+
+#[rustfmt::skip]
+const MEMORY: &[Spec] = &[
+    row("doctor",        2, NONE,   Server, "").later(),
+    row("help",          2, NONE,   Server, "loading stale"),
+    row("malloc-stats",  2, NONE,   Server, "").later(),
+    row("purge",         2, NONE,   Server, "").later(),
+    row("stats",         2, NONE,   Server, "").later(),
+    row("usage",        -3, SECOND, Server, "readonly"),
+];
+
+#[rustfmt::skip]
+const DEBUG: &[Spec] = &[
+    row("object", -3, SECOND, Server, "admin noscript loading stale"),
+];
+
+#[rustfmt::skip]
+const SCRIPT: &[Spec] = &[
+    row("debug",   3, NONE, Scripting, "noscript").later(),
+    row("exists", -3, NONE, Scripting, "noscript").later(),
+    row("flush",  -2, NONE, Scripting, "noscript").later(),
+    row("help",    2, NONE, Scripting, "loading stale").later(),
+    row("kill",    2, NONE, Scripting, "noscript allow_busy").later(),
+    row("load",    3, NONE, Scripting, "noscript stale").later(),
+    row("show",    3, NONE, Scripting, "noscript").later(),
+];
+
+#[rustfmt::skip]
+const FUNCTION: &[Spec] = &[
+    row("delete",   3, NONE, Scripting, "write noscript").later(),
+    row("dump",     2, NONE, Scripting, "noscript").later(),
+    row("flush",   -2, NONE, Scripting, "write noscript").later(),
+    row("help",     2, NONE, Scripting, "loading stale").later(),
+    row("kill",     2, NONE, Scripting, "noscript allow_busy").later(),
+    row("list",    -2, NONE, Scripting, "noscript").later(),
+    row("load",    -3, NONE, Scripting, "write denyoom noscript").later(),
+    row("restore", -3, NONE, Scripting, "write denyoom noscript").later(),
+    row("stats",    2, NONE, Scripting, "noscript allow_busy").later(),
+];
+
+#[rustfmt::skip]
+const PUBSUB: &[Spec] = &[
+    row("channels",      -2, NONE, PubSub, "pubsub loading stale").later(),
+    row("help",           2, NONE, PubSub, "loading stale").later(),
+    row("numpat",         2, NONE, PubSub, "pubsub loading stale").later(),
+    row("numsub",        -2, NONE, PubSub, "pubsub loading stale").later(),
+    row("shardchannels", -2, NONE, PubSub, "pubsub loading stale").later(),
+    row("shardnumsub",   -2, NONE, PubSub, "pubsub loading stale").later(),
+];
+
+#[rustfmt::skip]
+const LATENCY: &[Spec] = &[
+    row("doctor",     2, NONE, Server, "admin noscript loading stale").later(),
+    row("graph",      3, NONE, Server, "admin noscript loading stale").later(),
+    row("help",       2, NONE, Server, "loading stale").later(),
+    row("histogram", -2, NONE, Server, "admin noscript loading stale").later(),
+    row("history",    3, NONE, Server, "admin noscript loading stale").later(),
+    row("latest",     2, NONE, Server, "admin noscript loading stale").later(),
+    row("reset",     -2, NONE, Server, "admin noscript loading stale").later(),
+];
+
+#[rustfmt::skip]
+const SLOWLOG: &[Spec] = &[
+    row("get",   -2, NONE, Server, "admin loading stale").later(),
+    row("help",   2, NONE, Server, "loading stale").later(),
+    row("len",    2, NONE, Server, "admin loading stale").later(),
+    row("reset",  2, NONE, Server, "admin loading stale").later(),
+];
+
+#[rustfmt::skip]
+const ACL: &[Spec] = &[
+    row("cat",     -2, NONE, Server, "noscript loading stale").later(),
+    row("deluser", -3, NONE, Server, "admin noscript loading stale").later(),
+    row("dryrun",  -4, NONE, Server, "admin noscript loading stale").later(),
+    row("genpass", -2, NONE, Server, "noscript loading stale").later(),
+    row("getuser",  3, NONE, Server, "admin noscript loading stale").later(),
+    row("help",     2, NONE, Server, "loading stale").later(),
+    row("list",     2, NONE, Server, "admin noscript loading stale").later(),
+    row("load",     2, NONE, Server, "admin noscript loading stale").later(),
+    row("log",     -2, NONE, Server, "admin noscript loading stale").later(),
+    row("save",     2, NONE, Server, "admin noscript loading stale").later(),
+    row("setuser", -3, NONE, Server, "admin noscript loading stale").later(),
+    row("users",    2, NONE, Server, "admin noscript loading stale").later(),
+    row("whoami",   2, NONE, Server, "noscript loading stale").later(),
+];
+
+#[rustfmt::skip]
+const MODULE: &[Spec] = &[
+    row("help",    2, NONE, Server, "loading stale").refuse(),
+    row("list",    2, NONE, Server, "admin noscript").refuse(),
+    row("load",   -3, NONE, Server, "admin noscript no_async_loading").refuse(),
+    row("loadex", -3, NONE, Server, "admin noscript no_async_loading").refuse(),
+    row("unload",  3, NONE, Server, "admin noscript no_async_loading").refuse(),
+];
+
+/// Flags of what runs a script or function that may write.
+const EVAL: &str = "noscript stale skip_monitor no_mandatory_keys movablekeys may_replicate";
+
+/// Flags of what runs a script or function that only reads.
+const EVAL_RO: &str = "readonly noscript stale skip_monitor no_mandatory_keys movablekeys";
+
+const NONE: Keys = Keys::None;
+const KEY: Keys = Keys::Range { first: 1, last: 1, step: 1 };
+const TWO: Keys = Keys::Range { first: 1, last: 2, step: 1 };
+const KEYS: Keys = Keys::Range { first: 1, last: -1, step: 1 };
+const PAIRS: Keys = Keys::Range { first: 1, last: -1, step: 2 };
+const ALL_BUT_LAST: Keys = Keys::Range { first: 1, last: -2, step: 1 };
+const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
+const FROM_SECOND: Keys = Keys::Range { first: 2, last: -1, step: 1 };
+const THIRD: Keys = Keys::Range { first: 3, last: 3, step: 1 };
+const COUNTED_PAIRS: Keys = Keys::Counted { count: 1, step: 2, also: 0 };
+const STORE_COUNTED: Keys = Keys::Counted { count: 2, step: 1, also: 1 };
+const STREAMS: Keys = Keys::Streams { from: 1 };
+const SORT: Keys =
+    Keys::Worded { from: 2, words: &["STORE"], skip: &[("LIMIT", 2), ("BY", 1), ("GET", 1)] };
+
+const fn counted(count: u8) -> Keys {
+    Keys::Counted { count, step: 1, also: 0 }
+}
+
+const fn store(from: u8) -> Keys {
+    Keys::Worded { from, words: &["STORE", "STOREDIST"], skip: &[] }
+}
+
+const fn row(name: &'static str, arity: i16, keys: Keys, group: Group, words: &str) -> Spec {
+    let policy = if matches!(keys, Keys::None) { Policy::Any } else { Policy::Keyed };
+    Spec { name, arity, keys, policy, flags: flags(words), group, subcommands: &[] }
+}
+
+impl Spec {
+    const fn split(self, merge: Merge) -> Self {
+        self.policy(Policy::Split(merge))
+    }
+
+    const fn every(self, merge: Merge) -> Self {
+        self.policy(Policy::Every(merge))
+    }
+
+    const fn local(self, local: Local) -> Self {
+        self.policy(Policy::Local(local))
+    }
+
+    const fn refuse(self) -> Self {
+        self.policy(Policy::Refuse)
+    }
+
+    const fn later(self) -> Self {
+        self.policy(Policy::Later)
+    }
+
+    const fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    const fn of(mut self, subcommands: &'static [Self]) -> Self {
+        self.subcommands = subcommands;
+        self
+    }
+}
+
+/// Longer than any command of a server or a module; what is longer need not be looked at.
+pub(super) const LONGEST_NAME: usize = 32;
+
+/// Over three times the rows: most names find an empty place or their own row at once.
+const PLACES: usize = 1024;
+const _: () = assert!(TABLE.len() * 3 < PLACES, "the search for a name must end at an empty place");
+
+/// The rows by their hash, a row whose place is taken in the next place that is not.
+static INDEX: [Option<&'static Spec>; PLACES] = {
+    let mut places = [None; PLACES];
+    let mut row = 0;
+    while row < TABLE.len() {
+        let mut place = place(TABLE[row].name.as_bytes());
+        while places[place].is_some() {
+            place = (place + 1) % PLACES;
+        }
+        places[place] = Some(&TABLE[row]);
+        row += 1;
+    }
+    places
+};
+
+/// A name's place in the index: the top bits of a product, in which the length and the first eight bytes, folded to one
+/// case, are mixed. The multiplier was found by trial: with it no row is more than two places off.
+#[expect(clippy::cast_possible_truncation, reason = "as few bits are left as a place has")]
+const fn place(name: &[u8]) -> usize {
+    let mut word = 0;
+    let mut at = 0;
+    while at < name.len() && at < 8 {
+        word = (word << 8) | (name[at] | 0x20) as u64;
+        at += 1;
+    }
+    let hash = (word ^ name.len() as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (hash >> (u64::BITS - PLACES.ilog2())) as usize
+}
+
+/// The flags by their words, in the order of the server's `COMMAND` reply.
+const WORDS: [(&str, Flags); 20] = [
+    ("write", Flags::WRITE),
+    ("readonly", Flags::READONLY),
+    ("denyoom", Flags::DENYOOM),
+    ("admin", Flags::ADMIN),
+    ("pubsub", Flags::PUBSUB),
+    ("noscript", Flags::NOSCRIPT),
+    ("blocking", Flags::BLOCKING),
+    ("loading", Flags::LOADING),
+    ("stale", Flags::STALE),
+    ("skip_monitor", Flags::SKIP_MONITOR),
+    ("skip_slowlog", Flags::SKIP_SLOWLOG),
+    ("asking", Flags::ASKING),
+    ("fast", Flags::FAST),
+    ("no_auth", Flags::NO_AUTH),
+    ("may_replicate", Flags::MAY_REPLICATE),
+    ("no_mandatory_keys", Flags::NO_MANDATORY_KEYS),
+    ("no_async_loading", Flags::NO_ASYNC_LOADING),
+    ("no_multi", Flags::NO_MULTI),
+    ("movablekeys", Flags::MOVABLE_KEYS),
+    ("allow_busy", Flags::ALLOW_BUSY),
+];
+
+/// The one flag that the server does not tell.
+const HIDDEN: Flags = Flags::MAY_REPLICATE;
+
+impl Flags {
+    /// The flags' words as the server's `COMMAND` tells them, in its order.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        let told = WORDS.iter().filter(move |(_, flag)| self.has(*flag) && *flag != HIDDEN);
+        told.map(|(word, _)| *word)
+    }
+
+    /// The flag of one of the server's words; none for a word without a meaning here, such as `module`.
+    pub(super) fn of_word(word: &str) -> Self {
+        WORDS.iter().find(|(known, _)| *known == word).map_or(Self::NONE, |(_, flag)| *flag)
+    }
+}
+
+/// The set of flags written in words, one space between two. A word that is none stops the build.
+const fn flags(words: &str) -> Flags {
+    let words = words.as_bytes();
+    let mut set = Flags::NONE;
+    let (mut start, mut at) = (0, 0);
+    while at < words.len() {
+        at += 1;
+        if at == words.len() || words[at] == b' ' {
+            set = set.with(flag(words.split_at(at).0.split_at(start).1));
+            start = at + 1;
+        }
+    }
+    set
+}
+
+const fn flag(word: &[u8]) -> Flags {
+    let mut at = 0;
+    while at < WORDS.len() {
+        if same(word, WORDS[at].0.as_bytes()) {
+            return WORDS[at].1;
+        }
+        at += 1;
+    }
+    panic!("a row has a flag that is none of the server's")
+}
+
+/// Equality, which the standard library does not offer to constants.
+const fn same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// The server's ACL categories in its order.
+#[rustfmt::skip]
+const CATEGORIES: [&str; 21] = [
+    "keyspace", "read", "write", "set", "sortedset", "list", "hash", "string", "bitmap", "hyperloglog", "geo",
+    "stream", "pubsub", "admin", "fast", "slow", "blocking", "dangerous", "connection", "transaction", "scripting",
+];
+
+impl Spec {
+    /// The ACL categories that the server's `COMMAND` tells, in its order, each without its `@`.
+    pub fn categories(&self) -> impl Iterator<Item = &'static str> {
+        CATEGORIES.into_iter().filter(|category| self.belongs_to(category))
+    }
+
+    /// The server's own rule: most categories follow from the flags, the rest from the family.
+    fn belongs_to(&self, category: &str) -> bool {
+        match category {
+            "read" => self.flags.has(Flags::READONLY) && self.group != Scripting,
+            "write" => self.flags.has(Flags::WRITE),
+            "pubsub" => self.flags.has(Flags::PUBSUB),
+            "fast" => self.flags.has(Flags::FAST),
+            "slow" => !self.flags.has(Flags::FAST),
+            "blocking" => self.flags.has(Flags::BLOCKING),
+            "admin" => self.is_admin(),
+            "dangerous" => self.is_admin() || self.is_dangerous(),
+            _ => self.families().contains(&category),
+        }
+    }
+
+    fn is_admin(&self) -> bool {
+        self.flags.has(Flags::ADMIN)
+            || matches!((self.group, self.name), (Server, "lastsave" | "role"))
+    }
+
+    fn is_dangerous(&self) -> bool {
+        match self.group {
+            Generic => matches!(self.name, "keys" | "migrate" | "restore" | "sort" | "sort_ro"),
+            Server => matches!(
+                self.name,
+                "flushall"
+                    | "flushdb"
+                    | "info"
+                    | "restore-asking"
+                    | "sflush"
+                    | "swapdb"
+                    | "trimslots"
+            ),
+            _ => false,
+        }
+    }
+
+    fn families(&self) -> &'static [&'static str] {
+        match (self.group, self.name) {
+            (Generic, "sort" | "sort_ro") => &["set", "sortedset", "list"],
+            (Generic, "wait" | "waitaof")
+            | (Server, "command")
+            | (Cluster, "asking" | "readonly" | "readwrite") => &["connection"],
+            // A container, which is slow and nothing else.
+            _ if self.flags == Flags::NONE => &[],
+            (
+                Server,
+                "dbsize" | "flushall" | "flushdb" | "restore-asking" | "sflush" | "swapdb"
+                | "trimslots",
+            )
+            | (Cluster, "clusterscan") => &["keyspace"],
+            (group, _) => family(group),
+        }
+    }
+}
+
+fn family(group: Group) -> &'static [&'static str] {
+    match group {
+        Generic => &["keyspace"],
+        String => &["string"],
+        Bitmap => &["bitmap"],
+        Hash => &["hash"],
+        List => &["list"],
+        Set => &["set"],
+        SortedSet => &["sortedset"],
+        Stream => &["stream"],
+        Geo => &["geo"],
+        HyperLogLog => &["hyperloglog"],
+        Scripting => &["scripting"],
+        Transactions => &["transaction"],
+        Connection => &["connection"],
+        PubSub | Server | Cluster | Module => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{INDEX, LONGEST_NAME, TABLE, lookup, place, subcommand};
+    use crate::command::{Flags, Keys, Policy, Spec};
+
+    /// That a name in either case finds the row that bears it, or none.
+    fn check(name: &str, row: Option<&str>) {
+        for written in [name.to_lowercase(), name.to_uppercase()] {
+            assert_eq!(lookup(written.as_bytes()).map(|spec| spec.name), row, "{written}");
+        }
+    }
+
+    #[test]
+    fn every_row_is_found() {
+        for spec in TABLE {
+            check(spec.name, Some(spec.name));
+        }
+    }
+
+    #[test]
+    fn other_names_are_not_found() {
+        let cut_or_longer =
+            ["", "g", "ge", "gett", "georadiusbymember_rx", "ping\0", "P\u{f6}NG", "[et", "g%t"];
+        for name in cut_or_longer {
+            check(name, None);
+        }
+        check(&"x".repeat(LONGEST_NAME + 1), None);
+    }
+
+    #[test]
+    fn subcommands_are_found() {
+        let object = lookup(b"object").unwrap();
+        assert_eq!(subcommand(object, b"EnCoding").unwrap().name, "encoding");
+        assert!(subcommand(object, b"encodin").is_none());
+        assert!(subcommand(lookup(b"get").unwrap(), b"encoding").is_none());
+    }
+
+    #[test]
+    fn rows_are_sound() {
+        let mut names = HashSet::new();
+        let rows = TABLE.iter().flat_map(|spec| {
+            let subcommands =
+                spec.subcommands.iter().map(|sub| format!("{}|{}", spec.name, sub.name));
+            [(spec.name.to_owned(), spec)].into_iter().chain(subcommands.zip(spec.subcommands))
+        });
+        for (name, spec) in rows {
+            assert!(names.insert(name.clone()), "{name} twice");
+            assert_eq!(name, name.to_lowercase());
+            assert!(spec.name.len() <= LONGEST_NAME, "{name}");
+            assert_ne!(spec.arity, 0, "{name}");
+            assert!(!spec.flags.has(Flags::READONLY.with(Flags::WRITE)), "{name}");
+            let keyed = matches!(spec.policy, Policy::Keyed | Policy::Split(_));
+            assert!(!keyed || spec.keys != Keys::None, "{name}");
+        }
+    }
+
+    #[test]
+    fn rows_are_near_their_place() {
+        let far = |spec: &&Spec| {
+            let start = place(spec.name.as_bytes());
+            let at = |offset| INDEX[(start + offset) % INDEX.len()];
+            !(0..=2).filter_map(at).any(|found| found.name == spec.name)
+        };
+        assert_eq!(TABLE.iter().find(far).map(|spec| spec.name), None);
+    }
+
+    #[test]
+    fn words_are_those_of_the_server() {
+        let words = |name: &str| {
+            lookup(name.as_bytes()).unwrap().flags.words().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(words("get"), "readonly fast");
+        assert_eq!(words("client"), "");
+        assert_eq!(words("auth"), "noscript loading stale fast no_auth allow_busy");
+        assert_eq!(words("eval"), "noscript stale skip_monitor no_mandatory_keys movablekeys");
+    }
+}
