@@ -42,8 +42,25 @@ pub struct Names {
 
 impl Client {
     /// A client that has just connected.
-    pub fn new(id: u64, peer: Option<SocketAddr>, local: Option<SocketAddr>, authenticated: bool, now_ms: u64) -> Self {
-        Self { id, peer, local, protocol: Protocol::Resp2, authenticated, names: None, since_ms: now_ms, active_ms: now_ms, last: "NULL", commands: 0 }
+    pub fn new(
+        id: u64,
+        peer: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+        authenticated: bool,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            id,
+            peer,
+            local,
+            protocol: Protocol::Resp2,
+            authenticated,
+            names: None,
+            since_ms: now_ms,
+            active_ms: now_ms,
+            last: "NULL",
+            commands: 0,
+        }
     }
 
     /// The names, made when first written to.

@@ -29,7 +29,9 @@ pub enum Refusal {
     CrossSlot,
     #[error("CLUSTERDOWN Hash slot not served")]
     SlotNotServed,
-    #[error("CLUSTERDOWN node {node} did not become reachable within {waited_ms} ms, the request was not executed")]
+    #[error(
+        "CLUSTERDOWN node {node} did not become reachable within {waited_ms} ms, the request was not executed"
+    )]
     NodeDown { node: String, waited_ms: u64 },
     #[error("CLUSTERDOWN too many requests wait for node {0}, the request was not executed")]
     QueueFull(String),
@@ -90,7 +92,10 @@ impl Refusal {
             quoted.push_str(&String::from_utf8_lossy(&arg[..arg.len().min(room)]));
             quoted.push_str("' ");
         }
-        Self::UnknownCommand { name: String::from_utf8_lossy(&name[..name.len().min(128)]).into_owned(), args: quoted }
+        Self::UnknownCommand {
+            name: String::from_utf8_lossy(&name[..name.len().min(128)]).into_owned(),
+            args: quoted,
+        }
     }
 
     /// Value of the `reason` label the refusal is counted under.
@@ -116,7 +121,11 @@ impl Refusal {
     /// Who has to mend the cause.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::SlotNotServed | Self::NodeDown { .. } | Self::ConnectionLost(_) | Self::Timeout(_) | Self::PartLost => Fault::Cluster,
+            Self::SlotNotServed
+            | Self::NodeDown { .. }
+            | Self::ConnectionLost(_)
+            | Self::Timeout(_)
+            | Self::PartLost => Fault::Cluster,
             Self::QueueFull(_) | Self::Overtaken | Self::Dropped => Fault::Proxy,
             _ => Fault::Client,
         }

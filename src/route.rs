@@ -51,7 +51,11 @@ pub struct Decision {
 pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Decision {
     let name = request.name();
     let Some(spec) = table::lookup(name).or_else(|| learned.lookup(name)) else {
-        let refusal = if client.authenticated { Refusal::unknown(name, request.args(1)) } else { Refusal::NoAuth };
+        let refusal = if client.authenticated {
+            Refusal::unknown(name, request.args(1))
+        } else {
+            Refusal::NoAuth
+        };
         return refuse(refusal);
     };
     let (spec, container) = match find_subcommand(spec, request) {
@@ -63,7 +67,9 @@ pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Deci
         name: container.map_or(spec.name, |container| container.name),
         group: spec.group,
         readonly: spec.is_readonly(),
-        replica: spec.is_readonly() && !spec.flags.has(Flags::MAY_REPLICATE) && spec.policy != Policy::Any,
+        replica: spec.is_readonly()
+            && !spec.flags.has(Flags::MAY_REPLICATE)
+            && spec.policy != Policy::Any,
     }
 }
 
@@ -101,7 +107,9 @@ fn keyed(spec: &Spec, request: &Request<'_>, merge: Option<Merge>) -> Route {
         return Route::One(slot);
     }
     match (merge, spec.keys) {
-        (Some(merge), Keys::Range { step, .. }) => split(spec, merge, first, usize::from(step), request),
+        (Some(merge), Keys::Range { step, .. }) => {
+            split(spec, merge, first, usize::from(step), request)
+        }
         _ => refusal(Refusal::CrossSlot),
     }
 }
@@ -122,13 +130,19 @@ fn blocks(spec: &Spec, request: &Request<'_>) -> bool {
 }
 
 /// The row of a container's subcommand, with its container.
-fn find_subcommand<'a>(spec: &'a Spec, request: &Request<'_>) -> Result<(&'a Spec, Option<&'a Spec>), Refusal> {
+fn find_subcommand<'a>(
+    spec: &'a Spec,
+    request: &Request<'_>,
+) -> Result<(&'a Spec, Option<&'a Spec>), Refusal> {
     if spec.subcommands.is_empty() || request.len() < 2 {
         return Ok((spec, None));
     }
     match table::subcommand(spec, request.arg(1)) {
         Some(sub) => Ok((sub, Some(spec))),
-        None => Err(Refusal::UnknownSubcommand { command: spec.name.to_ascii_uppercase(), sub: text(request.arg(1)) }),
+        None => Err(Refusal::UnknownSubcommand {
+            command: spec.name.to_ascii_uppercase(),
+            sub: text(request.arg(1)),
+        }),
     }
 }
 
@@ -151,7 +165,13 @@ fn refusal(refusal: Refusal) -> Route {
 }
 
 fn refuse(reason: Refusal) -> Decision {
-    Decision { route: refusal(reason), name: "", group: Group::Generic, readonly: false, replica: false }
+    Decision {
+        route: refusal(reason),
+        name: "",
+        group: Group::Generic,
+        readonly: false,
+        replica: false,
+    }
 }
 
 impl ArgList for Request<'_> {
@@ -175,16 +195,22 @@ mod tests {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         write::request(&mut wire, words.into_iter());
         let mut framer = RequestFramer::default();
-        framer.frame(&wire, &Limits { args: 100, bulk: 1000, request: 10_000, unauthenticated: false }).unwrap();
+        framer
+            .frame(
+                &wire,
+                &Limits { args: 100, bulk: 1000, request: 10_000, unauthenticated: false },
+            )
+            .unwrap();
         let client = Client::new(1, None, None, true, 0);
-        let route = match decide(&Request::new(&wire, framer.args()), &client, &Learned::default()).route {
-            Route::One(slot) => format!("one {slot}"),
-            Route::Split { first, step, .. } => format!("split {first} {step}"),
-            Route::Every(merge) => format!("every {merge:?}"),
-            Route::Any => "any".to_owned(),
-            Route::Local(local) => format!("local {local:?}"),
-            Route::Refuse(refusal) => refusal.to_string(),
-        };
+        let route =
+            match decide(&Request::new(&wire, framer.args()), &client, &Learned::default()).route {
+                Route::One(slot) => format!("one {slot}"),
+                Route::Split { first, step, .. } => format!("split {first} {step}"),
+                Route::Every(merge) => format!("every {merge:?}"),
+                Route::Any => "any".to_owned(),
+                Route::Local(local) => format!("local {local:?}"),
+                Route::Refuse(refusal) => refusal.to_string(),
+            };
         assert_eq!(route, expected, "{line}");
     }
 
@@ -202,7 +228,10 @@ mod tests {
         check("EVAL return 1 foo x", "one 12182");
         check("EVAL return nonsense foo", "any");
         check("XREAD COUNT 1 STREAMS foo 0", "one 12182");
-        check("XREAD BLOCK 1 STREAMS foo 0", "ERR command 'xread … BLOCK' is not supported by this proxy yet");
+        check(
+            "XREAD BLOCK 1 STREAMS foo 0",
+            "ERR command 'xread … BLOCK' is not supported by this proxy yet",
+        );
         check("OBJECT ENCODING foo", "one 12182");
         check("OBJECT NONSENSE foo", "ERR unknown subcommand 'NONSENSE'. Try OBJECT HELP.");
         check("OBJECT ENCODING", "ERR wrong number of arguments for 'object|encoding' command");
@@ -217,7 +246,9 @@ mod tests {
     fn a_client_must_say_who_it_is() {
         let wire = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
         let mut framer = RequestFramer::default();
-        framer.frame(wire, &Limits { args: 100, bulk: 1000, request: 10_000, unauthenticated: true }).unwrap();
+        framer
+            .frame(wire, &Limits { args: 100, bulk: 1000, request: 10_000, unauthenticated: true })
+            .unwrap();
         let client = Client::new(1, None, None, false, 0);
         let decision = decide(&Request::new(wire, framer.args()), &client, &Learned::default());
         assert!(matches!(decision.route, Route::Refuse(refusal) if *refusal == Refusal::NoAuth));

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Upper bounds of the latency buckets in microseconds; one more bucket takes the rest.
-pub const BOUNDS_US: [u32; 18] =
-    [50, 100, 200, 400, 800, 1_500, 3_000, 6_000, 12_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+pub const BOUNDS_US: [u32; 18] = [
+    50, 100, 200, 400, 800, 1_500, 3_000, 6_000, 12_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000,
+];
 
 /// A number with a single writer.
 #[derive(Debug, Default)]
@@ -52,7 +54,10 @@ impl Latencies {
 
 /// The numbers of one worker.
 #[derive(Debug, Default)]
-#[expect(missing_docs, reason = "each field is the metric of the same name, documented in observe::names")]
+#[expect(
+    missing_docs,
+    reason = "each field is the metric of the same name, documented in observe::names"
+)]
 pub struct Stats {
     pub clients: Count,
     pub commands: Count,

@@ -63,13 +63,25 @@ impl From<io::Error> for End {
 
 impl Connection {
     pub(super) fn new(pool: Rc<Pool>, lane: Rc<Lane>, options: Options) -> Self {
-        Self { pool, lane, options, link: Link::Idle, backoff_ms: *BACKOFF_MS.start(), buf: BytesMut::new(), framer: ReplyFramer::default() }
+        Self {
+            pool,
+            lane,
+            options,
+            link: Link::Idle,
+            backoff_ms: *BACKOFF_MS.start(),
+            buf: BytesMut::new(),
+            framer: ReplyFramer::default(),
+        }
     }
 
     /// Runs an open connection until nothing more can be done now.
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         match self.lane.order.get() {
-            Order::Sever => return Poll::Ready(End::Lost(io::Error::other("the cluster holds the node for failed"))),
+            Order::Sever => {
+                return Poll::Ready(End::Lost(io::Error::other(
+                    "the cluster holds the node for failed",
+                )));
+            }
             Order::TimeOut => return Poll::Ready(End::TimedOut),
             Order::Serve | Order::Retire => {}
         }
@@ -173,7 +185,11 @@ impl Connection {
                 let mut room = [IoSlice::new(&[]); SLICES];
                 let used = log.slices(&mut room);
                 let stream = Pin::new(&mut *stream);
-                let written = ready!(if used == 1 { stream.poll_write(cx, &room[0]) } else { stream.poll_write_vectored(cx, &room[..used]) })?;
+                let written = ready!(if used == 1 {
+                    stream.poll_write(cx, &room[0])
+                } else {
+                    stream.poll_write_vectored(cx, &room[..used])
+                })?;
                 log.advance(written);
                 self.pool.stats.written_bytes.add(written as u64);
             }
@@ -203,7 +219,11 @@ impl Connection {
     /// Decides what to do while there is no connection: connect if requests wait.
     fn begin(&mut self) {
         if self.lane.load().0 > 0 {
-            self.link = Link::Connecting(Box::pin(handshake::connect(self.lane.address.clone(), self.lane.class, self.options.clone())));
+            self.link = Link::Connecting(Box::pin(handshake::connect(
+                self.lane.address.clone(),
+                self.lane.class,
+                self.options.clone(),
+            )));
         }
     }
 

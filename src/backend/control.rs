@@ -56,19 +56,30 @@ pub struct Control {
 impl Control {
     /// Connects to `host:port`; every later call may take as long as connecting.
     pub async fn connect(address: &str, limit: Duration) -> Result<Self, ControlError> {
-        let (host, port) = split(address).ok_or_else(|| ControlError::Address(address.to_owned()))?;
+        let (host, port) =
+            split(address).ok_or_else(|| ControlError::Address(address.to_owned()))?;
         let connecting = timeout(limit, TcpStream::connect((host, port))).await;
-        let stream = connecting.map_err(|_| ControlError::Timeout(address.to_owned(), limit))?.map_err(|e| ControlError::Io(address.to_owned(), e))?;
+        let stream = connecting
+            .map_err(|_| ControlError::Timeout(address.to_owned(), limit))?
+            .map_err(|e| ControlError::Io(address.to_owned(), e))?;
         stream.set_nodelay(true).map_err(|e| ControlError::Io(address.to_owned(), e))?;
         Ok(Self { address: address.to_owned(), stream, buf: BytesMut::new(), limit })
     }
 
     /// Connects and authenticates.
-    pub async fn login(address: &str, limit: Duration, credentials: Option<&Credentials>) -> Result<Self, ControlError> {
+    pub async fn login(
+        address: &str,
+        limit: Duration,
+        credentials: Option<&Credentials>,
+    ) -> Result<Self, ControlError> {
         let mut control = Self::connect(address, limit).await?;
         if let Some(credentials) = credentials {
             let user = credentials.username.as_deref().map(str::as_bytes);
-            let args: Vec<&[u8]> = [Some(&b"AUTH"[..]), user, Some(credentials.password.as_bytes())].into_iter().flatten().collect();
+            let args: Vec<&[u8]> =
+                [Some(&b"AUTH"[..]), user, Some(credentials.password.as_bytes())]
+                    .into_iter()
+                    .flatten()
+                    .collect();
             control.call(&args).await?;
         }
         Ok(control)

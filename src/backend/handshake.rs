@@ -17,12 +17,22 @@ use crate::resp::frame::{Progress, ReplyFramer};
 use crate::resp::{Protocol, write};
 
 /// Opens a connection of a class to a node.
-pub(super) async fn connect(address: Address, class: Class, options: Options) -> io::Result<TcpStream> {
+pub(super) async fn connect(
+    address: Address,
+    class: Class,
+    options: Options,
+) -> io::Result<TcpStream> {
     let limit = options.connect_timeout;
-    timeout(limit, greet(&address, class, options.credentials.as_ref())).await.unwrap_or_else(|_| Err(timed_out(&address, limit)))
+    timeout(limit, greet(&address, class, options.credentials.as_ref()))
+        .await
+        .unwrap_or_else(|_| Err(timed_out(&address, limit)))
 }
 
-async fn greet(address: &Address, class: Class, credentials: Option<&Credentials>) -> io::Result<TcpStream> {
+async fn greet(
+    address: &Address,
+    class: Class,
+    credentials: Option<&Credentials>,
+) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect((address.host(), address.port())).await?;
     stream.set_nodelay(true)?;
     let (wire, replies) = greeting(class, credentials);
@@ -36,7 +46,12 @@ fn greeting(class: Class, credentials: Option<&Credentials>) -> (Vec<u8>, usize)
     let mut commands: Vec<Vec<&[u8]>> = Vec::new();
     if let Some(credentials) = credentials {
         let user = credentials.username.as_deref().map(str::as_bytes);
-        commands.push([Some(&b"AUTH"[..]), user, Some(credentials.password.as_bytes())].into_iter().flatten().collect());
+        commands.push(
+            [Some(&b"AUTH"[..]), user, Some(credentials.password.as_bytes())]
+                .into_iter()
+                .flatten()
+                .collect(),
+        );
     }
     if class.protocol == Protocol::Resp3 {
         commands.push(vec![b"HELLO", b"3"]);
@@ -75,13 +90,21 @@ async fn read_replies(stream: &mut TcpStream, mut replies: usize) -> io::Result<
 
 /// A node that is loading or has lost its primary is alive, and says so again to each request; any other error ends it.
 fn refused(reply: &[u8]) -> io::Result<()> {
-    let alive = [&b"-LOADING"[..], b"-MASTERDOWN", b"-CLUSTERDOWN"].iter().any(|code| reply.starts_with(code));
+    let alive = [&b"-LOADING"[..], b"-MASTERDOWN", b"-CLUSTERDOWN"]
+        .iter()
+        .any(|code| reply.starts_with(code));
     if reply.first() != Some(&b'-') || alive {
         return Ok(());
     }
-    Err(io::Error::other(format!("the node refused the handshake: {}", String::from_utf8_lossy(reply).trim_end())))
+    Err(io::Error::other(format!(
+        "the node refused the handshake: {}",
+        String::from_utf8_lossy(reply).trim_end()
+    )))
 }
 
 fn timed_out(address: &Address, limit: Duration) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer within {} ms", limit.as_millis()))
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("{address} did not answer within {} ms", limit.as_millis()),
+    )
 }

@@ -204,7 +204,12 @@ impl Lane {
     /// When the first request that was not written was routed.
     pub(super) fn any_unwritten(&self, test: impl Fn(u32) -> bool) -> bool {
         let queue = self.queue.borrow();
-        queue.entries.iter().rev().take_while(|entry| queue.log.is_untouched(&entry.at)).any(|entry| test(entry.ticket.born))
+        queue
+            .entries
+            .iter()
+            .rev()
+            .take_while(|entry| queue.log.is_untouched(&entry.at))
+            .any(|entry| test(entry.ticket.born))
     }
 
     /// Takes back the requests of which nothing has been written, in order.
@@ -217,7 +222,11 @@ impl Lane {
         if let Some(first) = entries.first() {
             log.truncate(&first.at, u32::try_from(entries.len()).unwrap_or(u32::MAX));
         }
-        let parcels = entries.into_iter().zip(parcels).map(|(e, bytes)| Parcel { bytes, promise: e.promise, ticket: e.ticket });
+        let parcels = entries.into_iter().zip(parcels).map(|(e, bytes)| Parcel {
+            bytes,
+            promise: e.promise,
+            ticket: e.ticket,
+        });
         parcels.filter(|parcel| !parcel.promise.is_nobody()).collect()
     }
 
@@ -226,7 +235,10 @@ impl Lane {
         let Queue { log, entries } = std::mem::take(&mut *self.queue.borrow_mut());
         let parcels = entries.into_iter().filter(|entry| !entry.promise.is_nobody()).map(|entry| {
             let bytes = log.copy_of(&entry.at);
-            (log.is_written(&entry.at), Parcel { bytes, promise: entry.promise, ticket: entry.ticket })
+            (
+                log.is_written(&entry.at),
+                Parcel { bytes, promise: entry.promise, ticket: entry.ticket },
+            )
         });
         parcels.collect()
     }
@@ -234,5 +246,9 @@ impl Lane {
 
 /// Bytes that are sent again, as a payload: by reference if they are worth it.
 pub(super) fn payload(bytes: &Bytes) -> Payload<'_> {
-    if bytes.len() >= crate::replies::LARGE { Payload::Large(bytes.clone()) } else { Payload::Small(bytes) }
+    if bytes.len() >= crate::replies::LARGE {
+        Payload::Large(bytes.clone())
+    } else {
+        Payload::Small(bytes)
+    }
 }

@@ -79,7 +79,12 @@ impl Log {
         };
         let last = self.segments.len() - 1;
         self.segments[last].live += 1;
-        Position { segment: self.first.wrapping_add(narrow(last)), start: narrow(start), len: narrow(len), end: self.queued }
+        Position {
+            segment: self.first.wrapping_add(narrow(last)),
+            start: narrow(start),
+            len: narrow(len),
+            end: self.queued,
+        }
     }
 
     /// Copies bytes behind the last request, or into a new segment; gives their offset.
@@ -223,7 +228,8 @@ mod tests {
         while log.unwritten() > 0 {
             let mut room = [IoSlice::new(&[]); 3];
             let used = log.slices(&mut room);
-            let bytes: Vec<u8> = room[..used].iter().flat_map(|s| s.iter().copied()).take(most).collect();
+            let bytes: Vec<u8> =
+                room[..used].iter().flat_map(|s| s.iter().copied()).take(most).collect();
             out.extend_from_slice(&bytes);
             log.advance(bytes.len());
         }
@@ -237,7 +243,13 @@ mod tests {
             let payloads: Vec<Vec<u8>> = (0..40u8).map(|i| vec![i; usize::from(i) * 700]).collect();
             let positions: Vec<Position> = payloads
                 .iter()
-                .map(|p| log.push(if p.len() > 20_000 { Payload::Large(Bytes::copy_from_slice(p)) } else { Payload::Small(p) }))
+                .map(|p| {
+                    log.push(if p.len() > 20_000 {
+                        Payload::Large(Bytes::copy_from_slice(p))
+                    } else {
+                        Payload::Small(p)
+                    })
+                })
                 .collect();
             for (position, payload) in positions.iter().zip(&payloads) {
                 assert_eq!(log.copy_of(position), payload);

@@ -66,7 +66,12 @@ struct Routes {
 
 impl Pool {
     /// A pool without connections, for the topologies that appear in `published`.
-    pub fn new(options: Options, published: Arc<ArcSwap<Topology>>, stats: Arc<Stats>, hints: UnboundedSender<Hint>) -> Rc<Self> {
+    pub fn new(
+        options: Options,
+        published: Arc<ArcSwap<Topology>>,
+        stats: Arc<Stats>,
+        hints: UnboundedSender<Hint>,
+    ) -> Rc<Self> {
         let pool = Rc::new(Self {
             options,
             clock: Clock::new(),
@@ -126,7 +131,8 @@ impl Pool {
             });
             lane.wake();
         }
-        let waiting: Vec<Rc<Lane>> = open.values().filter(|lane| lane.status.get() != Status::Up).map(Rc::clone).collect();
+        let waiting: Vec<Rc<Lane>> =
+            open.values().filter(|lane| lane.status.get() != Status::Up).map(Rc::clone).collect();
         drop(open);
         *self.routes.borrow_mut() = Routes { topology, lanes };
         self.version.set(self.version.get() + 1);
@@ -164,7 +170,13 @@ impl Pool {
         self.send_to(replica.unwrap_or(owner), payload, promise, ticket);
     }
 
-    fn send_to(self: &Rc<Self>, node: NodeIndex, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
+    fn send_to(
+        self: &Rc<Self>,
+        node: NodeIndex,
+        payload: Payload<'_>,
+        promise: Promise,
+        ticket: Ticket,
+    ) {
         let mut routes = self.routes.borrow_mut();
         let index = ticket.class.index();
         if let Some(lane) = &routes.lanes[usize::from(node)][index] {
@@ -204,7 +216,9 @@ impl Pool {
     fn push(&self, lane: &Lane, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
         if lane.status.get() != Status::Up {
             let (requests, bytes) = lane.load();
-            if requests >= self.options.queue_requests || bytes + payload.len() as u64 > self.options.queue_bytes as u64 {
+            if requests >= self.options.queue_requests
+                || bytes + payload.len() as u64 > self.options.queue_bytes as u64
+            {
                 return self.refuse(promise, &Refusal::QueueFull(lane.address.to_string()));
             }
         }
@@ -217,7 +231,11 @@ impl Pool {
         let lane = lanes.entry((address.clone(), class)).or_insert_with(|| {
             let lane = Rc::new(Lane::new(address.clone(), class));
             self.stats.lanes.add(1);
-            tokio::task::spawn_local(Connection::new(Rc::clone(self), Rc::clone(&lane), self.options.clone()));
+            tokio::task::spawn_local(Connection::new(
+                Rc::clone(self),
+                Rc::clone(&lane),
+                self.options.clone(),
+            ));
             lane
         });
         lane.order.set(Order::Serve);
@@ -238,7 +256,13 @@ impl Pool {
     }
 
     /// A node did not run a request: does what it said instead.
-    pub(super) fn follow(self: &Rc<Self>, mut parcel: Parcel, reply: &[u8], verdict: Verdict<'_>, from: &Address) {
+    pub(super) fn follow(
+        self: &Rc<Self>,
+        mut parcel: Parcel,
+        reply: &[u8],
+        verdict: Verdict<'_>,
+        from: &Address,
+    ) {
         self.unsettle();
         self.count(verdict);
         parcel.ticket.hops = parcel.ticket.hops.saturating_add(1);
@@ -395,7 +419,11 @@ impl Pool {
 /// What the client hears when time is up: the node's own words, unless they would tell of other nodes.
 fn last_word(reply: &[u8], verdict: Verdict<'_>) -> Refusal {
     match verdict {
-        Verdict::Moved(_) | Verdict::Ask(_) => Refusal::text("TRYAGAIN the slot is moving between nodes, the request was not executed"),
-        _ => Refusal::text(String::from_utf8_lossy(reply).trim_start_matches('-').trim_end().to_owned()),
+        Verdict::Moved(_) | Verdict::Ask(_) => {
+            Refusal::text("TRYAGAIN the slot is moving between nodes, the request was not executed")
+        }
+        _ => Refusal::text(
+            String::from_utf8_lossy(reply).trim_start_matches('-').trim_end().to_owned(),
+        ),
     }
 }

@@ -35,7 +35,11 @@ impl Retries {
         let wait = Duration::from_millis(1 << parcel.ticket.hops.min(LONGEST_WAIT));
         let mut count = self.count.borrow_mut();
         *count += 1;
-        self.waiting.borrow_mut().push(Waiting { due: Instant::now() + wait, number: *count, parcel });
+        self.waiting.borrow_mut().push(Waiting {
+            due: Instant::now() + wait,
+            number: *count,
+            parcel,
+        });
         self.changed.notify_one();
     }
 

@@ -47,7 +47,11 @@ mod tests {
     fn addresses() {
         let known = Address::parse("10.0.0.9:7000", None);
         let check = |text, expected: Option<&str>| {
-            assert_eq!(Address::parse(text, known.as_ref()).map(|a| a.to_string()).as_deref(), expected, "{text}");
+            assert_eq!(
+                Address::parse(text, known.as_ref()).map(|a| a.to_string()).as_deref(),
+                expected,
+                "{text}"
+            );
         };
         check("127.0.0.1:7001", Some("127.0.0.1:7001"));
         check("[::1]:7001", Some("::1:7001"));

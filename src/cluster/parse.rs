@@ -90,7 +90,10 @@ fn slot_range(text: &str) -> Option<Range<usize>> {
 /// chose. Nodes without slots are missing, and so are nodes whose endpoint is unknown.
 pub fn endpoints(reply: &Value, from: &Address) -> HashMap<NodeId, Address> {
     let shards = value::array(reply).unwrap_or(&[]).iter().filter_map(value::array);
-    shards.flat_map(|shard| shard.iter().skip(2)).filter_map(|node| endpoint(value::array(node)?, from)).collect()
+    shards
+        .flat_map(|shard| shard.iter().skip(2))
+        .filter_map(|node| endpoint(value::array(node)?, from))
+        .collect()
 }
 
 fn endpoint(node: &[Value], from: &Address) -> Option<(NodeId, Address)> {

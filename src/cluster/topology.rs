@@ -36,7 +36,12 @@ pub struct Topology {
 
 impl Default for Topology {
     fn default() -> Self {
-        Self { nodes: Vec::new(), owners: vec![NONE; SLOTS].into(), primaries: Vec::new(), open_slots: 0 }
+        Self {
+            nodes: Vec::new(),
+            owners: vec![NONE; SLOTS].into(),
+            primaries: Vec::new(),
+            open_slots: 0,
+        }
     }
 }
 
@@ -46,7 +51,8 @@ impl Topology {
     /// taken from its own view if that is among them, else from the view with the highest epoch.
     pub fn merge(views: &[View]) -> Self {
         let lines = best_lines(views);
-        let index: BTreeMap<&NodeId, NodeIndex> = lines.keys().zip(0..).map(|(id, i)| (*id, i)).collect();
+        let index: BTreeMap<&NodeId, NodeIndex> =
+            lines.keys().zip(0..).map(|(id, i)| (*id, i)).collect();
         let mut nodes: Vec<Node> = lines
             .values()
             .map(|line| Node {
@@ -153,12 +159,21 @@ mod tests {
 
     #[test]
     fn the_highest_epoch_wins_each_slot() {
-        let stale = view("a 10.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-100\nb 10.0.0.2:7002@17002 master - 0 0 2 connected 101-16383\n");
-        let fresh = view("a 10.0.0.1:7001@17001 master - 0 0 1 connected 0-49\nb 10.0.0.2:7002@17002 myself,master - 0 0 9 connected 50-16383\n");
+        let stale = view(
+            "a 10.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-100\nb 10.0.0.2:7002@17002 master - 0 0 2 connected 101-16383\n",
+        );
+        let fresh = view(
+            "a 10.0.0.1:7001@17001 master - 0 0 1 connected 0-49\nb 10.0.0.2:7002@17002 myself,master - 0 0 9 connected 50-16383\n",
+        );
         for views in [[stale.clone(), fresh.clone()], [fresh, stale]] {
             let topology = Topology::merge(&views);
-            let owner = |slot| topology.node(topology.owner(Slot::new(slot).unwrap()).unwrap()).id.0.to_string();
-            assert_eq!((owner(49), owner(50), owner(100), owner(101)), ("a".into(), "b".into(), "b".into(), "b".into()));
+            let owner = |slot| {
+                topology.node(topology.owner(Slot::new(slot).unwrap()).unwrap()).id.0.to_string()
+            };
+            assert_eq!(
+                (owner(49), owner(50), owner(100), owner(101)),
+                ("a".into(), "b".into(), "b".into(), "b".into())
+            );
             assert_eq!(topology.covered(), SLOTS);
         }
     }
@@ -169,7 +184,10 @@ mod tests {
             "a 10.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-16383\nr 10.0.0.1:7004@17004 slave a 0 0 1 connected\nx 10.0.0.1:7005@17005 slave,fail a 0 0 1 connected\n",
         )]);
         let primary = topology.node(topology.owner(Slot::of(b"k")).unwrap());
-        assert_eq!(primary.replicas.iter().map(|r| topology.node(*r).id.0.as_ref()).collect::<Vec<_>>(), ["r"]);
+        assert_eq!(
+            primary.replicas.iter().map(|r| topology.node(*r).id.0.as_ref()).collect::<Vec<_>>(),
+            ["r"]
+        );
         assert_eq!(topology.primaries().len(), 1);
     }
 }

@@ -21,7 +21,11 @@ pub fn merge<'a>(own: &str, replies: impl Iterator<Item = &'a [u8]>) -> String {
         }
     }
     let [count, expires, ttl] = keys;
-    let db0 = if count == 0 { String::new() } else { format!("db0:keys={count},expires={expires},avg_ttl={}\r\n", ttl / count) };
+    let db0 = if count == 0 {
+        String::new()
+    } else {
+        format!("db0:keys={count},expires={expires},avg_ttl={}\r\n", ttl / count)
+    };
     fill(own, |name| match name {
         "db0" => db0.clone(),
         name => match name.strip_suffix("_human") {
@@ -33,8 +37,10 @@ pub fn merge<'a>(own: &str, replies: impl Iterator<Item = &'a [u8]>) -> String {
 
 /// `keys=1,expires=0,avg_ttl=0`; the mean time to live is weighted by keys.
 fn add_keyspace(sums: &mut [u64; 3], text: &str) {
-    let mut fields = text.split(',').filter_map(|field| field.split_once('=')?.1.parse::<u64>().ok());
-    let (keys, expires, ttl) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0), fields.next().unwrap_or(0));
+    let mut fields =
+        text.split(',').filter_map(|field| field.split_once('=')?.1.parse::<u64>().ok());
+    let (keys, expires, ttl) =
+        (fields.next().unwrap_or(0), fields.next().unwrap_or(0), fields.next().unwrap_or(0));
     sums[0] += keys;
     sums[1] += expires;
     sums[2] = sums[2].saturating_add(ttl.saturating_mul(keys));
@@ -75,6 +81,9 @@ mod tests {
         let b = b"$1\r\nused_memory:1048\r\nrole:master\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n";
         let own = "role:master\r\nused_memory:{used_memory}\r\nused_memory_human:{used_memory_human}\r\nx:{none}\r\n{db0}";
         let merged = merge(own, [&a[..], &b[..]].into_iter());
-        assert_eq!(merged, "role:master\r\nused_memory:2048\r\nused_memory_human:2.00K\r\nx:0\r\ndb0:keys=4,expires=1,avg_ttl=75\r\n");
+        assert_eq!(
+            merged,
+            "role:master\r\nused_memory:2048\r\nused_memory_human:2.00K\r\nx:0\r\ndb0:keys=4,expires=1,avg_ttl=75\r\n"
+        );
     }
 }

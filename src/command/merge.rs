@@ -29,9 +29,21 @@ struct Part {
 
 impl Gather {
     /// A gathering of one part for each of `slots`.
-    pub fn new(merge: Merge, protocol: Protocol, slots: impl Iterator<Item = Option<Slot>>) -> Self {
+    pub fn new(
+        merge: Merge,
+        protocol: Protocol,
+        slots: impl Iterator<Item = Option<Slot>>,
+    ) -> Self {
         let parts: Vec<Part> = slots.map(|slot| Part { slot, reply: None }).collect();
-        Self { merge, protocol, order: Vec::new(), waiting: parts.len(), parts, bytes: Vec::new(), own: String::new() }
+        Self {
+            merge,
+            protocol,
+            order: Vec::new(),
+            waiting: parts.len(),
+            parts,
+            bytes: Vec::new(),
+            own: String::new(),
+        }
     }
 
     /// With the part that each key went to, in the order of the keys.
@@ -93,11 +105,14 @@ impl Gather {
     }
 
     fn replies(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts.iter().map(|part| part.reply.map_or(&[][..], |(start, end)| &self.bytes[start..end]))
+        self.parts
+            .iter()
+            .map(|part| part.reply.map_or(&[][..], |(start, end)| &self.bytes[start..end]))
     }
 
     fn by_key(&self) -> Option<Vec<u8>> {
-        let mut rest: Vec<&[u8]> = self.replies().map(|reply| Some(array(reply)?.1)).collect::<Option<_>>()?;
+        let mut rest: Vec<&[u8]> =
+            self.replies().map(|reply| Some(array(reply)?.1)).collect::<Option<_>>()?;
         let mut out = Vec::with_capacity(self.bytes.len() + 16);
         write::array(&mut out, self.order.len());
         for part in &self.order {
@@ -148,7 +163,10 @@ impl Gather {
 /// Number of elements of an array reply, and the bytes of the elements.
 fn array(reply: &[u8]) -> Option<(usize, &[u8])> {
     let end = memchr::memchr(b'\n', reply)?;
-    let count = std::str::from_utf8(reply[..end].strip_prefix(b"*")?.strip_suffix(b"\r")?).ok()?.parse().ok()?;
+    let count = std::str::from_utf8(reply[..end].strip_prefix(b"*")?.strip_suffix(b"\r")?)
+        .ok()?
+        .parse()
+        .ok()?;
     Some((count, &reply[end + 1..]))
 }
 
@@ -178,13 +196,25 @@ mod tests {
     #[test]
     fn merges() {
         let by_key = || gather(Merge::ByKey, 2).ordered(vec![0, 1, 0]);
-        check(by_key(), &["*2\r\n$1\r\na\r\n$-1\r\n", "*1\r\n$2\r\nbb\r\n"], "*3\r\n$1\r\na\r\n$2\r\nbb\r\n$-1\r\n");
+        check(
+            by_key(),
+            &["*2\r\n$1\r\na\r\n$-1\r\n", "*1\r\n$2\r\nbb\r\n"],
+            "*3\r\n$1\r\na\r\n$2\r\nbb\r\n$-1\r\n",
+        );
         check(by_key(), &["*2\r\n$1\r\na\r\n$-1\r\n", "-ERR x\r\n"], "-ERR x\r\n");
-        check(by_key(), &["*1\r\n$1\r\na\r\n", "*1\r\n$2\r\nbb\r\n"], "-ERR proxy: a part of the command failed to come back, outcome unknown\r\n");
+        check(
+            by_key(),
+            &["*1\r\n$1\r\na\r\n", "*1\r\n$2\r\nbb\r\n"],
+            "-ERR proxy: a part of the command failed to come back, outcome unknown\r\n",
+        );
         check(gather(Merge::Sum, 3), &[":1\r\n", ":0\r\n", ":41\r\n"], ":42\r\n");
         check(gather(Merge::AllOk, 2), &["+OK\r\n", "+OK\r\n"], "+OK\r\n");
         check(gather(Merge::AllOk, 2), &["+OK\r\n", "-OOM x\r\n"], "-OOM x\r\n");
-        check(gather(Merge::Concat, 2), &["*0\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"], "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+        check(
+            gather(Merge::Concat, 2),
+            &["*0\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"],
+            "*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+        );
         check(gather(Merge::AnyValue, 2), &["$-1\r\n", "$1\r\na\r\n"], "$1\r\na\r\n");
         check(gather(Merge::AnyValue, 2), &["$-1\r\n", "$-1\r\n"], "$-1\r\n");
     }

@@ -28,15 +28,21 @@ pub struct Part<'a> {
 impl Split {
     /// Sorts the keys at `first, first + step, …` to the last argument by slot.
     pub fn by_slot(request: &Request<'_>, first: usize, step: usize) -> Self {
-        let mut keys: Vec<(Slot, u32)> =
-            (first..request.len()).step_by(step).map(|at| (Slot::of(request.arg(at)), u32::try_from(at).unwrap_or(u32::MAX))).collect();
+        let mut keys: Vec<(Slot, u32)> = (first..request.len())
+            .step_by(step)
+            .map(|at| (Slot::of(request.arg(at)), u32::try_from(at).unwrap_or(u32::MAX)))
+            .collect();
         keys.sort_unstable();
         Self { keys, step }
     }
 
     /// One part per slot.
     pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
-        self.keys.chunk_by(|a, b| a.0 == b.0).map(|keys| Part { slot: keys[0].0, keys, step: self.step })
+        self.keys.chunk_by(|a, b| a.0 == b.0).map(|keys| Part {
+            slot: keys[0].0,
+            keys,
+            step: self.step,
+        })
     }
 
     /// The part that each key went to, in the order of the keys. There are at most 16384 parts, one per slot.
@@ -74,13 +80,29 @@ mod tests {
         let mut wire = Vec::new();
         write::request(&mut wire, words.iter().map(|w| w.as_bytes()));
         let mut framer = RequestFramer::default();
-        framer.frame(&wire, &Limits { args: 100, bulk: 100, request: 10_000, unauthenticated: false }).unwrap();
+        framer
+            .frame(&wire, &Limits { args: 100, bulk: 100, request: 10_000, unauthenticated: false })
+            .unwrap();
         let request = Request::new(&wire, framer.args());
         let split = Split::by_slot(&request, 1, step);
-        let written: Vec<Vec<u8>> = split.parts().map(|part| { let mut out = Vec::new(); part.write(&request, &mut out); out }).collect();
+        let written: Vec<Vec<u8>> = split
+            .parts()
+            .map(|part| {
+                let mut out = Vec::new();
+                part.write(&request, &mut out);
+                out
+            })
+            .collect();
         let expected: Vec<Vec<u8>> = parts
             .iter()
-            .map(|part| { let mut out = Vec::new(); write::request(&mut out, part.split(' ').map(str::as_bytes).collect::<Vec<_>>().into_iter()); out })
+            .map(|part| {
+                let mut out = Vec::new();
+                write::request(
+                    &mut out,
+                    part.split(' ').map(str::as_bytes).collect::<Vec<_>>().into_iter(),
+                );
+                out
+            })
             .collect();
         assert_eq!(written, expected);
         assert_eq!(split.order(), order);
@@ -88,7 +110,17 @@ mod tests {
 
     #[test]
     fn splits() {
-        check(&["MGET", "{a}1", "{b}1", "{a}2", "{a}1"], 1, &["MGET {b}1", "MGET {a}1 {a}2 {a}1"], &[1, 0, 1, 1]);
-        check(&["mset", "{a}1", "x", "{b}1", "y", "{a}1", "z"], 2, &["mset {b}1 y", "mset {a}1 x {a}1 z"], &[1, 0, 1]);
+        check(
+            &["MGET", "{a}1", "{b}1", "{a}2", "{a}1"],
+            1,
+            &["MGET {b}1", "MGET {a}1 {a}2 {a}1"],
+            &[1, 0, 1, 1],
+        );
+        check(
+            &["mset", "{a}1", "x", "{b}1", "y", "{a}1", "z"],
+            2,
+            &["mset {b}1 y", "mset {a}1 x {a}1 z"],
+            &[1, 0, 1],
+        );
     }
 }

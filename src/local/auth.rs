@@ -7,7 +7,12 @@ use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 
 /// `AUTH password` or `AUTH user password`.
-pub(super) fn auth(request: &Request<'_>, client: &mut Client, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+pub(super) fn auth(
+    request: &Request<'_>,
+    client: &mut Client,
+    env: &Env<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let (user, password) = match request.len() {
         2 => (&b"default"[..], request.arg(1)),
         3 => (request.arg(1), request.arg(2)),
@@ -23,7 +28,8 @@ pub(super) fn auth(request: &Request<'_>, client: &mut Client, env: &Env<'_>, ou
 
 /// The default user without a password accepts any, as in the server.
 fn check(user: &[u8], password: &[u8], env: &Env<'_>) -> Result<(), Refusal> {
-    let right = env.proxy.password.as_ref().is_none_or(|expected| same(expected.as_bytes(), password));
+    let right =
+        env.proxy.password.as_ref().is_none_or(|expected| same(expected.as_bytes(), password));
     if user == b"default" && right { Ok(()) } else { Err(Refusal::WrongPass) }
 }
 
@@ -40,7 +46,12 @@ struct Hello<'a> {
 }
 
 /// `HELLO [2|3] [AUTH user password] [SETNAME name]`. A failure changes nothing.
-pub(super) fn hello(request: &Request<'_>, client: &mut Client, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+pub(super) fn hello(
+    request: &Request<'_>,
+    client: &mut Client,
+    env: &Env<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let hello = parse(request, client.protocol)?;
     if let Some((user, password)) = hello.credentials {
         check(user, password, env)?;
@@ -64,7 +75,9 @@ fn parse<'a>(request: &Request<'a>, current: Protocol) -> Result<Hello<'a>, Refu
             Some(2) => Protocol::Resp2,
             Some(3) => Protocol::Resp3,
             Some(_) => return Err(Refusal::NoProto),
-            None => return Err(Refusal::text("ERR Protocol version is not an integer or out of range")),
+            None => {
+                return Err(Refusal::text("ERR Protocol version is not an integer or out of range"));
+            }
         };
     }
     let mut at = 2;
@@ -77,7 +90,10 @@ fn parse<'a>(request: &Request<'a>, current: Protocol) -> Result<Hello<'a>, Refu
             hello.name = Some(request.arg(at + 1));
             at += 2;
         } else {
-            return Err(Refusal::text(format!("ERR Syntax error in HELLO option '{}'", lossy(request.arg(at)))));
+            return Err(Refusal::text(format!(
+                "ERR Syntax error in HELLO option '{}'",
+                lossy(request.arg(at))
+            )));
         }
     }
     Ok(hello)

@@ -36,25 +36,36 @@ pub(super) fn is_list(request: &Request<'_>) -> bool {
 }
 
 /// Answers all subcommands but `LIST`.
-pub(super) fn client(request: &Request<'_>, client: &mut Client, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+pub(super) fn client(
+    request: &Request<'_>,
+    client: &mut Client,
+    env: &Env<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let sub = request.arg(1).to_ascii_lowercase();
     let expect = |argc: usize| match request.len() == argc {
         true => Ok(()),
         false => Err(Refusal::Arity(format!("client|{}", super::lossy(&sub)))),
     };
     match &sub[..] {
-        b"id" => expect(2).map(|()| write::integer(out, i64::try_from(client.id).unwrap_or(i64::MAX))),
+        b"id" => {
+            expect(2).map(|()| write::integer(out, i64::try_from(client.id).unwrap_or(i64::MAX)))
+        }
         b"getname" => expect(2).map(|()| get_name(client, out)),
         b"setname" => expect(3).and_then(|()| set_name(request.arg(2), client, out)),
         b"setinfo" => expect(4).and_then(|()| set_info(request, client, out)),
-        b"info" => expect(2).map(|()| write::verbatim(out, client.protocol, &line(client, env.now_ms))),
+        b"info" => {
+            expect(2).map(|()| write::verbatim(out, client.protocol, &line(client, env.now_ms)))
+        }
         b"getredir" => expect(2).map(|()| write::integer(out, -1)),
         b"trackinginfo" => expect(2).map(|()| tracking_info(client.protocol, out)),
         b"tracking" if is(request.arg(2), "OFF") => expect(3).and_then(|()| ok(out)),
         b"tracking" => Err(Refusal::text("ERR CLIENT TRACKING is not supported by this proxy")),
         b"no-evict" | b"no-touch" => expect(3).and_then(|()| switch(request.arg(2), out)),
         b"reply" if is(request.arg(2), "ON") => expect(3).and_then(|()| ok(out)),
-        b"reply" | b"kill" | b"pause" | b"unpause" | b"unblock" | b"caching" => Err(Refusal::NotYet(format!("client|{}", super::lossy(&sub)))),
+        b"reply" | b"kill" | b"pause" | b"unpause" | b"unblock" | b"caching" => {
+            Err(Refusal::NotYet(format!("client|{}", super::lossy(&sub))))
+        }
         b"help" => expect(2).map(|()| help(out, HELP)),
         _ => Err(unknown_subcommand("CLIENT", request.arg(1))),
     }
@@ -86,10 +97,14 @@ fn set_info(request: &Request<'_>, client: &mut Client, out: &mut Vec<u8>) -> Re
     let (place, label) = match attribute {
         a if is(a, "LIB-NAME") => (&mut names.library, "lib-name"),
         a if is(a, "LIB-VER") => (&mut names.library_version, "lib-ver"),
-        other => return Err(Refusal::text(format!("ERR Unrecognized option '{}'", super::lossy(other)))),
+        other => {
+            return Err(Refusal::text(format!("ERR Unrecognized option '{}'", super::lossy(other))));
+        }
     };
     if !value.iter().all(u8::is_ascii_graphic) {
-        return Err(Refusal::text(format!("ERR {label} cannot contain spaces, newlines or special characters.")));
+        return Err(Refusal::text(format!(
+            "ERR {label} cannot contain spaces, newlines or special characters."
+        )));
     }
     *place = String::from_utf8_lossy(value).into_owned();
     ok(out)
@@ -112,7 +127,8 @@ fn tracking_info(protocol: Protocol, out: &mut Vec<u8>) {
 
 /// One client's line of `CLIENT LIST`, with the server's fields in the server's order, and its line end.
 pub fn line(client: &Client, now_ms: u64) -> String {
-    let address = |address: Option<std::net::SocketAddr>| address.map_or_else(String::new, |a| a.to_string());
+    let address =
+        |address: Option<std::net::SocketAddr>| address.map_or_else(String::new, |a| a.to_string());
     let none = crate::client::Names::default();
     let names = client.names.as_deref().unwrap_or(&none);
     let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;

@@ -7,11 +7,18 @@ use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 
 /// Answers `COMMAND …`.
-pub(super) fn command(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+pub(super) fn command(
+    request: &Request<'_>,
+    protocol: Protocol,
+    env: &Env<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let sub = request.arg(1);
     match sub {
         _ if request.len() == 1 => all(protocol, env, out),
-        s if is(s, "COUNT") => write::integer(out, i64::try_from(offered(env).count()).unwrap_or(i64::MAX)),
+        s if is(s, "COUNT") => {
+            write::integer(out, i64::try_from(offered(env).count()).unwrap_or(i64::MAX))
+        }
         s if is(s, "LIST") => return list(request, env, out),
         s if is(s, "INFO") && request.len() == 2 => all(protocol, env, out),
         s if is(s, "INFO") => info(request, protocol, env, out),
@@ -29,13 +36,18 @@ fn offered<'a>(env: &'a Env<'_>) -> impl Iterator<Item = (&'a str, &'a Spec)> {
 }
 
 fn is_offered(spec: &Spec) -> bool {
-    !matches!(spec.policy, Policy::Refuse | Policy::Later) || spec.subcommands.iter().any(is_offered)
+    !matches!(spec.policy, Policy::Refuse | Policy::Later)
+        || spec.subcommands.iter().any(is_offered)
 }
 
 fn find<'a>(name: &'a [u8], env: &'a Env<'_>) -> Option<(&'a str, &'a Spec)> {
     match table::lookup(name) {
         Some(spec) => Some((spec.name, spec)),
-        None => env.facts.learned.lookup(name).and_then(|spec| Some((std::str::from_utf8(name).ok()?, spec))),
+        None => env
+            .facts
+            .learned
+            .lookup(name)
+            .and_then(|spec| Some((std::str::from_utf8(name).ok()?, spec))),
     }
 }
 
@@ -89,15 +101,20 @@ fn list(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), R
     let (by, value) = (request.arg(3), request.arg(4));
     let keep = |name: &str, spec: &Spec| match by {
         b if is(b, "PATTERN") => matches(value, name.as_bytes()),
-        b if is(b, "ACLCAT") => spec.categories().any(|category| category.trim_start_matches('@').as_bytes().eq_ignore_ascii_case(value)),
+        b if is(b, "ACLCAT") => spec.categories().any(|category| {
+            category.trim_start_matches('@').as_bytes().eq_ignore_ascii_case(value)
+        }),
         b if is(b, "MODULE") => false,
         _ => true,
     };
-    let filtered = request.len() == 5 && is(request.arg(2), "FILTERBY") && ["PATTERN", "ACLCAT", "MODULE"].iter().any(|name| is(by, name));
+    let filtered = request.len() == 5
+        && is(request.arg(2), "FILTERBY")
+        && ["PATTERN", "ACLCAT", "MODULE"].iter().any(|name| is(by, name));
     if request.len() > 2 && !filtered {
         return Err(Refusal::text("ERR syntax error"));
     }
-    let names: Vec<&str> = offered(env).filter(|(name, spec)| keep(name, spec)).map(|(name, _)| name).collect();
+    let names: Vec<&str> =
+        offered(env).filter(|(name, spec)| keep(name, spec)).map(|(name, _)| name).collect();
     write::array(out, names.len());
     names.iter().for_each(|name| write::bulk(out, name));
     Ok(())
@@ -105,7 +122,9 @@ fn list(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), R
 
 /// What the table knows: the group. Texts are the server's business.
 fn docs(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) {
-    let wanted = |name: &str| request.len() == 2 || request.args(2).any(|arg| arg.eq_ignore_ascii_case(name.as_bytes()));
+    let wanted = |name: &str| {
+        request.len() == 2 || request.args(2).any(|arg| arg.eq_ignore_ascii_case(name.as_bytes()))
+    };
     let chosen: Vec<_> = offered(env).filter(|(name, _)| wanted(name)).collect();
     write::map(out, protocol, chosen.len());
     for (name, spec) in chosen {
@@ -124,7 +143,9 @@ fn get_keys(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(
     if !spec.accepts(args.len()) {
         return Err(Refusal::text("ERR Invalid number of arguments specified for command"));
     }
-    let positions: Vec<usize> = keys::positions(spec.keys, &args[..]).map_err(|_| Refusal::text("ERR Invalid arguments specified for command"))?.collect();
+    let positions: Vec<usize> = keys::positions(spec.keys, &args[..])
+        .map_err(|_| Refusal::text("ERR Invalid arguments specified for command"))?
+        .collect();
     if positions.is_empty() {
         return Err(Refusal::text("ERR The command has no key arguments"));
     }

@@ -6,18 +6,29 @@ use crate::resp::Protocol;
 use crate::resp::request::Request;
 
 /// Answers `CONFIG GET`; the other subcommands are refused.
-pub(super) fn config(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+pub(super) fn config(
+    request: &Request<'_>,
+    protocol: Protocol,
+    env: &Env<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let sub = request.arg(1);
     if is(sub, "GET") {
         if request.len() < 3 {
             return Err(Refusal::Arity("config|get".to_owned()));
         }
         let values = values(env);
-        let chosen: Vec<_> = values.into_iter().filter(|(name, _)| request.args(2).any(|pattern| matches(pattern, name.as_bytes()))).collect();
+        let chosen: Vec<_> = values
+            .into_iter()
+            .filter(|(name, _)| request.args(2).any(|pattern| matches(pattern, name.as_bytes())))
+            .collect();
         pairs(out, protocol, &chosen);
         return Ok(());
     }
-    match [("SET", "config|set"), ("RESETSTAT", "config|resetstat"), ("HELP", "config|help")].iter().find(|(name, _)| is(sub, name)) {
+    match [("SET", "config|set"), ("RESETSTAT", "config|resetstat"), ("HELP", "config|help")]
+        .iter()
+        .find(|(name, _)| is(sub, name))
+    {
         Some((_, full)) => Err(Refusal::NotYet((*full).to_owned())),
         None if is(sub, "REWRITE") => Err(Refusal::NotAllowed("config|rewrite".to_owned())),
         None => Err(unknown_subcommand("CONFIG", sub)),

@@ -10,9 +10,13 @@ const SECTIONS: &[(&str, bool, fn(&Env<'_>) -> String)] = &[
     ("Server", true, server),
     ("Clients", true, clients),
     ("Memory", true, |_| MEMORY.to_owned()),
-    ("Persistence", true, |_| "loading:0\r\nasync_loading:0\r\nrdb_bgsave_in_progress:0\r\naof_enabled:0\r\n".to_owned()),
+    ("Persistence", true, |_| {
+        "loading:0\r\nasync_loading:0\r\nrdb_bgsave_in_progress:0\r\naof_enabled:0\r\n".to_owned()
+    }),
     ("Stats", true, |_| STATS.to_owned()),
-    ("Replication", true, |_| "role:master\r\nconnected_slaves:0\r\nmaster_failover_state:no-failover\r\n".to_owned()),
+    ("Replication", true, |_| {
+        "role:master\r\nconnected_slaves:0\r\nmaster_failover_state:no-failover\r\n".to_owned()
+    }),
     ("CPU", true, |_| String::new()),
     ("Modules", true, |_| String::new()),
     ("Errorstats", true, |_| String::new()),
@@ -65,7 +69,10 @@ fn server(env: &Env<'_>) -> String {
 
 fn clients(env: &Env<'_>) -> String {
     let connected = env.proxy.clients.load(Relaxed);
-    format!("connected_clients:{connected}\r\nmaxclients:{}\r\nblocked_clients:0\r\ntracking_clients:0\r\n", env.proxy.max_clients)
+    format!(
+        "connected_clients:{connected}\r\nmaxclients:{}\r\nblocked_clients:0\r\ntracking_clients:0\r\n",
+        env.proxy.max_clients
+    )
 }
 
 fn proxy(env: &Env<'_>) -> String {

@@ -81,7 +81,13 @@ pub fn is_barrier(command: Local) -> bool {
 }
 
 /// Answers a command into `out`.
-pub fn answer(command: Local, request: &Request<'_>, client: &mut Client, env: &Env<'_>, out: &mut Vec<u8>) -> After {
+pub fn answer(
+    command: Local,
+    request: &Request<'_>,
+    client: &mut Client,
+    env: &Env<'_>,
+    out: &mut Vec<u8>,
+) -> After {
     let result = match command {
         Local::Ping => ping(request, out),
         Local::Echo => Ok(write::bulk(out, request.arg(1))),
@@ -196,7 +202,9 @@ fn in_class(class: &[u8], byte: u8) -> bool {
     let (negated, class) = class.strip_prefix(b"^").map_or((false, class), |class| (true, class));
     let byte = byte.to_ascii_lowercase();
     let single = class.iter().any(|b| b.to_ascii_lowercase() == byte);
-    let range = class.windows(3).any(|w| w[1] == b'-' && (w[0].to_ascii_lowercase()..=w[2].to_ascii_lowercase()).contains(&byte));
+    let range = class.windows(3).any(|w| {
+        w[1] == b'-' && (w[0].to_ascii_lowercase()..=w[2].to_ascii_lowercase()).contains(&byte)
+    });
     (single || range) != negated
 }
 
@@ -235,7 +243,9 @@ mod tests {
 
     #[test]
     fn globs() {
-        let check = |pattern: &str, text: &str, expected| assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        let check = |pattern: &str, text: &str, expected| {
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}")
+        };
         check("*", "", true);
         check("max*", "MAXMEMORY", true);
         check("*mem*y", "maxmemory-policy", true);

@@ -90,7 +90,11 @@ enum State {
 impl Replies {
     /// Takes the next place for a request on `slot`.
     pub fn promise(&self, slot: Option<Slot>) -> Promise {
-        Promise { place: self.0.borrow_mut().push(slot, State::Waiting), part: 0, queue: Some(Rc::clone(&self.0)) }
+        Promise {
+            place: self.0.borrow_mut().push(slot, State::Waiting),
+            part: 0,
+            queue: Some(Rc::clone(&self.0)),
+        }
     }
 
     /// Takes the next place for a request in parts: one promise for each part, in order.
@@ -192,12 +196,16 @@ impl Promise {
 
     /// Whether a later request of the same client on this slot has been answered: then this one may not run any more.
     pub fn is_overtaken(&self, slot: Slot) -> bool {
-        self.queue.as_ref().is_some_and(|queue| queue.borrow().later(self.place).any(|place| place.answered(slot)))
+        self.queue
+            .as_ref()
+            .is_some_and(|queue| queue.borrow().later(self.place).any(|place| place.answered(slot)))
     }
 
     /// Whether an earlier request of the same client on this slot has not been answered: then it goes first.
     pub fn is_preceded(&self, slot: Slot) -> bool {
-        self.queue.as_ref().is_some_and(|queue| queue.borrow().earlier(self.place).any(|place| place.awaits(slot)))
+        self.queue
+            .as_ref()
+            .is_some_and(|queue| queue.borrow().earlier(self.place).any(|place| place.awaits(slot)))
     }
 
     fn settle(queue: &RefCell<Queue>, place: u32, part: u32, reply: Reply<'_>) {
@@ -310,7 +318,9 @@ impl Queue {
     fn keep(&mut self, reply: Reply<'_>) -> State {
         match reply {
             Reply::Large(bytes) => State::Large(Box::new(bytes)),
-            Reply::Small(bytes) if self.kept.len() + bytes.len() > KEPT_MAX => State::Large(Box::new(Bytes::copy_from_slice(bytes))),
+            Reply::Small(bytes) if self.kept.len() + bytes.len() > KEPT_MAX => {
+                State::Large(Box::new(Bytes::copy_from_slice(bytes)))
+            }
             Reply::Small(bytes) => {
                 let start = self.kept.len();
                 self.kept.extend_from_slice(bytes);

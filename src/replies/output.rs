@@ -52,7 +52,11 @@ impl Output {
     /// Fills `room` with the unwritten bytes, as far as they fit, and says how many slices it used.
     pub fn slices<'a>(&'a self, room: &mut [IoSlice<'a>]) -> usize {
         let tail = &self.tail[self.written..];
-        let pieces = self.pieces.iter().map(Bytes::as_ref).chain(std::iter::once(tail).filter(|tail| !tail.is_empty()));
+        let pieces = self
+            .pieces
+            .iter()
+            .map(Bytes::as_ref)
+            .chain(std::iter::once(tail).filter(|tail| !tail.is_empty()));
         let mut used = 0;
         for (slice, piece) in room.iter_mut().zip(pieces) {
             *slice = IoSlice::new(piece);

@@ -159,7 +159,11 @@ impl RequestFramer {
         }
         let Some((count, at)) = number_line(&buf[1..]).map_err(|_| RequestError::Count)? else {
             let long = buf.len() > HEADER_MAX;
-            return if long { Err(header_error(buf, RequestError::LongCount, RequestError::Count)) } else { Ok(Some(Progress::Partial(buf.len() + 1))) };
+            return if long {
+                Err(header_error(buf, RequestError::LongCount, RequestError::Count))
+            } else {
+                Ok(Some(Progress::Partial(buf.len() + 1)))
+            };
         };
         self.at = at + 1;
         let count = usize::try_from(count).unwrap_or(0);
@@ -173,14 +177,26 @@ impl RequestFramer {
 }
 
 /// Reads a `$N` line at `at`: the length and the offset of the first byte of the string.
-fn bulk_header(buf: &[u8], at: usize, limits: &Limits) -> Result<Option<(usize, usize)>, RequestError> {
+fn bulk_header(
+    buf: &[u8],
+    at: usize,
+    limits: &Limits,
+) -> Result<Option<(usize, usize)>, RequestError> {
     let Some(&marker) = buf.get(at) else { return Ok(None) };
     if marker != b'$' {
-        return Err(RequestError::Marker(if marker.is_ascii_graphic() { char::from(marker) } else { '?' }));
+        return Err(RequestError::Marker(if marker.is_ascii_graphic() {
+            char::from(marker)
+        } else {
+            '?'
+        }));
     }
     let Some((len, used)) = number_line(&buf[at + 1..]).map_err(|_| RequestError::Bulk)? else {
         let rest = &buf[at..];
-        return if rest.len() > HEADER_MAX { Err(header_error(rest, RequestError::LongBulkCount, RequestError::Bulk)) } else { Ok(None) };
+        return if rest.len() > HEADER_MAX {
+            Err(header_error(rest, RequestError::LongBulkCount, RequestError::Bulk))
+        } else {
+            Ok(None)
+        };
     };
     let len = usize::try_from(len).map_err(|_| RequestError::Bulk)?;
     if len > limits.bulk {
@@ -221,7 +237,10 @@ fn number_line(buf: &[u8]) -> Result<Option<(i64, usize)>, NotANumber> {
         if digit > 9 {
             break;
         }
-        value = value.checked_mul(10).and_then(|v| v.checked_add(i64::from(digit))).ok_or(NotANumber)?;
+        value = value
+            .checked_mul(10)
+            .and_then(|v| v.checked_add(i64::from(digit)))
+            .ok_or(NotANumber)?;
         at += 1;
     }
     let digits = &buf[start..at];
@@ -230,7 +249,9 @@ fn number_line(buf: &[u8]) -> Result<Option<(i64, usize)>, NotANumber> {
     }
     match &buf[at..] {
         [] | [b'\r'] if at > start || buf.len() == start => Ok(None),
-        [b'\r', b'\n', ..] if at > start => Ok(Some((if negative { -value } else { value }, at + 2))),
+        [b'\r', b'\n', ..] if at > start => {
+            Ok(Some((if negative { -value } else { value }, at + 2)))
+        }
         _ => Err(NotANumber),
     }
 }
@@ -287,7 +308,8 @@ fn bulk_end(buf: &[u8], at: usize) -> Result<Progress, ReplyError> {
     if len == -1 && buf[at] == b'$' {
         return Ok(Progress::Complete(from));
     }
-    let end = usize::try_from(len).ok().and_then(|len| len.checked_add(from + 2)).ok_or(ReplyError)?;
+    let end =
+        usize::try_from(len).ok().and_then(|len| len.checked_add(from + 2)).ok_or(ReplyError)?;
     if buf.len() < end {
         return Ok(Progress::Partial(end));
     }
@@ -333,7 +355,8 @@ fn line_end(buf: &[u8], at: usize) -> Result<Option<usize>, ReplyError> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { args: 1024, bulk: 1 << 20, request: 1 << 24, unauthenticated: false };
+    const LIMITS: Limits =
+        Limits { args: 1024, bulk: 1 << 20, request: 1 << 24, unauthenticated: false };
 
     fn request(input: &[u8]) -> Result<Progress, RequestError> {
         RequestFramer::default().frame(input, &LIMITS)
@@ -345,7 +368,9 @@ mod tests {
 
     #[test]
     fn requests() {
-        let check = |input: &[u8], expected| assert_eq!(request(input), expected, "{}", input.escape_ascii());
+        let check = |input: &[u8], expected| {
+            assert_eq!(request(input), expected, "{}", input.escape_ascii())
+        };
         check(b"", Ok(Progress::Partial(1)));
         check(b"*1\r\n$4\r\nPING\r\n*1", Ok(Progress::Complete(14)));
         check(b"*2\r\n$3\r\nGET\r\n$5\r\nab", Ok(Progress::Partial(24)));
@@ -367,14 +392,17 @@ mod tests {
     #[test]
     fn unauthenticated_requests_are_small() {
         let limits = LIMITS.before_auth();
-        let check = |input: &[u8], expected| assert_eq!(RequestFramer::default().frame(input, &limits), Err(expected));
+        let check = |input: &[u8], expected| {
+            assert_eq!(RequestFramer::default().frame(input, &limits), Err(expected))
+        };
         check(b"*11\r\n", RequestError::UnauthenticatedCount);
         check(b"*1\r\n$16385\r\n", RequestError::UnauthenticatedBulk);
     }
 
     #[test]
     fn replies() {
-        let check = |input: &[u8], expected| assert_eq!(reply(input), expected, "{}", input.escape_ascii());
+        let check =
+            |input: &[u8], expected| assert_eq!(reply(input), expected, "{}", input.escape_ascii());
         check(b"+OK\r\n:1\r\n", Ok(Progress::Complete(5)));
         check(b"$-1\r\n", Ok(Progress::Complete(5)));
         check(b"$3\r\nab", Ok(Progress::Partial(9)));
@@ -393,7 +421,9 @@ mod tests {
         let whole = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalue\r\n";
         let mut framer = RequestFramer::default();
         for end in 0..whole.len() {
-            assert!(matches!(framer.frame(&whole[..end], &LIMITS), Ok(Progress::Partial(n)) if n > end && n <= whole.len()));
+            assert!(
+                matches!(framer.frame(&whole[..end], &LIMITS), Ok(Progress::Partial(n)) if n > end && n <= whole.len())
+            );
         }
         assert_eq!(framer.frame(whole, &LIMITS), Ok(Progress::Complete(whole.len())));
         assert_eq!(framer.args().len(), 3);

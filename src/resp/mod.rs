@@ -10,7 +10,7 @@ pub mod value;
 pub mod write;
 
 /// Version of the protocol that a connection speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// RESP2, which every connection starts with.
     #[default]

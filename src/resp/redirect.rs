@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn verdicts() {
-        let check = |reply: &str, expected| assert_eq!(verdict(reply.as_bytes()), expected, "{reply:?}");
+        let check =
+            |reply: &str, expected| assert_eq!(verdict(reply.as_bytes()), expected, "{reply:?}");
         check("-MOVED 3999 127.0.0.1:6381\r\n", Verdict::Moved("127.0.0.1:6381"));
         check("-MOVED 3999 :6381\r\n", Verdict::Moved(":6381"));
         check("-MOVED 3999 ?:6381\r\n", Verdict::Moved("?:6381"));

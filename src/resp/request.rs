@@ -102,7 +102,11 @@ fn double_quoted<'a>(mut rest: &'a [u8], arg: &mut Vec<u8>) -> Result<&'a [u8], 
         let (byte, tail) = match rest {
             [] => return Err(RequestError::Quotes),
             [b'"', tail @ ..] => return Ok(tail),
-            [b'\\', b'x', high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => (hex(*high) << 4 | hex(*low), tail),
+            [b'\\', b'x', high, low, tail @ ..]
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                (hex(*high) << 4 | hex(*low), tail)
+            }
             [b'\\', escaped, tail @ ..] => (unescape(*escaped), tail),
             [b, tail @ ..] => (*b, tail),
         };
@@ -149,7 +153,12 @@ mod tests {
     #[test]
     fn inline_commands() {
         let check = |line: &[u8], expected: Result<&[u8], RequestError>| {
-            assert_eq!(from_inline(line).as_deref(), expected.as_ref().copied(), "{}", line.escape_ascii());
+            assert_eq!(
+                from_inline(line).as_deref(),
+                expected.as_ref().copied(),
+                "{}",
+                line.escape_ascii()
+            );
         };
         check(b"\r\n", Ok(b""));
         check(b"PING\r\n", Ok(b"*1\r\n$4\r\nPING\r\n"));

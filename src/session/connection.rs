@@ -83,12 +83,29 @@ impl Session {
         let id = shared.proxy.accepted.fetch_add(1, Relaxed) + 1;
         let authenticated = shared.proxy.password.is_none();
         let now = shared.pool.clock.millis();
-        let client = Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), authenticated, now);
+        let client =
+            Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), authenticated, now);
         let client = Rc::new(RefCell::new(client));
         let replies = Replies::default();
         let doomed = Rc::new(Cell::new(false));
-        let seat = shared.roster.join(Member { client: Rc::clone(&client), replies: replies.clone(), doomed: Rc::clone(&doomed) });
-        Self { shared, stream, client, replies, doomed, seat, input: BytesMut::new(), framer: RequestFramer::default(), version: 0, now: 0, phase: Phase::Open }
+        let seat = shared.roster.join(Member {
+            client: Rc::clone(&client),
+            replies: replies.clone(),
+            doomed: Rc::clone(&doomed),
+        });
+        Self {
+            shared,
+            stream,
+            client,
+            replies,
+            doomed,
+            seat,
+            input: BytesMut::new(),
+            framer: RequestFramer::default(),
+            version: 0,
+            now: 0,
+            phase: Phase::Open,
+        }
     }
 
     /// One round: what has been read, what is ready, what has arrived. Pending when only events can help.
@@ -140,7 +157,8 @@ impl Session {
         }
         self.shared.pool.refresh();
         self.now = self.shared.pool.clock.micros();
-        let (mut input, mut framer) = (std::mem::take(&mut self.input), std::mem::take(&mut self.framer));
+        let (mut input, mut framer) =
+            (std::mem::take(&mut self.input), std::mem::take(&mut self.framer));
         let held = self.process_input(&mut input, &mut framer);
         framer.shrink();
         if input.is_empty() {
@@ -171,7 +189,9 @@ impl Session {
                     input.reserve(want.saturating_sub(input.len()));
                     return false;
                 }
-                Progress::Complete(len) if len >= LARGE => (0, self.take_large(input, std::mem::take(&mut at), len, framer)),
+                Progress::Complete(len) if len >= LARGE => {
+                    (0, self.take_large(input, std::mem::take(&mut at), len, framer))
+                }
                 Progress::Complete(len) => {
                     let bytes = &input[at..at + len];
                     (len, self.dispatch(&Request::new(bytes, framer.args()), Payload::Small(bytes)))
@@ -201,7 +221,13 @@ impl Session {
     }
 
     /// A large request goes on by reference; the buffer starts anew behind it.
-    fn take_large(&mut self, input: &mut BytesMut, at: usize, len: usize, framer: &RequestFramer) -> Flow {
+    fn take_large(
+        &mut self,
+        input: &mut BytesMut,
+        at: usize,
+        len: usize,
+        framer: &RequestFramer,
+    ) -> Flow {
         input.advance(at);
         let spans = framer.args();
         if self.must_hold(&Request::new(&input[..len], spans)) {
@@ -223,7 +249,8 @@ impl Session {
         };
         let mut framer = RequestFramer::default();
         match framer.frame(&wire, &self.limits()) {
-            Ok(Progress::Complete(len)) => self.dispatch(&Request::new(&wire[..len], framer.args()), Payload::Small(&wire[..len])),
+            Ok(Progress::Complete(len)) => self
+                .dispatch(&Request::new(&wire[..len], framer.args()), Payload::Small(&wire[..len])),
             _ => Flow::Close,
         }
     }
@@ -235,7 +262,8 @@ impl Session {
 
     /// Whether the client has as much under way as it may, or does not take its replies.
     fn is_full(&self) -> bool {
-        self.replies.waiting() >= self.shared.options.window || self.replies.unsent() >= self.shared.options.output_limit
+        self.replies.waiting() >= self.shared.options.window
+            || self.replies.unsent() >= self.shared.options.output_limit
     }
 
     pub(super) fn refuse(&self, refusal: &Refusal) {
@@ -249,7 +277,11 @@ impl Session {
             let mut room = [IoSlice::new(&[]); SLICES];
             let used = output.slices(&mut room);
             let stream = Pin::new(&mut self.stream);
-            let written = ready!(if used == 1 { stream.poll_write(cx, &room[0]) } else { stream.poll_write_vectored(cx, &room[..used]) })?;
+            let written = ready!(if used == 1 {
+                stream.poll_write(cx, &room[0])
+            } else {
+                stream.poll_write_vectored(cx, &room[..used])
+            })?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
-use super::connection::{Flow, Session};
 use super::Message;
+use super::connection::{Flow, Session};
 use crate::backend::{Class, Payload, Ticket};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
@@ -30,8 +30,12 @@ impl Session {
         }
         self.note(&decision);
         match decision.route {
-            Route::One(slot) => self.send(payload, self.replies.promise(Some(slot)), slot, &decision),
-            Route::Split { merge, first, step } => self.split(request, merge, first, step, &decision),
+            Route::One(slot) => {
+                self.send(payload, self.replies.promise(Some(slot)), slot, &decision)
+            }
+            Route::Split { merge, first, step } => {
+                self.split(request, merge, first, step, &decision)
+            }
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),
             Route::Local(command) => return self.answer(command, request),
@@ -80,11 +84,25 @@ impl Session {
 
     fn send(&self, payload: Payload<'_>, promise: Promise, slot: Slot, decision: &Decision) {
         let pool = &self.shared.pool;
-        let class = Class { protocol: self.client.borrow().protocol, replica: decision.replica && pool.reads_replicas() };
-        pool.send(payload, promise, Ticket::new(slot, class, decision.readonly, decision.group, self.now));
+        let class = Class {
+            protocol: self.client.borrow().protocol,
+            replica: decision.replica && pool.reads_replicas(),
+        };
+        pool.send(
+            payload,
+            promise,
+            Ticket::new(slot, class, decision.readonly, decision.group, self.now),
+        );
     }
 
-    fn split(&self, request: &Request<'_>, merge: Merge, first: usize, step: usize, decision: &Decision) {
+    fn split(
+        &self,
+        request: &Request<'_>,
+        merge: Merge,
+        first: usize,
+        step: usize,
+        decision: &Decision,
+    ) {
         let split = Split::by_slot(request, first, step);
         let gather = Gather::new(merge, self.protocol(), split.parts().map(|part| Some(part.slot)));
         let gather = if merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
@@ -128,7 +146,9 @@ impl Session {
         self.shared.pool.stats.commands_local.add(1);
         let mut after = After::Next;
         let mut wire = Vec::new();
-        self.with_env(|env| after = local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire));
+        self.with_env(|env| {
+            after = local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
+        });
         match after {
             After::ListClients => self.list_clients(),
             After::Next | After::Close => self.replies.answer(|out| out.extend_from_slice(&wire)),
@@ -137,9 +157,16 @@ impl Session {
     }
 
     fn with_env<T>(&self, f: impl FnOnce(&Env<'_>) -> T) -> T {
-        let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| u64::try_from(t.as_micros()).unwrap_or(0));
+        let unix_us = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |t| u64::try_from(t.as_micros()).unwrap_or(0));
         let shared = &self.shared;
-        f(&Env { proxy: &shared.proxy, facts: &shared.facts.borrow(), unix_us, now_ms: shared.pool.clock.millis() })
+        f(&Env {
+            proxy: &shared.proxy,
+            facts: &shared.facts.borrow(),
+            unix_us,
+            now_ms: shared.pool.clock.millis(),
+        })
     }
 
     fn protocol(&self) -> Protocol {
@@ -148,7 +175,8 @@ impl Session {
 
     /// Asks every worker for its clients and answers when all have.
     fn list_clients(&self) {
-        let (promise, protocol, workers) = (self.replies.promise(None), self.protocol(), self.shared.workers.clone());
+        let (promise, protocol, workers) =
+            (self.replies.promise(None), self.protocol(), self.shared.workers.clone());
         tokio::task::spawn_local(async move {
             let mut lines = Vec::new();
             for worker in workers {

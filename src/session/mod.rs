@@ -106,12 +106,19 @@ impl Roster {
     /// The clients' numbers and lines of `CLIENT LIST`.
     pub fn lines(&self, now_ms: u64) -> Vec<(u64, String)> {
         let clients = self.0.borrow();
-        clients.iter().map(|(_, member)| { let client = member.client.borrow(); (client.id, crate::local::client_line(&client, now_ms)) }).collect()
+        clients
+            .iter()
+            .map(|(_, member)| {
+                let client = member.client.borrow();
+                (client.id, crate::local::client_line(&client, now_ms))
+            })
+            .collect()
     }
 
     /// Wakes every session, having doomed those of whom `ends` is true. Gives the number of the latter.
     pub fn wake_all(&self, ends: impl Fn(&Member) -> bool) -> u64 {
-        let members: Vec<Member> = self.0.borrow().iter().map(|(_, member)| member.clone()).collect();
+        let members: Vec<Member> =
+            self.0.borrow().iter().map(|(_, member)| member.clone()).collect();
         let mut ended = 0;
         for member in members {
             if ends(&member) {
@@ -126,7 +133,13 @@ impl Roster {
 
 impl Shared {
     /// For a worker that has no clients yet.
-    pub fn new(options: Options, pool: Rc<Pool>, proxy: Arc<Proxy>, facts: Arc<Facts>, workers: Vec<mpsc::UnboundedSender<Message>>) -> Rc<Self> {
+    pub fn new(
+        options: Options,
+        pool: Rc<Pool>,
+        proxy: Arc<Proxy>,
+        facts: Arc<Facts>,
+        workers: Vec<mpsc::UnboundedSender<Message>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             options,
             pool,

@@ -1,0 +1,13 @@
+//! The map of slotway: a Redis/Valkey Cluster proxy and cluster manager.
+
+pub mod backend;
+pub mod client;
+pub mod cluster;
+pub mod command;
+pub mod local;
+pub mod refusal;
+pub mod replies;
+pub mod resp;
+pub mod route;
+pub mod session;
+pub mod stats;
