@@ -11,3 +11,6 @@ pub mod resp;
 pub mod route;
 pub mod session;
 pub mod stats;
+pub mod discovery;
+pub mod worker;
+pub mod proxy;

@@ -52,14 +52,14 @@ impl Latencies {
     }
 }
 
-/// The numbers of one worker.
+/// The numbers of one worker. `clients` alone has two writers: the acceptor adds, the worker takes off.
 #[derive(Debug, Default)]
 #[expect(
     missing_docs,
     reason = "each field is the metric of the same name, documented in observe::names"
 )]
 pub struct Stats {
-    pub clients: Count,
+    pub clients: AtomicU64,
     pub commands: Count,
     pub commands_local: Count,
     pub commands_split: Count,

@@ -12,7 +12,7 @@ use crate::command::table::{self, LONGEST_NAME};
 use crate::command::{Flags, Group, Keys, Policy, Spec};
 
 /// The learned rows by lower-case name; no larger than the reply they were read of.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
     rows: HashMap<Box<str>, Spec>,
 }

@@ -13,7 +13,7 @@ pub mod table;
 pub use table::lookup;
 
 /// One command, or one subcommand of a container command.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// Lower-case name, a subcommand without its container: `get`, `encoding`; empty in a learned row.
     pub name: &'static str,

@@ -37,12 +37,14 @@ pub struct Proxy {
     pub started_s: u64,
     /// Clients connected now.
     pub clients: AtomicU64,
+    /// Clients turned away because there were too many.
+    pub rejected: AtomicU64,
     /// Clients accepted so far; also the source of client numbers.
     pub accepted: AtomicU64,
 }
 
 /// What was learned of the nodes besides who owns what; an immutable snapshot like the topology.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Version of the oldest node, as `redis_version` shows it.
     pub version: String,

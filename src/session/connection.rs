@@ -314,5 +314,6 @@ impl Drop for Session {
         self.replies.close();
         self.shared.roster.leave(self.seat);
         self.shared.proxy.clients.fetch_sub(1, Relaxed);
+        self.shared.pool.stats.clients.fetch_sub(1, Relaxed);
     }
 }

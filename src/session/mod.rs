@@ -115,19 +115,20 @@ impl Roster {
             .collect()
     }
 
-    /// Wakes every session, having doomed those of whom `ends` is true. Gives the number of the latter.
-    pub fn wake_all(&self, ends: impl Fn(&Member) -> bool) -> u64 {
-        let members: Vec<Member> =
-            self.0.borrow().iter().map(|(_, member)| member.clone()).collect();
-        let mut ended = 0;
-        for member in members {
-            if ends(&member) {
-                member.doomed.set(true);
-                ended += 1;
-            }
+    /// Ends the sessions of whom `ends` is true, and says how many.
+    pub fn end_where(&self, ends: impl Fn(&Member) -> bool) -> u64 {
+        let ended: Vec<Member> = self.0.borrow().iter().map(|(_, member)| member).filter(|member| ends(member)).cloned().collect();
+        for member in &ended {
+            member.doomed.set(true);
             member.replies.wake();
         }
-        ended
+        ended.len() as u64
+    }
+
+    /// Wakes every session.
+    pub fn wake_all(&self) {
+        let members: Vec<Replies> = self.0.borrow().iter().map(|(_, member)| member.replies.clone()).collect();
+        members.iter().for_each(Replies::wake);
     }
 }
 

@@ -1,0 +1,244 @@
+//! Finding out who owns what: asks several nodes, merges what they say, and publishes a snapshot if it differs.
+//!
+//! Runs on the control thread. A refresh is due every `interval`, and at once, but never closer than `spacing`, when a
+//! worker hints that its map may be wrong. Any number of hints make one refresh.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::lookup_host;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use crate::backend::{Control, Credentials, Hint};
+use crate::cluster::parse::{self, View};
+use crate::cluster::{Address, Topology};
+use crate::command::learned::Learned;
+use crate::local::Facts;
+use crate::resp::value;
+
+/// Most nodes asked per refresh besides those that were hinted at: enough for a majority view of usual clusters, and few
+/// enough not to burden large ones.
+const ASKED: usize = 7;
+/// How long a refresh waits for the rest once most of the nodes have answered.
+const GRACE: Duration = Duration::from_millis(50);
+/// Refreshes between two looks at the nodes' commands and versions.
+const LEARN_EVERY: u64 = 12;
+
+/// How discovery works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `host:port` of some nodes, names resolved anew each time they are used.
+    pub seeds: Vec<String>,
+    /// Time between two refreshes when nothing happens.
+    pub interval: Duration,
+    /// Least time between two refreshes.
+    pub spacing: Duration,
+    /// How long one node may take to answer.
+    pub query_timeout: Duration,
+    /// How the proxy authenticates with the nodes.
+    pub credentials: Option<Credentials>,
+}
+
+/// What came of the refreshes.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    /// Refreshes to which at least one node answered.
+    pub succeeded: AtomicU64,
+    /// Refreshes to which none did.
+    pub failed: AtomicU64,
+    /// Milliseconds since 1970 of the last that succeeded.
+    pub last_ms: AtomicU64,
+}
+
+/// Discovers one cluster.
+#[derive(Debug)]
+pub struct Discovery {
+    options: Options,
+    topology: Arc<ArcSwap<Topology>>,
+    outcomes: Arc<Outcomes>,
+    /// Connections to nodes that answered last time.
+    idle: HashMap<Address, Control>,
+    /// Nodes named by redirects since the last refresh.
+    hinted: BTreeSet<Address>,
+    facts: Arc<Facts>,
+    rounds: u64,
+}
+
+/// What a refresh found that is new.
+#[derive(Debug, Default)]
+pub struct News {
+    /// A new topology has been published.
+    pub topology: bool,
+    /// Something new was learned of the nodes.
+    pub facts: Option<Arc<Facts>>,
+}
+
+impl Discovery {
+    /// Publishes into `topology`, and counts in `outcomes`.
+    pub fn new(options: Options, topology: Arc<ArcSwap<Topology>>, outcomes: Arc<Outcomes>) -> Self {
+        let facts = Arc::new(Facts { version: "7.0.0".to_owned(), learned: Learned::default() });
+        Self { options, topology, outcomes, idle: HashMap::new(), hinted: BTreeSet::new(), facts, rounds: 0 }
+    }
+
+    /// What is known of the nodes so far.
+    pub fn facts(&self) -> Arc<Facts> {
+        Arc::clone(&self.facts)
+    }
+
+    /// Refreshes for ever; calls `announce` whenever there is news.
+    pub async fn run(mut self, mut hints: UnboundedReceiver<Hint>, mut announce: impl FnMut(News)) {
+        loop {
+            let started = Instant::now();
+            let news = self.refresh().await;
+            announce(news);
+            let interval = if self.topology.load().nodes().is_empty() { self.options.spacing } else { self.options.interval };
+            match timeout_at(started + interval, hints.recv()).await {
+                Ok(None) => return,
+                Ok(Some(hint)) => self.take(hint),
+                Err(_) => {}
+            }
+            sleep_until(started + self.options.spacing).await;
+            while let Ok(hint) = hints.try_recv() {
+                self.take(hint);
+            }
+        }
+    }
+
+    fn take(&mut self, hint: Hint) {
+        if let Hint::Node(address) = hint {
+            if self.hinted.len() < ASKED {
+                self.hinted.insert(address);
+            }
+        }
+    }
+
+    /// Asks once, and publishes what is new.
+    pub async fn refresh(&mut self) -> News {
+        let views = self.ask().await;
+        let mut news = News::default();
+        if views.is_empty() {
+            self.outcomes.failed.fetch_add(1, Relaxed);
+            return news;
+        }
+        self.outcomes.succeeded.fetch_add(1, Relaxed);
+        self.outcomes.last_ms.store(unix_ms(), Relaxed);
+        let merged = Topology::merge(&views);
+        if merged != **self.topology.load() {
+            tracing::info!(nodes = merged.nodes().len(), slots = merged.covered(), "new topology");
+            self.topology.store(Arc::new(merged));
+            news.topology = true;
+        }
+        if self.rounds % LEARN_EVERY == 0 {
+            news.facts = self.learn().await;
+        }
+        self.rounds += 1;
+        news
+    }
+
+    /// The views of the nodes that answered in time.
+    async fn ask(&mut self) -> Vec<View> {
+        let mut asked = JoinSet::new();
+        for address in self.whom_to_ask().await {
+            let idle = self.idle.remove(&address);
+            let (limit, credentials) = (self.options.query_timeout, self.options.credentials.clone());
+            asked.spawn(async move { timeout(limit, view_of(address, idle, limit, credentials)).await });
+        }
+        let total = asked.len();
+        let mut views = Vec::new();
+        let mut until = Instant::now() + self.options.query_timeout * 2;
+        while let Ok(Some(answer)) = timeout_at(until, asked.join_next()).await {
+            if let Ok(Ok(Some((address, control, view)))) = answer {
+                self.idle.insert(address, control);
+                views.push(view);
+            }
+            if views.len() * 2 > total {
+                until = until.min(Instant::now() + GRACE);
+            }
+        }
+        views
+    }
+
+    /// The nodes that redirects named, primaries and other nodes in turn, and the seeds while too few are known.
+    async fn whom_to_ask(&mut self) -> BTreeSet<Address> {
+        let mut chosen = std::mem::take(&mut self.hinted);
+        let topology = self.topology.load_full();
+        let mut known: Vec<&Address> = topology.nodes().iter().filter(|node| !node.failed).map(|node| &node.address).collect();
+        if !known.is_empty() {
+            let turn = usize::try_from(self.rounds).unwrap_or(0) % known.len();
+            known.rotate_left(turn);
+        }
+        let primaries = topology.primaries().iter().map(|(index, _)| &topology.node(*index).address);
+        chosen.extend(primaries.take(ASKED).chain(known.into_iter().take(2)).cloned());
+        if chosen.len() < 3 {
+            chosen.extend(self.resolve_seeds().await);
+        }
+        chosen
+    }
+
+    /// Seeds by name stand for all the addresses of the name, as a Kubernetes headless service has.
+    async fn resolve_seeds(&self) -> Vec<Address> {
+        let mut addresses = Vec::new();
+        for seed in &self.options.seeds {
+            match timeout(self.options.query_timeout, lookup_host(seed)).await {
+                Ok(Ok(found)) => addresses.extend(found.filter_map(|a| Address::parse(&a.to_string(), None))),
+                Ok(Err(error)) => tracing::warn!(seed, %error, "cannot resolve the seed"),
+                Err(_) => tracing::warn!(seed, "resolving the seed takes too long"),
+            }
+        }
+        addresses
+    }
+
+    /// Versions of the nodes that are connected, and the commands of one of them.
+    async fn learn(&mut self) -> Option<Arc<Facts>> {
+        let mut versions = BTreeMap::new();
+        let mut learned = None;
+        for control in self.idle.values_mut() {
+            if let Ok(info) = control.call(&[b"INFO", b"server"]).await {
+                versions.extend(value::text(&info).and_then(version).map(|text| (numbers(&text), text)));
+            }
+            if learned.is_none() {
+                learned = control.call(&[b"COMMAND"]).await.ok().map(|reply| Learned::from_reply(&reply));
+            }
+        }
+        let (_, version) = versions.into_iter().next()?;
+        let facts = Facts { version, learned: learned? };
+        if facts == *self.facts {
+            return None;
+        }
+        self.facts = Arc::new(facts);
+        Some(self.facts())
+    }
+}
+
+/// One node's view; `None` if it cannot be had.
+async fn view_of(address: Address, idle: Option<Control>, limit: Duration, credentials: Option<Credentials>) -> Option<(Address, Control, View)> {
+    let mut control = match idle {
+        Some(control) => control,
+        None => Control::login(&address.to_string(), limit, credentials.as_ref()).await.ok()?,
+    };
+    let nodes = control.call(&[b"CLUSTER", b"NODES"]).await;
+    let nodes = nodes.inspect_err(|error| tracing::debug!(%error, "no view")).ok()?;
+    let endpoints = control.call(&[b"CLUSTER", b"SLOTS"]).await.ok()?;
+    let view = parse::nodes(value::text(&nodes)?, &address);
+    let view = view.inspect_err(|error| tracing::warn!(%error, "unreadable view")).ok()?;
+    let endpoints = parse::endpoints(&endpoints, &address);
+    Some((address, control, view.with_endpoints(&endpoints)))
+}
+
+fn version(info: &str) -> Option<String> {
+    info.lines().find_map(|line| line.strip_prefix("redis_version:")).map(str::to_owned)
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+}
+
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(0))
+}

@@ -1,0 +1,214 @@
+//! Assembly: bind, discover, start the workers, serve; and the same in reverse.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cluster::Topology;
+use crate::discovery::{self, Discovery, Outcomes};
+use crate::local::Proxy;
+use crate::session::Message;
+use crate::stats::Stats;
+use crate::worker::{self, Setup};
+use crate::{backend, session};
+
+/// Idle time after which the kernel asks whether a client is still there, as Redis' `tcp-keepalive`.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
+/// Everything a proxy can be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address of the data listener.
+    pub listen: String,
+    /// Address of the HTTP listener; `None` for none.
+    pub http: Option<String>,
+    /// Number of worker threads.
+    pub workers: usize,
+    /// Password that clients must give.
+    pub password: Option<String>,
+    /// Most clients at once.
+    pub max_clients: usize,
+    /// How long the proxy goes on accepting after it has said that it is not ready any more.
+    pub drain_delay: Duration,
+    /// How long clients may take to finish what is under way.
+    pub drain_timeout: Duration,
+    /// How clients are dealt with.
+    pub session: session::Options,
+    /// How nodes are dealt with.
+    pub backend: backend::Options,
+    /// How the cluster is discovered.
+    pub discovery: discovery::Options,
+}
+
+/// A proxy that is up.
+#[derive(Debug)]
+pub struct Running {
+    /// Address of the data listener.
+    pub data: SocketAddr,
+    /// Address of the HTTP listener.
+    pub http: Option<SocketAddr>,
+    topology: Arc<ArcSwap<Topology>>,
+    drain_delay: Duration,
+    draining: Arc<AtomicBool>,
+    stop_accepting: watch::Sender<bool>,
+    inboxes: Vec<UnboundedSender<Message>>,
+    workers: Vec<JoinHandle<()>>,
+    control: JoinSet<()>,
+}
+
+impl Running {
+    /// The snapshot that is in force.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    /// Waits until a topology is known.
+    pub async fn ready(&self) {
+        while self.topology.load().covered() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Says that it is not ready any more, stops accepting, lets clients finish, and ends; bounded by the drain times.
+    pub async fn shutdown(mut self) {
+        self.draining.store(true, Relaxed);
+        tokio::time::sleep(self.drain_delay).await;
+        self.stop_accepting.send_replace(true);
+        for inbox in &self.inboxes {
+            // A worker that is gone needs no telling.
+            let _ = inbox.send(Message::Drain);
+        }
+        let workers = std::mem::take(&mut self.workers);
+        let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(|worker| drop(worker.join())));
+        if joined.await.is_err() {
+            tracing::error!("a worker could not be joined");
+        }
+        self.control.shutdown().await;
+    }
+}
+
+/// Starts a proxy. It listens at once, and is ready when a topology is known. Needs a tokio runtime for its control plane,
+/// and stops when the returned value is dropped.
+pub async fn start(options: Options) -> Result<Running> {
+    let listener = TcpListener::bind(&options.listen).await.with_context(|| format!("cannot listen on {} for clients", options.listen))?;
+    let data = listener.local_addr()?;
+    let proxy = Arc::new(describe(&options, data.port()));
+    let topology = Arc::new(ArcSwap::from_pointee(Topology::default()));
+    let outcomes = Arc::new(Outcomes::default());
+    let discovery = Discovery::new(options.discovery.clone(), Arc::clone(&topology), Arc::clone(&outcomes));
+    let (hints, hinted) = mpsc::unbounded_channel();
+    let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..options.workers).map(|_| mpsc::unbounded_channel()).unzip();
+    let stats: Vec<Arc<Stats>> = (0..options.workers).map(|_| Arc::default()).collect();
+    let mut workers = Vec::new();
+    for (number, (inbox, stats)) in receivers.into_iter().zip(&stats).enumerate() {
+        let setup = Setup {
+            session: options.session.clone(),
+            backend: options.backend.clone(),
+            proxy: Arc::clone(&proxy),
+            facts: discovery.facts(),
+            topology: Arc::clone(&topology),
+            stats: Arc::clone(stats),
+            hints: hints.clone(),
+            workers: inboxes.clone(),
+            drain_timeout: options.drain_timeout,
+        };
+        workers.push(worker::spawn(number, setup, inbox).context("cannot start a worker thread")?);
+    }
+    let mut control = JoinSet::new();
+    control.spawn(discovery.run(hinted, announcer(inboxes.clone())));
+    let (stop_accepting, stopped) = watch::channel(false);
+    control.spawn(accept(listener, Acceptor { proxy, inboxes: inboxes.clone(), stats }, stopped));
+    let draining = Arc::new(AtomicBool::new(false));
+    Ok(Running { data, http: None, topology, drain_delay: options.drain_delay, draining, stop_accepting, inboxes, workers, control })
+}
+
+fn describe(options: &Options, port: u16) -> Proxy {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap_or(0);
+    Proxy {
+        run_id: format!("{seed:016x}{:08x}{:016x}", std::process::id(), seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        port,
+        password: options.password.clone(),
+        max_clients: options.max_clients,
+        idle_timeout_s: options.session.idle_timeout.as_secs(),
+        max_bulk: options.session.limits.bulk,
+        started_s: now.as_secs(),
+        clients: AtomicU64::new(0),
+        rejected: AtomicU64::new(0),
+        accepted: AtomicU64::new(0),
+    }
+}
+
+/// Tells all workers what discovery found.
+fn announcer(inboxes: Vec<UnboundedSender<Message>>) -> impl FnMut(discovery::News) {
+    move |news| {
+        for inbox in &inboxes {
+            // A worker that is gone needs no news.
+            if news.topology {
+                let _ = inbox.send(Message::Refresh);
+            }
+            if let Some(facts) = &news.facts {
+                let _ = inbox.send(Message::Learn(Arc::clone(facts)));
+            }
+        }
+    }
+}
+
+/// Gives each new client to the worker that has the fewest.
+struct Acceptor {
+    proxy: Arc<Proxy>,
+    inboxes: Vec<UnboundedSender<Message>>,
+    stats: Vec<Arc<Stats>>,
+}
+
+async fn accept(listener: TcpListener, acceptor: Acceptor, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.changed() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => acceptor.place(stream),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                // Out of file descriptors, most likely: time for some to be closed.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Acceptor {
+    fn place(&self, stream: TcpStream) {
+        if self.proxy.clients.fetch_add(1, Relaxed) >= self.proxy.max_clients as u64 {
+            self.proxy.clients.fetch_sub(1, Relaxed);
+            self.proxy.rejected.fetch_add(1, Relaxed);
+            // A fresh socket's buffer takes this at once, or the client is gone.
+            let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
+            return;
+        }
+        let placed = self.hand_over(stream);
+        if let Err(error) = placed {
+            self.proxy.clients.fetch_sub(1, Relaxed);
+            tracing::warn!(%error, "cannot hand a client to a worker");
+        }
+    }
+
+    fn hand_over(&self, stream: TcpStream) -> Result<()> {
+        stream.set_nodelay(true)?;
+        let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+        socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let number = (0..self.inboxes.len()).min_by_key(|n| self.stats[*n].clients.load(Relaxed)).context("no workers")?;
+        self.stats[number].clients.fetch_add(1, Relaxed);
+        Ok(self.inboxes[number].send(Message::Accept(stream.into_std()?))?)
+    }
+}

@@ -1,0 +1,139 @@
+//! A worker: one thread, one runtime, its own clients and its own connections to the nodes.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpStream;
+use tokio::runtime::LocalRuntime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::backend::{self, Hint, Pool};
+use crate::cluster::Topology;
+use crate::local::{Facts, Proxy};
+use crate::session::{self, Message, Session, Shared};
+use crate::stats::Stats;
+
+/// How often silent nodes and waiting requests are looked after.
+const TICK: Duration = Duration::from_millis(50);
+/// Tasks run between two looks at the sockets: enough for all connections that one look can make ready, so that requests
+/// of one turn share a write, and few enough that new data does not wait long.
+const EVENT_INTERVAL: u32 = 256;
+
+/// What a worker is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// How clients are dealt with.
+    pub session: session::Options,
+    /// How nodes are dealt with.
+    pub backend: backend::Options,
+    /// What all workers share.
+    pub proxy: Arc<Proxy>,
+    /// What was learned of the nodes so far.
+    pub facts: Arc<Facts>,
+    /// Where topologies are published.
+    pub topology: Arc<ArcSwap<Topology>>,
+    /// The worker's numbers.
+    pub stats: Arc<Stats>,
+    /// The way to discovery.
+    pub hints: UnboundedSender<Hint>,
+    /// The ways to all workers.
+    pub workers: Vec<UnboundedSender<Message>>,
+    /// How long the worker may take to finish what is under way when it is told to stop.
+    pub drain_timeout: Duration,
+}
+
+/// Starts a worker that lives until it is told to drain or its inbox closes.
+pub fn spawn(number: usize, setup: Setup, inbox: UnboundedReceiver<Message>) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let start = move || {
+        let built = build(runtime);
+        match built {
+            Ok(runtime) => runtime.block_on(run(setup, inbox)),
+            Err(error) => tracing::error!(worker = number, %error, "cannot start the worker"),
+        }
+    };
+    thread::Builder::new().name(format!("worker-{number}")).spawn(start)
+}
+
+fn build(mut builder: tokio::runtime::Builder) -> io::Result<LocalRuntime> {
+    builder.enable_all().event_interval(EVENT_INTERVAL).build_local(tokio::runtime::LocalOptions::default())
+}
+
+async fn run(setup: Setup, mut inbox: UnboundedReceiver<Message>) {
+    let pool = Pool::new(setup.backend, setup.topology, setup.stats, setup.hints);
+    let shared = Shared::new(setup.session, pool, setup.proxy, setup.facts, setup.workers);
+    tokio::task::spawn_local(tend(Rc::clone(&shared)));
+    while let Some(message) = inbox.recv().await {
+        match message {
+            Message::Accept(stream) => accept(&shared, stream),
+            Message::Refresh => shared.pool.refresh(),
+            Message::Learn(facts) => *shared.facts.borrow_mut() = facts,
+            Message::ListClients(answer) => {
+                // Whoever asked may be gone.
+                let _ = answer.send(shared.roster.lines(shared.pool.clock.millis()));
+            }
+            Message::Drain => break,
+        }
+    }
+    drain(&shared, setup.drain_timeout).await;
+}
+
+fn accept(shared: &Rc<Shared>, stream: std::net::TcpStream) {
+    match TcpStream::from_std(stream) {
+        Ok(stream) => {
+            tokio::task::spawn_local(Session::new(Rc::clone(shared), stream));
+        }
+        Err(error) => {
+            shared.proxy.clients.fetch_sub(1, Relaxed);
+            shared.pool.stats.clients.fetch_sub(1, Relaxed);
+            tracing::warn!(%error, "cannot take over a client's connection");
+        }
+    }
+}
+
+/// Looks after time: silent nodes, requests that wait, clients that idle.
+async fn tend(shared: Rc<Shared>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let idle_ms = u64::try_from(shared.options.idle_timeout.as_millis()).unwrap_or(u64::MAX);
+    for tick in 0_u64.. {
+        ticks.tick().await;
+        shared.pool.tick();
+        if idle_ms > 0 && tick % 20 == 0 {
+            end_idle(&shared, idle_ms);
+        }
+    }
+}
+
+fn end_idle(shared: &Shared, idle_ms: u64) {
+    let now = shared.pool.clock.millis();
+    let is_idle = |since: u64| now.saturating_sub(since) > idle_ms;
+    let ended = shared.roster.end_where(|member| member.replies.waiting() == 0 && is_idle(member.client.borrow().active_ms));
+    shared.pool.stats.client_timeouts.add(ended);
+}
+
+/// Lets the clients finish what they have under way, for as long as may be.
+async fn drain(shared: &Shared, limit: Duration) {
+    shared.draining.set(true);
+    let deadline = Instant::now() + limit;
+    let mut ticks = interval(Duration::from_millis(10));
+    while !shared.roster.is_empty() && Instant::now() < deadline {
+        shared.roster.wake_all();
+        ticks.tick().await;
+    }
+    // One more turn, for the sessions' sockets to close.
+    let mut turned = false;
+    poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        if std::mem::replace(&mut turned, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
