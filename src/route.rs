@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::cluster::Slot;
 use crate::command::keys::{self, ArgList};
 use crate::command::learned::Learned;
-use crate::command::{Flags, Group, Keys, Local, Merge, Policy, Spec, table};
+use crate::command::{Flags, Keys, Local, Merge, Policy, Spec, table};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 
@@ -39,8 +39,6 @@ pub struct Decision {
     pub route: Route,
     /// Name of the command, for `CLIENT LIST`; empty for one that the table does not have.
     pub name: &'static str,
-    /// Family of the command.
-    pub group: Group,
     /// Whether the command only reads.
     pub readonly: bool,
     /// Whether a replica may answer it.
@@ -65,7 +63,6 @@ pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Deci
     Decision {
         route: route(spec, container, request, client),
         name: container.map_or(spec.name, |container| container.name),
-        group: spec.group,
         readonly: spec.is_readonly(),
         replica: spec.is_readonly()
             && !spec.flags.has(Flags::MAY_REPLICATE)
@@ -168,7 +165,6 @@ fn refuse(reason: Refusal) -> Decision {
     Decision {
         route: refusal(reason),
         name: "",
-        group: Group::Generic,
         readonly: false,
         replica: false,
     }

@@ -7,9 +7,8 @@ use std::task::Waker;
 use bytes::Bytes;
 
 use super::Payload;
-use super::log::{Log, Position};
+use super::log::Log;
 use crate::cluster::{Address, Slot};
-use crate::command::Group;
 use crate::replies::Promise;
 use crate::resp::Protocol;
 
@@ -32,28 +31,54 @@ impl Class {
     }
 }
 
-/// What the backend knows of a request besides its bytes.
+/// What the backend knows of a request besides its bytes. Eight bytes, so that it travels in a register.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
-    /// The slot of its keys, or one of the node it is meant for.
-    pub slot: Slot,
-    /// The class of lane it needs.
-    pub class: Class,
-    /// Whether it only reads, so that it may be sent twice.
-    pub readonly: bool,
-    /// Family it is counted under.
-    pub group: Group,
     /// Microseconds of the worker's clock when it was routed; wraps.
-    pub born: u32,
+    pub(super) born: u32,
+    /// The slot of its keys, or one of the node it is meant for.
+    pub(super) slot: Slot,
+    /// How often it has been turned away.
     pub(super) hops: u8,
-    pub(super) resent: bool,
-    pub(super) asking: bool,
+    marks: u8,
 }
+
+/// The request only reads, so that it may be sent twice.
+const READONLY: u8 = 1;
+/// It has been sent twice.
+const RESENT: u8 = 2;
+/// It needs a lane that speaks RESP3.
+const RESP3: u8 = 4;
+/// It may go to a replica.
+const REPLICA: u8 = 8;
 
 impl Ticket {
     /// For a request that has not been anywhere.
-    pub fn new(slot: Slot, class: Class, readonly: bool, group: Group, born: u32) -> Self {
-        Self { slot, class, readonly, group, born, hops: 0, resent: false, asking: false }
+    pub fn new(slot: Slot, class: Class, readonly: bool, born: u32) -> Self {
+        let protocol = if class.protocol == Protocol::Resp3 { RESP3 } else { 0 };
+        let marks = protocol | if class.replica { REPLICA } else { 0 } | if readonly { READONLY } else { 0 };
+        Self { born, slot, hops: 0, marks }
+    }
+
+    /// The class of lane it needs.
+    pub(super) fn class(self) -> Class {
+        let protocol = if self.marks & RESP3 == 0 { Protocol::Resp2 } else { Protocol::Resp3 };
+        Class { protocol, replica: self.marks & REPLICA != 0 }
+    }
+
+    /// Whether it may be sent again after it may have run.
+    pub(super) fn is_repeatable(self) -> bool {
+        self.marks & (READONLY | RESENT) == READONLY
+    }
+
+    /// The same, to be answered by a primary.
+    pub(super) fn for_primary(self) -> Self {
+        Self { marks: self.marks & !REPLICA, ..self }
+    }
+
+    /// The same, after it may have run.
+    pub(super) fn repeated(self) -> Self {
+        Self { marks: self.marks | RESENT, ..self }
     }
 }
 
@@ -65,12 +90,12 @@ pub(super) struct Parcel {
     pub(super) ticket: Ticket,
 }
 
-/// A request on a lane.
+/// A request on a lane. Its bytes are in the log, right behind those of the one before it.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) promise: Promise,
     pub(super) ticket: Ticket,
-    at: Position,
+    len: u32,
 }
 
 /// How the connection of a lane is.
@@ -134,18 +159,18 @@ impl Lane {
 
     /// Queues a request and wakes the connection.
     pub(super) fn push(&self, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
-        let mut queue = self.queue.borrow_mut();
-        let at = queue.log.push(payload);
-        queue.entries.push_back(Entry { promise, ticket, at });
-        drop(queue);
+        let queue = &mut *self.queue.borrow_mut();
+        // Requests are limited far below 4 GiB.
+        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        queue.log.push(payload);
+        queue.entries.push_back(Entry { promise, ticket, len });
         self.wake();
     }
 
     /// Queues `ASKING` and a request as one unit.
     pub(super) fn push_asking(&self, parcel: Parcel) {
-        let ticket = Ticket { asking: true, ..parcel.ticket };
-        self.push(Payload::Small(b"*1\r\n$6\r\nASKING\r\n"), Promise::nobody(), ticket);
-        self.push(payload(&parcel.bytes), parcel.promise, ticket);
+        self.push(Payload::Small(b"*1\r\n$6\r\nASKING\r\n"), Promise::nobody(), parcel.ticket);
+        self.push(payload(&parcel.bytes), parcel.promise, parcel.ticket);
     }
 
     /// Wakes the connection, once until it has run.
@@ -171,21 +196,19 @@ impl Lane {
         write(&mut self.queue.borrow_mut().log)
     }
 
-    /// The request whose reply comes next; `None` if the node owes none. Its bytes are given up unless `keep` is set.
+    /// The request whose reply comes next; `None` if the node owes none.
     pub(super) fn pop(&self) -> Option<Entry> {
-        let mut queue = self.queue.borrow_mut();
+        let queue = &mut *self.queue.borrow_mut();
         let entry = queue.entries.pop_front()?;
-        queue.log.release(&entry.at);
-        Some(entry)
+        queue.log.release(entry.len).then_some(entry)
     }
 
     /// The request whose reply comes next, with its bytes.
     pub(super) fn pop_parcel(&self) -> Option<Parcel> {
-        let mut queue = self.queue.borrow_mut();
+        let queue = &mut *self.queue.borrow_mut();
         let entry = queue.entries.pop_front()?;
-        let bytes = queue.log.copy_of(&entry.at);
-        queue.log.release(&entry.at);
-        Some(Parcel { bytes, promise: entry.promise, ticket: entry.ticket })
+        let bytes = queue.log.copy(queue.log.released(), entry.len);
+        queue.log.release(entry.len).then_some(Parcel { bytes, promise: entry.promise, ticket: entry.ticket })
     }
 
     /// Number of requests without reply, and bytes of those not written.
@@ -198,49 +221,54 @@ impl Lane {
     pub(super) fn oldest_written(&self) -> Option<u32> {
         let queue = self.queue.borrow();
         let front = queue.entries.front()?;
-        queue.log.is_written(&front.at).then_some(front.ticket.born)
+        (queue.log.released() + u64::from(front.len) <= queue.log.written()).then_some(front.ticket.born)
     }
 
-    /// When the first request that was not written was routed.
-    pub(super) fn any_unwritten(&self, test: impl Fn(u32) -> bool) -> bool {
+    /// Whether a request of which nothing has been written was routed at a time of which `test` is true.
+    pub(super) fn any_untouched(&self, test: impl Fn(u32) -> bool) -> bool {
         let queue = self.queue.borrow();
-        queue
-            .entries
-            .iter()
-            .rev()
-            .take_while(|entry| queue.log.is_untouched(&entry.at))
-            .any(|entry| test(entry.ticket.born))
+        queue.spans().filter(|(start, _)| *start >= queue.log.written()).any(|(_, entry)| test(entry.ticket.born))
     }
 
     /// Takes back the requests of which nothing has been written, in order.
     pub(super) fn take_untouched(&self) -> Vec<Parcel> {
         let queue = &mut *self.queue.borrow_mut();
-        let log = &mut queue.log;
-        let touched = queue.entries.partition_point(|entry| !log.is_untouched(&entry.at));
-        let entries: Vec<Entry> = queue.entries.drain(touched..).collect();
-        let parcels = entries.iter().map(|entry| log.copy_of(&entry.at)).collect::<Vec<_>>();
-        if let Some(first) = entries.first() {
-            log.truncate(&first.at, u32::try_from(entries.len()).unwrap_or(u32::MAX));
-        }
-        let parcels = entries.into_iter().zip(parcels).map(|(e, bytes)| Parcel {
-            bytes,
-            promise: e.promise,
-            ticket: e.ticket,
-        });
-        parcels.filter(|parcel| !parcel.promise.is_nobody()).collect()
+        let written = queue.log.written();
+        let touched = queue.spans().take_while(|(start, _)| *start < written).count();
+        let Some((from, _)) = queue.spans().nth(touched) else { return Vec::new() };
+        let starts: Vec<u64> = queue.spans().skip(touched).map(|(start, _)| start).collect();
+        let entries = queue.entries.drain(touched..).zip(starts).filter(|(entry, _)| !entry.promise.is_nobody());
+        let log = &queue.log;
+        let parcels = entries.map(|(e, start)| Parcel { bytes: log.copy(start, e.len), promise: e.promise, ticket: e.ticket }).collect();
+        queue.log.truncate(from);
+        parcels
     }
 
     /// Takes everything, in order, each with whether it had been written whole; the lane is then as new.
     pub(super) fn take_all(&self) -> Vec<(bool, Parcel)> {
         let Queue { log, entries } = std::mem::take(&mut *self.queue.borrow_mut());
-        let parcels = entries.into_iter().filter(|entry| !entry.promise.is_nobody()).map(|entry| {
-            let bytes = log.copy_of(&entry.at);
-            (
-                log.is_written(&entry.at),
-                Parcel { bytes, promise: entry.promise, ticket: entry.ticket },
-            )
-        });
-        parcels.collect()
+        let mut start = log.released();
+        let mut parcels = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let end = start + u64::from(entry.len);
+            if !entry.promise.is_nobody() {
+                let bytes = log.copy(start, entry.len);
+                parcels.push((end <= log.written(), Parcel { bytes, promise: entry.promise, ticket: entry.ticket }));
+            }
+            start = end;
+        }
+        parcels
+    }
+}
+
+impl Queue {
+    /// Every request with the offset of its first byte.
+    fn spans(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        self.entries.iter().scan(self.log.released(), |end, entry| {
+            let start = *end;
+            *end += u64::from(entry.len);
+            Some((start, entry))
+        })
     }
 }
 

@@ -165,8 +165,11 @@ impl Pool {
     pub fn send(self: &Rc<Self>, payload: Payload<'_>, promise: Promise, mut ticket: Ticket) {
         let owner = self.routes.borrow().topology.owner(ticket.slot);
         let Some(owner) = owner else { return self.wait_for_owner(payload, promise, ticket) };
-        let replica = if ticket.class.replica { self.replica(owner, ticket.class) } else { None };
-        ticket.class.replica = replica.is_some();
+        let class = ticket.class();
+        let replica = if class.replica { self.replica(owner, class) } else { None };
+        if replica.is_none() {
+            ticket = ticket.for_primary();
+        }
         self.send_to(replica.unwrap_or(owner), payload, promise, ticket);
     }
 
@@ -178,11 +181,11 @@ impl Pool {
         ticket: Ticket,
     ) {
         let mut routes = self.routes.borrow_mut();
-        let index = ticket.class.index();
+        let index = ticket.class().index();
         if let Some(lane) = &routes.lanes[usize::from(node)][index] {
             return self.push(lane, payload, promise, ticket);
         }
-        let lane = self.lane(&routes.topology.node(node).address, ticket.class);
+        let lane = self.lane(&routes.topology.node(node).address, ticket.class());
         routes.lanes[usize::from(node)][index] = Some(Rc::clone(&lane));
         drop(routes);
         self.push(&lane, payload, promise, ticket);
@@ -271,7 +274,7 @@ impl Pool {
             _ => None,
         };
         self.hint(target.clone().map_or(Hint::Refresh, Hint::Node));
-        parcel.ticket.class.replica = false;
+        parcel.ticket = parcel.ticket.for_primary();
         match target.filter(|_| parcel.ticket.hops <= HOPS_AT_ONCE) {
             Some(address) => self.redirect(&address, parcel, matches!(verdict, Verdict::Ask(_))),
             None => self.put_aside(parcel, &last_word(reply, verdict)),
@@ -279,7 +282,7 @@ impl Pool {
     }
 
     fn redirect(self: &Rc<Self>, address: &Address, parcel: Parcel, ask: bool) {
-        let lane = self.lane(address, parcel.ticket.class);
+        let lane = self.lane(address, parcel.ticket.class());
         if ask {
             lane.push_asking(parcel);
         } else {
@@ -322,8 +325,7 @@ impl Pool {
 
     /// Sends a request that did not run to the owner of its slot, unless its time is up.
     pub(super) fn send_again(self: &Rc<Self>, mut parcel: Parcel) {
-        parcel.ticket.class.replica = false;
-        parcel.ticket.asking = false;
+        parcel.ticket = parcel.ticket.for_primary();
         if self.is_expired(parcel.ticket.born) {
             let refusal = self.time_is_up(&parcel.ticket);
             return self.refuse(parcel.promise, &refusal);
@@ -348,10 +350,12 @@ impl Pool {
         self.unsettle();
         self.hint(Hint::Refresh);
         for (written, mut parcel) in lost {
-            if written && (!parcel.ticket.readonly || parcel.ticket.resent) {
+            if written && !parcel.ticket.is_repeatable() {
                 self.refuse(parcel.promise, refusal);
             } else {
-                parcel.ticket.resent |= written;
+                if written {
+                    parcel.ticket = parcel.ticket.repeated();
+                }
                 self.send_again(parcel);
             }
         }
@@ -404,7 +408,7 @@ impl Pool {
 
     /// Refuses what has waited on a lane for longer than a request may; the rest stays in line.
     fn expire(self: &Rc<Self>, lane: &Lane) {
-        if lane.any_unwritten(|born| self.is_expired(born)) {
+        if lane.any_untouched(|born| self.is_expired(born)) {
             self.hint(Hint::Refresh);
             lane.take_untouched().into_iter().for_each(|parcel| self.send_again(parcel));
         }

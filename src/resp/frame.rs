@@ -129,7 +129,7 @@ impl RequestFramer {
         }
         while self.left > 0 {
             let Some((len, from)) = bulk_header(buf, self.at, limits)? else {
-                return Ok(Progress::Partial(self.at + 1));
+                return Ok(Progress::Partial(buf.len() + 1));
             };
             let end = from + len;
             if end + 2 > limits.request {

@@ -91,7 +91,7 @@ impl Session {
         pool.send(
             payload,
             promise,
-            Ticket::new(slot, class, decision.readonly, decision.group, self.now),
+            Ticket::new(slot, class, decision.readonly, self.now),
         );
     }
 
