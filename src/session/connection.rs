@@ -36,6 +36,8 @@ pub(super) const READ: usize = 16 * 1024;
 const TURNS: usize = 4;
 /// Most slices handed to one write.
 const SLICES: usize = 16;
+/// Ready replies of this size do not wait for more.
+const FLUSH_AT: usize = 16 * 1024;
 
 /// The connection of one client.
 #[derive(Debug)]
@@ -53,6 +55,19 @@ pub struct Session {
     /// Microseconds of the worker's clock when the input at hand was taken up.
     pub(super) now: u32,
     phase: Phase,
+    patience: Patience,
+}
+
+/// Whether replies that are ready wait for more of the client's replies to go out with them. They do so for one look at
+/// the sockets: the replies to one pipeline come from several nodes a few microseconds apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// Nothing has waited.
+    Fresh,
+    /// Replies wait since this poll.
+    Waiting,
+    /// Replies have waited; now they go.
+    Spent,
 }
 
 /// How far the connection is in its life.
@@ -105,6 +120,7 @@ impl Session {
             version: 0,
             now: 0,
             phase: Phase::Open,
+            patience: Patience::Fresh,
         }
     }
 
@@ -271,7 +287,25 @@ impl Session {
         self.replies.refuse(refusal);
     }
 
+    /// Whether to leave ready replies for the next poll, which comes after the next look at the sockets.
+    fn waits_for_more(&mut self, cx: &mut Context<'_>) -> bool {
+        let unsent = self.replies.unsent();
+        if unsent == 0 || unsent >= FLUSH_AT || self.patience == Patience::Spent || self.replies.waiting() == 0 {
+            return false;
+        }
+        if self.patience == Patience::Fresh {
+            self.patience = Patience::Waiting;
+            // Polled once, it wakes this task when the sockets have been looked at.
+            let yielded = pin!(tokio::task::yield_now()).poll(cx);
+            debug_assert!(yielded.is_pending());
+        }
+        true
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.waits_for_more(cx) {
+            return Poll::Pending;
+        }
         let mut output = self.replies.output();
         while !output.is_empty() {
             let mut room = [IoSlice::new(&[]); SLICES];
@@ -298,6 +332,7 @@ impl Future for Session {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.replies.listen(cx.waker());
+        this.patience = if this.patience == Patience::Waiting { Patience::Spent } else { Patience::Fresh };
         for _ in 0..TURNS {
             match ready!(this.turn(cx)) {
                 Ok(()) => {}
