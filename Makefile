@@ -1,0 +1,26 @@
+# The verbs of this repository; `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-stop test bench lint
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
+demo: ## start a local cluster with slotway in front of it, and leave both running
+	@sh deploy/ensure-server.sh
+	cargo build --release
+	@bash deploy/demo.sh start
+
+demo-stop: ## stop what `make demo` left running
+	@bash deploy/demo.sh stop
+
+test: ## run all tests, those on real servers too
+	@sh deploy/ensure-server.sh
+	cargo test
+
+bench: ## run the benchmarks
+	cargo bench
+
+lint: ## check format and lints
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
