@@ -70,6 +70,7 @@ pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Deci
     }
 }
 
+#[inline]
 fn route(spec: &Spec, container: Option<&Spec>, request: &Request<'_>, client: &Client) -> Route {
     if !client.authenticated && !spec.flags.has(Flags::NO_AUTH) {
         return refusal(Refusal::NoAuth);
@@ -90,6 +91,7 @@ fn route(spec: &Spec, container: Option<&Spec>, request: &Request<'_>, client: &
 
 /// By the slot of the keys. A request whose keys cannot be found goes to any node, which says in its own words what is
 /// wrong with it.
+#[inline]
 fn keyed(spec: &Spec, request: &Request<'_>, merge: Option<Merge>) -> Route {
     if let Keys::Range { first: 1, last: 1, .. } = spec.keys {
         return Route::One(Slot::of(request.arg(1)));

@@ -145,6 +145,7 @@ impl Connection {
         Ok(())
     }
 
+    #[inline]
     fn settle(&self, reply: Reply<'_>, now: u32) -> io::Result<()> {
         let bytes = reply.bytes();
         match bytes[0] {

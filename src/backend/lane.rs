@@ -158,6 +158,7 @@ impl Lane {
     }
 
     /// Queues a request and wakes the connection.
+    #[inline]
     pub(super) fn push(&self, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
         let queue = &mut *self.queue.borrow_mut();
         // Requests are limited far below 4 GiB.
@@ -174,6 +175,7 @@ impl Lane {
     }
 
     /// Wakes the connection, once until it has run.
+    #[inline]
     pub(super) fn wake(&self) {
         if !self.woken.replace(true) {
             if let Some(waker) = &*self.waker.borrow() {
@@ -197,6 +199,7 @@ impl Lane {
     }
 
     /// The request whose reply comes next; `None` if the node owes none.
+    #[inline]
     pub(super) fn pop(&self) -> Option<Entry> {
         let queue = &mut *self.queue.borrow_mut();
         let entry = queue.entries.pop_front()?;

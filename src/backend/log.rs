@@ -47,6 +47,7 @@ impl Segment {
 
 impl Log {
     /// Appends a request.
+    #[inline]
     pub(super) fn push(&mut self, payload: Payload<'_>) {
         self.queued += payload.len() as u64;
         match (payload, self.segments.back_mut()) {
@@ -129,6 +130,7 @@ impl Log {
     }
 
     /// The first request has been answered: its bytes are needed no more. False if it had not even been written.
+    #[inline]
     pub(super) fn release(&mut self, len: u32) -> bool {
         self.released += u64::from(len);
         if self.released == self.queued {

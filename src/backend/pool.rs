@@ -162,6 +162,7 @@ impl Pool {
     }
 
     /// Sends a request to the owner of its slot, or to a replica of it if its class says so and one can be had.
+    #[inline]
     pub fn send(self: &Rc<Self>, payload: Payload<'_>, promise: Promise, mut ticket: Ticket) {
         let owner = self.routes.borrow().topology.owner(ticket.slot);
         let Some(owner) = owner else { return self.wait_for_owner(payload, promise, ticket) };
@@ -216,16 +217,18 @@ impl Pool {
         self.put_aside(Parcel { bytes, promise, ticket }, &Refusal::SlotNotServed);
     }
 
+    #[inline]
     fn push(&self, lane: &Lane, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
-        if lane.status.get() != Status::Up {
-            let (requests, bytes) = lane.load();
-            if requests >= self.options.queue_requests
-                || bytes + payload.len() as u64 > self.options.queue_bytes as u64
-            {
-                return self.refuse(promise, &Refusal::QueueFull(lane.address.to_string()));
-            }
+        if lane.status.get() != Status::Up && self.is_full(lane, &payload) {
+            return self.refuse(promise, &Refusal::QueueFull(lane.address.to_string()));
         }
         lane.push(payload, promise, ticket);
+    }
+
+    /// Whether as much waits for a node that is down as may.
+    fn is_full(&self, lane: &Lane, payload: &Payload<'_>) -> bool {
+        let (requests, bytes) = lane.load();
+        requests >= self.options.queue_requests || bytes + payload.len() as u64 > self.options.queue_bytes as u64
     }
 
     /// The lane to an address, opened if there is none.

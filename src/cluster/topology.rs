@@ -85,6 +85,7 @@ impl Topology {
     }
 
     /// The primary that owns a slot.
+    #[inline]
     pub fn owner(&self, slot: Slot) -> Option<NodeIndex> {
         Some(self.owners[slot.index()]).filter(|owner| *owner != NONE)
     }

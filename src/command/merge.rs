@@ -66,6 +66,10 @@ impl Gather {
     /// Takes the reply of a part; true when it was the last one missing.
     pub fn answer(&mut self, part: usize, reply: &[u8]) -> bool {
         let start = self.bytes.len();
+        if start == 0 {
+            // The other parts' replies will most likely be like this one.
+            self.bytes.reserve((reply.len() + 8).min(1024) * self.parts.len());
+        }
         self.bytes.extend_from_slice(reply);
         if let Some(part) = self.parts.get_mut(part) {
             self.waiting -= usize::from(part.reply.is_none());
@@ -84,84 +88,81 @@ impl Gather {
         self.parts.iter().any(|part| part.reply.is_some() && part.slot == Some(slot))
     }
 
-    /// The client's reply, once every part has answered: the first part's error if there is one, else all parts merged.
-    pub fn merge(&self) -> Vec<u8> {
+    /// Writes the client's reply, once every part has answered: the first part's error if there is one, else all parts
+    /// merged.
+    pub fn merge(&mut self, out: &mut Vec<u8>) {
         if let Some(error) = self.replies().find(|reply| reply.first() == Some(&b'-')) {
-            return error.to_vec();
+            return out.extend_from_slice(error);
         }
+        let start = out.len();
         let merged = match self.merge {
-            Merge::ByKey => self.by_key(),
-            Merge::Sum => self.sum(),
-            Merge::AllOk => self.replies().next().map(<[u8]>::to_vec),
-            Merge::Concat => self.concat(),
-            Merge::AnyValue => self.any_value(),
-            Merge::Info => Some(self.info()),
+            Merge::ByKey => self.by_key(out),
+            Merge::Sum => self.sum(out),
+            Merge::AllOk => self.replies().next().map(|first| out.extend_from_slice(first)),
+            Merge::Concat => self.concat(out),
+            Merge::AnyValue => self.any_value().map(|value| out.extend_from_slice(value)),
+            Merge::Info => Some(write::verbatim(out, self.protocol, &info::merge(&self.own, self.replies()))),
         };
-        merged.unwrap_or_else(|| {
-            let mut out = Vec::new();
-            write::error(&mut out, &Refusal::PartLost.to_string());
-            out
-        })
+        if merged.is_none() {
+            out.truncate(start);
+            write::error(out, &Refusal::PartLost.to_string());
+        }
     }
 
     fn replies(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts
-            .iter()
-            .map(|part| part.reply.map_or(&[][..], |(start, end)| &self.bytes[start..end]))
+        self.parts.iter().map(|part| part.reply.map_or(&[][..], |(start, end)| &self.bytes[start..end]))
     }
 
-    fn by_key(&self) -> Option<Vec<u8>> {
-        let mut rest: Vec<&[u8]> =
-            self.replies().map(|reply| Some(array(reply)?.1)).collect::<Option<_>>()?;
-        let mut out = Vec::with_capacity(self.bytes.len() + 16);
-        write::array(&mut out, self.order.len());
-        for part in &self.order {
-            let rest = rest.get_mut(usize::from(*part))?;
-            let (element, behind) = rest.split_at(element_len(rest)?);
-            out.extend_from_slice(element);
-            *rest = behind;
+    /// Takes the elements off the parts' arrays one by one, in the order of the keys.
+    fn by_key(&mut self, out: &mut Vec<u8>) -> Option<()> {
+        for part in &mut self.parts {
+            let (start, end) = part.reply?;
+            let (_, elements) = array(&self.bytes[start..end])?;
+            part.reply = Some((end - elements.len(), end));
         }
-        Some(out)
+        out.reserve(self.bytes.len() + 16);
+        write::array(out, self.order.len());
+        for part in &self.order {
+            let part = self.parts.get_mut(usize::from(*part))?;
+            let (start, end) = part.reply?;
+            let len = element_len(&self.bytes[start..end])?;
+            out.extend_from_slice(&self.bytes[start..start + len]);
+            part.reply = Some((start + len, end));
+        }
+        Some(())
     }
 
-    fn sum(&self) -> Option<Vec<u8>> {
+    fn sum(&self, out: &mut Vec<u8>) -> Option<()> {
         let mut total: i64 = 0;
         for reply in self.replies() {
             let digits = reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
             total = total.checked_add(std::str::from_utf8(digits).ok()?.parse().ok()?)?;
         }
-        let mut out = Vec::new();
-        write::integer(&mut out, total);
-        Some(out)
+        write::integer(out, total);
+        Some(())
     }
 
-    fn concat(&self) -> Option<Vec<u8>> {
+    fn concat(&self, out: &mut Vec<u8>) -> Option<()> {
         let arrays: Vec<(usize, &[u8])> = self.replies().map(array).collect::<Option<_>>()?;
-        let mut out = Vec::with_capacity(self.bytes.len() + 16);
-        write::array(&mut out, arrays.iter().map(|(count, _)| count).sum());
-        for (_, elements) in arrays {
-            out.extend_from_slice(elements);
-        }
-        Some(out)
+        out.reserve(self.bytes.len() + 16);
+        write::array(out, arrays.iter().map(|(count, _)| count).sum());
+        arrays.iter().for_each(|(_, elements)| out.extend_from_slice(elements));
+        Some(())
     }
 
     /// The first value from a part that depends on the bytes gathered, so that it is not always the same node's.
-    fn any_value(&self) -> Option<Vec<u8>> {
+    fn any_value(&self) -> Option<&[u8]> {
         let start = self.bytes.len() % self.parts.len().max(1);
         let mut turns = self.replies().skip(start).chain(self.replies().take(start));
-        let value = turns.find(|reply| *reply != b"$-1\r\n" && *reply != b"_\r\n");
-        value.or_else(|| self.replies().next()).map(<[u8]>::to_vec)
-    }
-
-    fn info(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        write::verbatim(&mut out, self.protocol, &info::merge(&self.own, self.replies()));
-        out
+        turns.find(|reply| *reply != b"$-1\r\n" && *reply != b"_\r\n").or_else(|| self.replies().next())
     }
 }
 
 /// Number of elements of an array reply, and the bytes of the elements.
 fn array(reply: &[u8]) -> Option<(usize, &[u8])> {
+    if let [b'*', digit @ b'0'..=b'9', b'\r', b'\n', elements @ ..] = reply {
+        return Some((usize::from(digit - b'0'), elements));
+    }
     let end = memchr::memchr(b'\n', reply)?;
     let count = std::str::from_utf8(reply[..end].strip_prefix(b"*")?.strip_suffix(b"\r")?)
         .ok()?
@@ -186,7 +187,9 @@ mod tests {
         for (part, reply) in replies.iter().enumerate().rev() {
             assert_eq!(gather.answer(part, reply.as_bytes()), part == 0);
         }
-        assert_eq!(String::from_utf8_lossy(&gather.merge()), expected, "{replies:?}");
+        let mut merged = Vec::new();
+        gather.merge(&mut merged);
+        assert_eq!(String::from_utf8_lossy(&merged), expected, "{replies:?}");
     }
 
     fn gather(merge: Merge, parts: usize) -> Gather {

@@ -64,9 +64,7 @@ impl Part<'_> {
         write::array(out, 1 + self.keys.len() * self.step);
         write::bulk(out, request.name());
         for (_, at) in self.keys {
-            for offset in 0..self.step {
-                write::bulk(out, request.arg(*at as usize + offset));
-            }
+            out.extend_from_slice(request.wire(*at as usize, *at as usize + self.step));
         }
     }
 }

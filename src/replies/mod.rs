@@ -89,6 +89,7 @@ enum State {
 
 impl Replies {
     /// Takes the next place for a request on `slot`.
+    #[inline]
     pub fn promise(&self, slot: Option<Slot>) -> Promise {
         Promise {
             place: self.0.borrow_mut().push(slot, State::Waiting),
@@ -181,6 +182,7 @@ impl Promise {
     }
 
     /// Answers the request.
+    #[inline]
     pub fn fulfil(mut self, reply: Reply<'_>) {
         if let Some(queue) = self.queue.take() {
             Self::settle(&queue, self.place, self.part, reply);
@@ -208,6 +210,7 @@ impl Promise {
             .is_some_and(|queue| queue.borrow().earlier(self.place).any(|place| place.awaits(slot)))
     }
 
+    #[inline]
     fn settle(queue: &RefCell<Queue>, place: u32, part: u32, reply: Reply<'_>) {
         let waker = queue.borrow_mut().settle(place, part, reply);
         if let Some(waker) = waker {
@@ -242,19 +245,15 @@ impl Queue {
     }
 
     /// Puts an answer in its place. Gives the waker if there is something new to send and nobody was told yet.
+    #[inline]
     fn settle(&mut self, place: u32, part: u32, reply: Reply<'_>) -> Option<Waker> {
         let at = place.wrapping_sub(self.front) as usize;
         if let Some(Place { state: State::Gathering(gather), .. }) = self.places.get_mut(at) {
             if !gather.answer(part as usize, reply.bytes()) {
                 return None;
             }
-            let merged = gather.merge();
-            return self.place(at, Reply::Small(&merged));
+            return self.settle_merged(at);
         }
-        self.place(at, reply)
-    }
-
-    fn place(&mut self, at: usize, reply: Reply<'_>) -> Option<Waker> {
         if at > 0 {
             let state = self.keep(reply);
             if let Some(place) = self.places.get_mut(at) {
@@ -266,6 +265,27 @@ impl Queue {
             Reply::Small(bytes) => self.output.tail().extend_from_slice(bytes),
             Reply::Large(bytes) => self.output.append(bytes),
         }
+        self.front_is_out()
+    }
+
+    /// The last part of a split request has come.
+    fn settle_merged(&mut self, at: usize) -> Option<Waker> {
+        let Some(Place { state: State::Gathering(gather), .. }) = self.places.get_mut(at) else { return None };
+        if at == 0 {
+            gather.merge(self.output.tail());
+            return self.front_is_out();
+        }
+        let start = self.kept.len();
+        gather.merge(&mut self.kept);
+        self.kept_count += 1;
+        let state = State::Kept { start: narrow(start), len: narrow(self.kept.len() - start) };
+        self.places[at].state = state;
+        None
+    }
+
+    /// The front place's reply is in the output: what was kept behind it follows.
+    #[inline]
+    fn front_is_out(&mut self) -> Option<Waker> {
         self.pop();
         self.release();
         if self.woken {
@@ -281,6 +301,7 @@ impl Queue {
     }
 
     /// Moves the kept replies at the front to the output.
+    #[inline]
     fn release(&mut self) {
         while let Some(place) = self.places.front_mut() {
             match std::mem::replace(&mut place.state, State::Waiting) {

@@ -177,6 +177,7 @@ impl RequestFramer {
 }
 
 /// Reads a `$N` line at `at`: the length and the offset of the first byte of the string.
+#[inline]
 fn bulk_header(
     buf: &[u8],
     at: usize,
@@ -227,7 +228,17 @@ struct NotANumber;
 
 /// A decimal number and its CRLF at the start of `buf`: the number and the bytes used; `None` if the line has not ended.
 /// As strict as Redis' `string2ll`: no plus sign, no leading zeros, no blanks.
+#[inline]
 fn number_line(buf: &[u8]) -> Result<Option<(i64, usize)>, NotANumber> {
+    // One or two digits, as nearly every header has.
+    match *buf {
+        [a @ b'0'..=b'9', b'\r', b'\n', ..] => Ok(Some((i64::from(a - b'0'), 3))),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => Ok(Some((i64::from(a - b'0') * 10 + i64::from(b - b'0'), 4))),
+        _ => any_number_line(buf),
+    }
+}
+
+fn any_number_line(buf: &[u8]) -> Result<Option<(i64, usize)>, NotANumber> {
     let negative = buf.first() == Some(&b'-');
     let start = usize::from(negative);
     let mut at = start;

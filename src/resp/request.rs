@@ -35,6 +35,14 @@ impl<'a> Request<'a> {
         self.args.get(i).map_or(&[], |span| &self.bytes[span.start as usize..span.end as usize])
     }
 
+    /// Arguments `from..to` as they stand on the wire, headers and line ends included; not the name.
+    pub fn wire(&self, from: usize, to: usize) -> &'a [u8] {
+        match (self.args.get(from.wrapping_sub(1)), self.args.get(to.wrapping_sub(1))) {
+            (Some(before), Some(last)) if from < to => &self.bytes[before.end as usize + 2..last.end as usize + 2],
+            _ => &[],
+        }
+    }
+
     /// The arguments from `from` on.
     pub fn args(&self, from: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let bytes = self.bytes;

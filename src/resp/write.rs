@@ -13,10 +13,18 @@ fn header(out: &mut Vec<u8>, kind: u8, n: impl itoa::Integer) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A header with a small number in one piece, as most are.
+fn length(out: &mut Vec<u8>, kind: u8, n: usize) {
+    match u8::try_from(n) {
+        Ok(digit) if digit < 10 => out.extend_from_slice(&[kind, b'0' + digit, b'\r', b'\n']),
+        _ => header(out, kind, n),
+    }
+}
+
 /// Appends a bulk string.
 pub fn bulk(out: &mut Vec<u8>, bytes: impl AsRef<[u8]>) {
     let bytes = bytes.as_ref();
-    header(out, b'$', bytes.len());
+    length(out, b'$', bytes.len());
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
@@ -36,7 +44,7 @@ pub fn verbatim(out: &mut Vec<u8>, protocol: Protocol, text: &str) {
 
 /// Appends the header of an array of `n` elements.
 pub fn array(out: &mut Vec<u8>, n: usize) {
-    header(out, b'*', n);
+    length(out, b'*', n);
 }
 
 /// Appends the header of a map of `n` pairs: a flat array of `2 n` for RESP2.

@@ -50,10 +50,12 @@ impl Session {
         self.holds(&decision, request)
     }
 
+    #[inline]
     fn decide(&self, request: &Request<'_>) -> Decision {
         route::decide(request, &self.client.borrow(), &self.shared.facts.borrow().learned)
     }
 
+    #[inline]
     fn holds(&mut self, decision: &Decision, request: &Request<'_>) -> bool {
         let pool = &self.shared.pool;
         if self.replies.waiting() == 0 {
@@ -75,6 +77,7 @@ impl Session {
         }
     }
 
+    #[inline]
     fn note(&self, decision: &Decision) {
         let mut client = self.client.borrow_mut();
         client.commands += 1;
@@ -82,6 +85,7 @@ impl Session {
         self.shared.pool.stats.commands.add(1);
     }
 
+    #[inline]
     fn send(&self, payload: Payload<'_>, promise: Promise, slot: Slot, decision: &Decision) {
         let pool = &self.shared.pool;
         let class = Class {
@@ -107,7 +111,7 @@ impl Session {
         let gather = Gather::new(merge, self.protocol(), split.parts().map(|part| Some(part.slot)));
         let gather = if merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
         self.shared.pool.stats.commands_split.add(1);
-        let mut wire = Vec::new();
+        let mut wire = Vec::with_capacity(request.bytes().len().min(1024));
         for (part, promise) in split.parts().zip(self.replies.gather(gather)) {
             wire.clear();
             part.write(request, &mut wire);
