@@ -5,6 +5,7 @@ pub mod client;
 pub mod cluster;
 pub mod command;
 pub mod local;
+pub mod observe;
 pub mod refusal;
 pub mod replies;
 pub mod resp;
