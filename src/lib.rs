@@ -4,6 +4,7 @@ pub mod backend;
 pub mod client;
 pub mod cluster;
 pub mod command;
+pub mod config;
 pub mod local;
 pub mod observe;
 pub mod refusal;
