@@ -26,7 +26,7 @@ pub use lane::{Class, Ticket};
 pub use pool::{Hint, Pool};
 
 /// How the proxy deals with nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// How long connecting to a node and its handshake may take.
     pub connect_timeout: Duration,
@@ -57,7 +57,7 @@ pub enum ReadFrom {
 }
 
 /// User and password for the nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// ACL user; `None` for the default user.
     pub username: Option<String>,

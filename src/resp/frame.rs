@@ -57,7 +57,7 @@ pub struct Span {
 }
 
 /// Sizes above which a request is refused.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most arguments of one request.
     pub args: usize,

@@ -158,9 +158,11 @@ impl Session {
         if self.input.is_empty() {
             self.shared.take_buffer(std::mem::take(&mut self.input));
         }
-        if ready!(read)? == 0 {
+        let read = ready!(read)?;
+        if read == 0 {
             self.phase = Phase::HalfClosed;
         } else {
+            self.shared.pool.stats.client_read_bytes.add(read as u64);
             self.client.borrow_mut().active_ms = self.shared.pool.clock.millis();
         }
         Poll::Ready(Ok(()))
@@ -320,6 +322,7 @@ impl Session {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             output.advance(written);
+            self.shared.pool.stats.client_written_bytes.add(written as u64);
         }
         output.shrink();
         Poll::Ready(Ok(()))

@@ -39,7 +39,10 @@ impl Session {
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),
             Route::Local(command) => return self.answer(command, request),
-            Route::Refuse(refusal) => self.refuse(&refusal),
+            Route::Refuse(refusal) => {
+                self.shared.pool.stats.commands_refused.add(1);
+                self.refuse(&refusal);
+            }
         }
         Flow::Next
     }

@@ -22,7 +22,7 @@ use crate::resp::frame::Limits;
 pub use connection::Session;
 
 /// How the proxy deals with clients.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Sizes above which requests are refused.
     pub limits: Limits,

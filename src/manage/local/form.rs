@@ -156,7 +156,7 @@ async fn meet(peers: &mut [Peer], plan: &Plan) -> Result<(), Error> {
 /// A node may know the primary by name and still not by role, and says so.
 async fn replicate(peer: &mut Peer, primary: &str) -> Result<(), Error> {
     until(async || match peer.ask(&["CLUSTER", "REPLICATE", primary]).await {
-        Err(Error::Refused { cause: ControlError::Reply(text), .. }) => Ok(Some(text)),
+        Err(Error::Refused { cause: ControlError::Reply(_, text), .. }) => Ok(Some(text)),
         outcome => outcome.map(|_| None),
     })
     .await
@@ -211,7 +211,7 @@ async fn until(
 
 /// Redis says `Unknown subcommand or wrong number of arguments`, newer ones `unknown subcommand`.
 fn is_unknown_command(error: &Error) -> bool {
-    matches!(error, Error::Refused { cause: ControlError::Reply(text), .. } if text.contains("nknown"))
+    matches!(error, Error::Refused { cause: ControlError::Reply(_, text), .. } if text.contains("nknown"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,225 @@
+//! Every key once: the section it stands in, its name, and how its value becomes a field of [`Config`].
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::value::{
+    address, address_or_off, choice, count, duration, log_filter, path, seeds, size, text,
+    worker_count,
+};
+use super::{Config, Problem, Secret};
+use crate::backend::ReadFrom;
+use crate::observe::log::Format;
+
+/// A value, or what would be allowed in its place.
+pub(super) type Parsed<T> = Result<T, String>;
+
+/// One key of the configuration.
+pub(super) struct Key {
+    /// Section it stands in.
+    pub(super) section: &'static str,
+    /// Its name.
+    pub(super) name: &'static str,
+    set: fn(&mut Config, &DeValue<'_>) -> Parsed<()>,
+}
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    set: fn(&mut Config, &DeValue<'_>) -> Parsed<()>,
+) -> Key {
+    Key { section, name, set }
+}
+
+fn put<T>(field: &mut T, value: Parsed<T>) -> Parsed<()> {
+    *field = value?;
+    Ok(())
+}
+
+const KB: u64 = 1 << 10;
+const GB: u64 = 1 << 30;
+const S: u64 = 1000;
+const H: u64 = 3_600_000;
+/// Times of single requests are taken with a clock that wraps after 71 minutes (`stats::Clock::micros`).
+const LONGEST_REQUEST: u64 = H / 2;
+/// Offsets within a request have 32 bits (`resp::frame::Span`).
+const LARGEST_REQUEST: u64 = 3 * GB;
+
+/// All keys, in the order of `config/slotway.toml`.
+#[rustfmt::skip]
+pub(super) const KEYS: &[Key] = &[
+    key("cluster", "seeds", |c, v| put(&mut c.cluster.seeds, seeds(v))),
+    key("cluster", "username", |c, v| put(&mut c.cluster.username, text(v))),
+    key("cluster", "password", |c, v| put(&mut c.cluster.password, text(v).map(|t| t.map(Secret)))),
+    key("cluster", "password_file", |c, v| put(&mut c.cluster.password_file, path(v))),
+    key("cluster", "refresh_interval", |c, v| put(&mut c.cluster.refresh_interval, duration(v, 100..=H))),
+    key("cluster", "refresh_spacing", |c, v| put(&mut c.cluster.refresh_spacing, duration(v, 10..=60 * S))),
+    key("cluster", "query_timeout", |c, v| put(&mut c.cluster.query_timeout, duration(v, 10..=60 * S))),
+    key("listen", "data", |c, v| put(&mut c.listen.data, address(v))),
+    key("listen", "http", |c, v| put(&mut c.listen.http, address_or_off(v))),
+    key("listen", "admin", |c, v| put(&mut c.listen.admin, address_or_off(v))),
+    key("proxy", "workers", |c, v| put(&mut c.proxy.workers, worker_count(v))),
+    key("proxy", "drain_delay", |c, v| put(&mut c.proxy.drain_delay, duration(v, 0..=H))),
+    key("proxy", "drain_timeout", |c, v| put(&mut c.proxy.drain_timeout, duration(v, 0..=H))),
+    key("client", "password", |c, v| put(&mut c.client.password, text(v).map(|t| t.map(Secret)))),
+    key("client", "password_file", |c, v| put(&mut c.client.password_file, path(v))),
+    key("client", "max_clients", |c, v| put(&mut c.client.max_clients, count(v, 1..=1_000_000))),
+    key("client", "idle_timeout", |c, v| put(&mut c.client.session.idle_timeout, duration(v, 0..=720 * H))),
+    key("client", "window", |c, v| put(&mut c.client.session.window, count(v, 1..=65_536))),
+    key("client", "output_limit", |c, v| put(&mut c.client.session.output_limit, size(v, KB..=64 * GB))),
+    key("client", "max_args", |c, v| put(&mut c.client.session.limits.args, count(v, 1..=16_777_216))),
+    key("client", "max_bulk", |c, v| put(&mut c.client.session.limits.bulk, size(v, KB..=LARGEST_REQUEST))),
+    key("client", "max_request", |c, v| put(&mut c.client.session.limits.request, size(v, 64 * KB..=LARGEST_REQUEST))),
+    key("node", "connect_timeout", |c, v| put(&mut c.node.connect_timeout, duration(v, 10..=60 * S))),
+    key("node", "response_timeout", |c, v| put(&mut c.node.response_timeout, duration(v, 100..=LONGEST_REQUEST))),
+    key("node", "request_budget", |c, v| put(&mut c.node.request_budget, duration(v, 1..=LONGEST_REQUEST))),
+    key("node", "queue_requests", |c, v| put(&mut c.node.queue_requests, count(v, 0..=100_000_000))),
+    key("node", "queue_bytes", |c, v| put(&mut c.node.queue_bytes, size(v, 0..=1024 * GB))),
+    key("node", "read_from", |c, v| put(&mut c.node.read_from, choice(v, READ_FROM))),
+    key("log", "level", |c, v| put(&mut c.log.filter, log_filter(v))),
+    key("log", "format", |c, v| put(&mut c.log.format, choice(v, FORMAT))),
+];
+
+const READ_FROM: &[(&str, ReadFrom)] = &[
+    ("primary", ReadFrom::Primary),
+    ("prefer-replica", ReadFrom::PreferReplica),
+    ("replica", ReadFrom::Replica),
+];
+const FORMAT: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json)];
+
+/// Reads `text` into `config` and gives all that is wrong with it.
+pub(super) fn read(text: &str, config: &mut Config) -> Vec<Problem> {
+    let document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            let at = error.span().map(|span| span.start);
+            let line = at.map(|at| line(text, at));
+            return vec![Problem { line, text: error.message().to_owned() }];
+        }
+    };
+    let mut problems = Vec::new();
+    for (name, value) in document.get_ref() {
+        let mut note = |at: &Range<usize>, says: String| problems.push((at.start, says));
+        match value.get_ref() {
+            DeValue::Table(section) if is_section(name.get_ref()) => {
+                read_section(text, name.get_ref(), section, config, &mut note);
+            }
+            DeValue::Table(_) => note(&name.span(), unknown_section(name.get_ref())),
+            _ => note(&name.span(), outside(text, name.get_ref(), &value.span())),
+        }
+    }
+    problems.sort();
+    let problem = |(at, says)| Problem { line: Some(line(text, at)), text: says };
+    problems.into_iter().map(problem).collect()
+}
+
+fn read_section(
+    text: &str,
+    section: &str,
+    values: &DeTable<'_>,
+    config: &mut Config,
+    note: &mut impl FnMut(&Range<usize>, String),
+) {
+    for (name, value) in values {
+        let known = keys_of(section).find(|key| key.name == name.get_ref());
+        let Some(key) = known else {
+            note(&name.span(), unknown_key(section, name.get_ref()));
+            continue;
+        };
+        if let Err(allowed) = (key.set)(config, value.get_ref()) {
+            note(&name.span(), format!("[{section}] {}: {allowed}", shown(text, key.name, value)));
+        }
+    }
+}
+
+/// `key = value` as it stands in the text; of secrets only the name.
+fn shown(text: &str, name: &str, value: &Spanned<DeValue<'_>>) -> String {
+    if name == "password" { name.to_owned() } else { assignment(text, name, &value.span()) }
+}
+
+fn assignment(text: &str, name: &str, value: &Range<usize>) -> String {
+    let value = text.get(value.clone()).unwrap_or_default();
+    let short: String = value.chars().take(80).collect();
+    let dots = if short.len() < value.len() { "…" } else { "" };
+    format!("{name} = {short}{dots}")
+}
+
+fn line(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
+fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}
+
+fn is_section(name: &str) -> bool {
+    keys_of(name).next().is_some()
+}
+
+fn sections() -> Vec<&'static str> {
+    let mut names: Vec<_> = KEYS.iter().map(|key| key.section).collect();
+    names.dedup();
+    names
+}
+
+fn unknown_section(name: &str) -> String {
+    let known = sections();
+    format!(
+        "unknown section [{name}];{} known sections are {}",
+        guess(name, &known),
+        known.join(", ")
+    )
+}
+
+fn unknown_key(section: &str, name: &str) -> String {
+    let known: Vec<_> = keys_of(section).map(|key| key.name).collect();
+    format!(
+        "unknown key [{section}] {name};{} known keys are {}",
+        guess(name, &known),
+        known.join(", ")
+    )
+}
+
+/// What is wrong with a key that stands before all sections.
+fn outside(text: &str, name: &str, value: &Range<usize>) -> String {
+    if is_section(name) {
+        return format!("{}: must be a section, [{name}]", assignment(text, name, value));
+    }
+    let homes: Vec<_> = KEYS
+        .iter()
+        .filter(|key| key.name == name)
+        .map(|key| format!("[{}]", key.section))
+        .collect();
+    if homes.is_empty() {
+        return format!("unknown key {name}; keys stand in sections: {}", sections().join(", "));
+    }
+    format!("{name}: belongs under {}", homes.join(" or "))
+}
+
+fn guess(name: &str, known: &[&str]) -> String {
+    let near = known.iter().map(|known| (distance(name, known), *known)).min();
+    match near {
+        Some((edits, known)) if edits <= 2 => format!(" did you mean {known}?"),
+        _ => String::new(),
+    }
+}
+
+/// Letters to change, add or leave out to make one word of the other (Levenshtein). Words longer than any key are far.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len() > 64 {
+        return usize::MAX;
+    }
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,465 @@
+//! The configuration: TOML in, each layer's own options out.
+//!
+//! ```text
+//!   text ─► keys (one row per key) ─► Config: checked values, one struct per section ─► into_options: secrets read
+//! ```
+//! A value is checked while it is read, so nothing in a [`Config`] needs another look. All that is wrong with a text is
+//! reported at once, each with its line, and no text can make this panic. `config/slotway.toml` documents every key.
+
+mod keys;
+mod value;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::cluster::Address;
+use crate::observe::log;
+use crate::resp::frame::Limits;
+use crate::{backend, discovery, proxy, session};
+
+pub use value::{endpoint, endpoint_or_off, seed, workers};
+
+/// All that can be configured, by section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[cluster]`: where the cluster is and how its map is kept.
+    pub cluster: Cluster,
+    /// `[listen]`: where the proxy listens.
+    pub listen: Listen,
+    /// `[proxy]`: the process.
+    pub proxy: Proxy,
+    /// `[client]`: how clients are dealt with.
+    pub client: Client,
+    /// `[node]`: how nodes are dealt with; their credentials stand in `[cluster]`.
+    pub node: backend::Options,
+    /// `[log]`: what is logged, and how.
+    pub log: log::Options,
+}
+
+/// Where the cluster is and how its map is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Nodes that are asked for the map first.
+    pub seeds: Vec<Address>,
+    /// ACL user for the nodes.
+    pub username: Option<String>,
+    /// Password for the nodes.
+    pub password: Option<Secret>,
+    /// File that holds the password for the nodes.
+    pub password_file: Option<PathBuf>,
+    /// How often the map is asked for without a cause.
+    pub refresh_interval: Duration,
+    /// Least time between two refreshes, whatever the cause.
+    pub refresh_spacing: Duration,
+    /// How long a node may take to answer for the map.
+    pub query_timeout: Duration,
+}
+
+/// Where the proxy listens: `host:port`, `None` for nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// For clients.
+    pub data: String,
+    /// For metrics and health.
+    pub http: Option<String>,
+    /// For `PROXY …` commands; reserved, nothing listens there yet.
+    pub admin: Option<String>,
+}
+
+/// The process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Worker threads; `None` for one per core.
+    pub workers: Option<usize>,
+    /// How long the proxy goes on as before once it has said that it is not ready any more.
+    pub drain_delay: Duration,
+    /// How long clients may take to finish after that.
+    pub drain_timeout: Duration,
+}
+
+/// How clients are dealt with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Password that clients must give.
+    pub password: Option<Secret>,
+    /// File that holds the password that clients must give.
+    pub password_file: Option<PathBuf>,
+    /// Most clients at once.
+    pub max_clients: usize,
+    /// What a single client may do.
+    pub session: session::Options,
+}
+
+/// A text that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        error: io::Error,
+    },
+    /// The text is wrong, in one place at least.
+    #[error("{}", list(problems))]
+    Invalid {
+        /// All that is wrong, in the order of the text.
+        problems: Vec<Problem>,
+    },
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line it stands in, counted from 1; `None` if it is not in one place.
+    pub line: Option<usize>,
+    /// What is wrong and what is allowed.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a text. Keys that are not there have their defaults.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        let problems = keys::read(text, &mut config);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { problems }) }
+    }
+
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = std::fs::read_to_string(path);
+        Self::parse(&read.map_err(|error| ConfigError::Read { path: path.to_owned(), error })?)
+    }
+
+    /// What the layers need. Reads the files that hold passwords, and refuses what contradicts itself.
+    pub fn into_options(self) -> Result<proxy::Options, ConfigError> {
+        let limits = self.client.session.limits;
+        if limits.bulk > limits.request {
+            return Err(contradiction("[client] max_bulk must not be greater than max_request"));
+        }
+        let password = secret("client", self.client.password, self.client.password_file)?;
+        let node_password = secret("cluster", self.cluster.password, self.cluster.password_file)?;
+        let credentials = credentials(self.cluster.username, node_password)?;
+        Ok(proxy::Options {
+            listen: self.listen.data,
+            http: self.listen.http,
+            workers: self.proxy.workers.unwrap_or_else(cores),
+            password,
+            max_clients: self.client.max_clients,
+            drain_delay: self.proxy.drain_delay,
+            drain_timeout: self.proxy.drain_timeout,
+            session: self.client.session,
+            backend: backend::Options { credentials: credentials.clone(), ..self.node },
+            discovery: discovery::Options {
+                seeds: self.cluster.seeds.iter().map(Address::to_string).collect(),
+                interval: self.cluster.refresh_interval,
+                spacing: self.cluster.refresh_spacing,
+                query_timeout: self.cluster.query_timeout,
+                credentials,
+            },
+        })
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster: Cluster::default(),
+            listen: Listen::default(),
+            proxy: Proxy {
+                workers: None,
+                drain_delay: Duration::ZERO,
+                drain_timeout: Duration::from_secs(10),
+            },
+            client: Client::default(),
+            node: backend::Options {
+                connect_timeout: Duration::from_secs(1),
+                response_timeout: Duration::from_secs(15),
+                request_budget: Duration::from_secs(5),
+                queue_requests: 100_000,
+                queue_bytes: 256 << 20,
+                read_from: backend::ReadFrom::Primary,
+                credentials: None,
+            },
+            log: log::Options::default(),
+        }
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            seeds: Vec::new(),
+            username: None,
+            password: None,
+            password_file: None,
+            refresh_interval: Duration::from_secs(5),
+            refresh_spacing: Duration::from_millis(100),
+            query_timeout: Duration::from_millis(500),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            data: "0.0.0.0:6380".to_owned(),
+            http: Some("127.0.0.1:9380".to_owned()),
+            admin: Some("127.0.0.1:6381".to_owned()),
+        }
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        // The sizes are the server's own: `proto-max-bulk-len`, `maxclients`, its limit of a request's arguments.
+        let limits =
+            Limits { args: 1 << 20, bulk: 512 << 20, request: 1 << 30, unauthenticated: false };
+        Self {
+            password: None,
+            password_file: None,
+            max_clients: 10_000,
+            session: session::Options {
+                limits,
+                window: 1024,
+                output_limit: 1 << 20,
+                idle_timeout: Duration::ZERO,
+            },
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// One problem in its line, several below each other.
+fn list(problems: &[Problem]) -> String {
+    match problems {
+        [only] => only.to_string(),
+        all => all
+            .iter()
+            .fold(format!("{} problems", all.len()), |text, one| format!("{text}\n  {one}")),
+    }
+}
+
+fn contradiction(text: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid { problems: vec![Problem { line: None, text: text.into() }] }
+}
+
+/// A password that is given in itself or in a file, there without the line's end.
+fn secret(
+    section: &str,
+    password: Option<Secret>,
+    file: Option<PathBuf>,
+) -> Result<Option<String>, ConfigError> {
+    let Some(path) = file else { return Ok(password.map(|secret| secret.0)) };
+    if password.is_some() {
+        return Err(contradiction(format!(
+            "[{section}] password and password_file are both set; keep one"
+        )));
+    }
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => {
+            Err(contradiction(format!("[{section}] password_file {} is empty", path.display())))
+        }
+        Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+        Err(error) => Err(ConfigError::Read { path, error }),
+    }
+}
+
+fn credentials(
+    username: Option<String>,
+    password: Option<String>,
+) -> Result<Option<backend::Credentials>, ConfigError> {
+    match (username, password) {
+        (username, Some(password)) => Ok(Some(backend::Credentials { username, password })),
+        (Some(_), None) => {
+            Err(contradiction("[cluster] username needs a password or a password_file"))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../config/slotway.toml");
+
+    #[test]
+    fn the_documented_file_is_the_default() {
+        assert_eq!(Config::parse(DOCUMENTED).unwrap(), Config::default());
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_is_documented_in_its_section() {
+        let mut section = String::new();
+        let mut documented = Vec::new();
+        let mut comment = String::new();
+        for line in DOCUMENTED.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']').to_owned();
+            } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
+            {
+                assert!(comment.contains('.'), "{key} has no sentence");
+                assert!(comment.contains("Default"), "{key} has no default");
+                documented.push((section.clone(), key.to_owned()));
+            }
+            comment = if line.starts_with('#') { comment + line } else { String::new() };
+        }
+        let known: Vec<(String, String)> =
+            keys::KEYS.iter().map(|key| (key.section.to_owned(), key.name.to_owned())).collect();
+        assert_eq!(documented, known);
+    }
+
+    fn check(text: &str, expected: &str) {
+        assert_eq!(Config::parse(text).unwrap_err().to_string(), expected, "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        check(
+            "[client]\nwindow = 0",
+            "line 2: [client] window = 0: must be a whole number between 1 and 65536",
+        );
+        check(
+            "[client]\nwindow = \"many\"",
+            "line 2: [client] window = \"many\": must be a whole number between 1 and 65536",
+        );
+        check(
+            "[log]\nlevle = \"info\"",
+            "line 2: unknown key [log] levle; did you mean level? known keys are level, format",
+        );
+        check(
+            "[log]\nzzzzzz = 1",
+            "line 2: unknown key [log] zzzzzz; known keys are level, format",
+        );
+        check(
+            "[clinet]\nwindow = 1",
+            "line 1: unknown section [clinet]; did you mean client? known sections are cluster, listen, proxy, client, node, log",
+        );
+        check("window = 1", "line 1: window: belongs under [client]");
+        check("client = 1", "line 1: client = 1: must be a section, [client]");
+        check(
+            "[node]\nread_from = \"slave\"",
+            "line 2: [node] read_from = \"slave\": must be \"primary\", \"prefer-replica\" or \"replica\"",
+        );
+        check(
+            "[listen]\nhttp = \"9380\"",
+            "line 2: [listen] http = \"9380\": must be \"host:port\" or \"off\"",
+        );
+        check(
+            "[cluster]\nseeds = [\"a:1\", \"b\"]",
+            "line 2: [cluster] seeds = [\"a:1\", \"b\"]: \"b\" is not a node's address; must be a list of \"host:port\"",
+        );
+        check("[client]\npassword = 12345", "line 2: [client] password: must be a text in quotes");
+        check("[client", "line 1: unclosed table, expected `]`");
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once_in_the_order_of_the_text() {
+        check(
+            "[log]\nformat = 1\n[client]\nwindow = -1\n",
+            "2 problems\n  line 2: [log] format = 1: must be \"text\" or \"json\"\n  \
+             line 4: [client] window = -1: must be a whole number between 1 and 65536",
+        );
+    }
+
+    #[test]
+    fn values_reach_the_layers() {
+        let options = Config::parse(
+            "[cluster]\nseeds = [\"10.0.0.1:7001\", \"[::1]:7002\"]\nusername = \"u\"\npassword = \"p\"\n\
+             [proxy]\nworkers = 3\n[client]\nidle_timeout = \"1m 30s\"\nmax_bulk = \"16kb\"\nmax_request = 65536\n\
+             [listen]\nhttp = \"off\"\n[node]\nread_from = \"replica\"\n",
+        )
+        .unwrap()
+        .into_options()
+        .unwrap();
+        assert_eq!(options.discovery.seeds, ["10.0.0.1:7001", "::1:7002"]);
+        assert_eq!(options.backend.credentials.unwrap().username.as_deref(), Some("u"));
+        assert_eq!(options.discovery.credentials.unwrap().password, "p");
+        assert_eq!((options.workers, options.http), (3, None));
+        assert_eq!(options.session.idle_timeout, Duration::from_secs(90));
+        assert_eq!(options.session.limits.bulk, 16 * 1024);
+        assert_eq!(options.session.limits.request, 65536);
+        assert_eq!(options.backend.read_from, backend::ReadFrom::Replica);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let check = |text: &str, expected: &str| {
+            let error = Config::parse(text).unwrap().into_options().unwrap_err();
+            assert_eq!(error.to_string(), expected, "{text}");
+        };
+        check(
+            "[client]\nmax_request = \"1mb\"",
+            "[client] max_bulk must not be greater than max_request",
+        );
+        check(
+            "[cluster]\nusername = \"u\"",
+            "[cluster] username needs a password or a password_file",
+        );
+        check(
+            "[client]\npassword = \"p\"\npassword_file = \"/nowhere\"",
+            "[client] password and password_file are both set; keep one",
+        );
+    }
+
+    #[test]
+    fn a_password_can_stand_in_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "se cret \r\n").unwrap();
+        let mut config = Config::default();
+        config.client.password_file = Some(file.path().to_owned());
+        assert_eq!(config.clone().into_options().unwrap().password.as_deref(), Some("se cret "));
+        std::fs::write(file.path(), "\n").unwrap();
+        assert!(config.into_options().unwrap_err().to_string().ends_with("is empty"));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = Config::parse("[client]\npassword = \"hush\"").unwrap();
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[\\[\\]a-z_=\" \\n0-9.{}#é\\\\,-]{0,200}") {
+            let _ = Config::parse(&text);
+        }
+
+        #[test]
+        fn no_value_makes_it_panic(at in 0..keys::KEYS.len(), value in "\"[ -~é]{0,30}\"|[0-9.e:-]{0,25}") {
+            let key = &keys::KEYS[at];
+            let _ = Config::parse(&format!("[{}]\n{} = {value}", key.section, key.name));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The log: what is written to standard error, and how.
+
+use std::io::{self, IsTerminal};
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// What is logged and how it looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What is logged.
+    pub filter: Filter,
+    /// How it looks.
+    pub format: Format,
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Lines for people, in colour on a terminal.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What is logged: a level, or levels by module, as in `info,slotway::discovery=debug`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter(String);
+
+const ALLOWED: &str = "must be off, error, warn, info, debug or trace, or such levels by module as in \
+\"info,slotway::discovery=debug\"";
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+impl Filter {
+    /// Reads a filter. A word alone must be a level: `tracing` would take it for a module, and a misspelt level would
+    /// silence everything else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split(',').map(str::trim).collect();
+        let is_level = |word: &&str| match *word {
+            "" => false,
+            word => word.contains(['=', '[']) || LevelFilter::from_str(word).is_ok(),
+        };
+        let text = words.join(",");
+        match EnvFilter::builder().parse(&text) {
+            Ok(_) if words.iter().all(is_level) => Ok(Self(text)),
+            _ => Err(ALLOWED.to_owned()),
+        }
+    }
+}
+
+/// Starts to log to standard error. Whoever already receives the log of this process keeps it.
+pub fn init(options: &Options) {
+    let filter = EnvFilter::new(&options.filter.0);
+    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Failing means that a subscriber is there already.
+    let _ = match options.format {
+        Format::Text => base.with_ansi(wants_colour()).try_init(),
+        Format::Json => base.json().flatten_event(true).try_init(),
+    };
+}
+
+/// On a terminal, unless `NO_COLOR` (no-color.org) says otherwise.
+fn wants_colour() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        let check = |text, fits| assert_eq!(Filter::parse(text).is_ok(), fits, "{text}");
+        check("info", true);
+        check("OFF", true);
+        check("warn, slotway::discovery=debug", true);
+        check("slotway[session]=trace", true);
+        check("", false);
+        check("inof", false);
+        check("slotway=loud", false);
+        check("info,,", false);
+    }
+}
