@@ -55,6 +55,14 @@ pub struct Outcomes {
     pub last_ms: AtomicU64,
 }
 
+impl Outcomes {
+    /// Time since the last refresh that succeeded; `None` if none has.
+    pub fn age(&self) -> Option<Duration> {
+        let last = self.last_ms.load(Relaxed);
+        (last != 0).then(|| Duration::from_millis(unix_ms().saturating_sub(last)))
+    }
+}
+
 /// Discovers one cluster.
 #[derive(Debug)]
 pub struct Discovery {
@@ -80,9 +88,21 @@ pub struct News {
 
 impl Discovery {
     /// Publishes into `topology`, and counts in `outcomes`.
-    pub fn new(options: Options, topology: Arc<ArcSwap<Topology>>, outcomes: Arc<Outcomes>) -> Self {
+    pub fn new(
+        options: Options,
+        topology: Arc<ArcSwap<Topology>>,
+        outcomes: Arc<Outcomes>,
+    ) -> Self {
         let facts = Arc::new(Facts { version: "7.0.0".to_owned(), learned: Learned::default() });
-        Self { options, topology, outcomes, idle: HashMap::new(), hinted: BTreeSet::new(), facts, rounds: 0 }
+        Self {
+            options,
+            topology,
+            outcomes,
+            idle: HashMap::new(),
+            hinted: BTreeSet::new(),
+            facts,
+            rounds: 0,
+        }
     }
 
     /// What is known of the nodes so far.
@@ -96,7 +116,11 @@ impl Discovery {
             let started = Instant::now();
             let news = self.refresh().await;
             announce(news);
-            let interval = if self.topology.load().nodes().is_empty() { self.options.spacing } else { self.options.interval };
+            let interval = if self.topology.load().nodes().is_empty() {
+                self.options.spacing
+            } else {
+                self.options.interval
+            };
             match timeout_at(started + interval, hints.recv()).await {
                 Ok(None) => return,
                 Ok(Some(hint)) => self.take(hint),
@@ -145,8 +169,11 @@ impl Discovery {
         let mut asked = JoinSet::new();
         for address in self.whom_to_ask().await {
             let idle = self.idle.remove(&address);
-            let (limit, credentials) = (self.options.query_timeout, self.options.credentials.clone());
-            asked.spawn(async move { timeout(limit, view_of(address, idle, limit, credentials)).await });
+            let (limit, credentials) =
+                (self.options.query_timeout, self.options.credentials.clone());
+            asked.spawn(
+                async move { timeout(limit, view_of(address, idle, limit, credentials)).await },
+            );
         }
         let total = asked.len();
         let mut views = Vec::new();
@@ -167,12 +194,14 @@ impl Discovery {
     async fn whom_to_ask(&mut self) -> BTreeSet<Address> {
         let mut chosen = std::mem::take(&mut self.hinted);
         let topology = self.topology.load_full();
-        let mut known: Vec<&Address> = topology.nodes().iter().filter(|node| !node.failed).map(|node| &node.address).collect();
+        let mut known: Vec<&Address> =
+            topology.nodes().iter().filter(|node| !node.failed).map(|node| &node.address).collect();
         if !known.is_empty() {
             let turn = usize::try_from(self.rounds).unwrap_or(0) % known.len();
             known.rotate_left(turn);
         }
-        let primaries = topology.primaries().iter().map(|(index, _)| &topology.node(*index).address);
+        let primaries =
+            topology.primaries().iter().map(|(index, _)| &topology.node(*index).address);
         chosen.extend(primaries.take(ASKED).chain(known.into_iter().take(2)).cloned());
         if chosen.len() < 3 {
             chosen.extend(self.resolve_seeds().await);
@@ -185,7 +214,9 @@ impl Discovery {
         let mut addresses = Vec::new();
         for seed in &self.options.seeds {
             match timeout(self.options.query_timeout, lookup_host(seed)).await {
-                Ok(Ok(found)) => addresses.extend(found.filter_map(|a| Address::parse(&a.to_string(), None))),
+                Ok(Ok(found)) => {
+                    addresses.extend(found.filter_map(|a| Address::parse(&a.to_string(), None)))
+                }
                 Ok(Err(error)) => tracing::warn!(seed, %error, "cannot resolve the seed"),
                 Err(_) => tracing::warn!(seed, "resolving the seed takes too long"),
             }
@@ -199,10 +230,13 @@ impl Discovery {
         let mut learned = None;
         for control in self.idle.values_mut() {
             if let Ok(info) = control.call(&[b"INFO", b"server"]).await {
-                versions.extend(value::text(&info).and_then(version).map(|text| (numbers(&text), text)));
+                versions.extend(
+                    value::text(&info).and_then(version).map(|text| (numbers(&text), text)),
+                );
             }
             if learned.is_none() {
-                learned = control.call(&[b"COMMAND"]).await.ok().map(|reply| Learned::from_reply(&reply));
+                learned =
+                    control.call(&[b"COMMAND"]).await.ok().map(|reply| Learned::from_reply(&reply));
             }
         }
         let (_, version) = versions.into_iter().next()?;
@@ -216,7 +250,12 @@ impl Discovery {
 }
 
 /// One node's view; `None` if it cannot be had.
-async fn view_of(address: Address, idle: Option<Control>, limit: Duration, credentials: Option<Credentials>) -> Option<(Address, Control, View)> {
+async fn view_of(
+    address: Address,
+    idle: Option<Control>,
+    limit: Duration,
+    credentials: Option<Credentials>,
+) -> Option<(Address, Control, View)> {
     let mut control = match idle {
         Some(control) => control,
         None => Control::login(&address.to_string(), limit, credentials.as_ref()).await.ok()?,

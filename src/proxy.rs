@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::cluster::Topology;
 use crate::discovery::{self, Discovery, Outcomes};
 use crate::local::Proxy;
+use crate::observe::{self, Observed, Process};
 use crate::session::Message;
 use crate::stats::Stats;
 use crate::worker::{self, Setup};
@@ -88,7 +89,9 @@ impl Running {
             let _ = inbox.send(Message::Drain);
         }
         let workers = std::mem::take(&mut self.workers);
-        let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(|worker| drop(worker.join())));
+        let joined = tokio::task::spawn_blocking(move || {
+            workers.into_iter().for_each(|worker| drop(worker.join()))
+        });
         if joined.await.is_err() {
             tracing::error!("a worker could not be joined");
         }
@@ -99,15 +102,28 @@ impl Running {
 /// Starts a proxy. It listens at once, and is ready when a topology is known. Needs a tokio runtime for its control plane,
 /// and stops when the returned value is dropped.
 pub async fn start(options: Options) -> Result<Running> {
-    let listener = TcpListener::bind(&options.listen).await.with_context(|| format!("cannot listen on {} for clients", options.listen))?;
+    let listener = TcpListener::bind(&options.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} for clients", options.listen))?;
     let data = listener.local_addr()?;
     let proxy = Arc::new(describe(&options, data.port()));
     let topology = Arc::new(ArcSwap::from_pointee(Topology::default()));
     let outcomes = Arc::new(Outcomes::default());
-    let discovery = Discovery::new(options.discovery.clone(), Arc::clone(&topology), Arc::clone(&outcomes));
+    let discovery =
+        Discovery::new(options.discovery.clone(), Arc::clone(&topology), Arc::clone(&outcomes));
     let (hints, hinted) = mpsc::unbounded_channel();
-    let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..options.workers).map(|_| mpsc::unbounded_channel()).unzip();
+    let (inboxes, receivers): (Vec<_>, Vec<_>) =
+        (0..options.workers).map(|_| mpsc::unbounded_channel()).unzip();
     let stats: Vec<Arc<Stats>> = (0..options.workers).map(|_| Arc::default()).collect();
+    let mut control = JoinSet::new();
+    let draining = Arc::<AtomicBool>::default();
+    let observed = Observed {
+        workers: stats.clone(),
+        topology: Arc::clone(&topology),
+        draining: Arc::clone(&draining),
+        process: process(Arc::clone(&proxy), outcomes),
+    };
+    let http = listen_http(options.http.as_deref(), observed, &mut control).await?;
     let mut workers = Vec::new();
     for (number, (inbox, stats)) in receivers.into_iter().zip(&stats).enumerate() {
         let setup = Setup {
@@ -123,19 +139,63 @@ pub async fn start(options: Options) -> Result<Running> {
         };
         workers.push(worker::spawn(number, setup, inbox).context("cannot start a worker thread")?);
     }
-    let mut control = JoinSet::new();
     control.spawn(discovery.run(hinted, announcer(inboxes.clone())));
     let (stop_accepting, stopped) = watch::channel(false);
     control.spawn(accept(listener, Acceptor { proxy, inboxes: inboxes.clone(), stats }, stopped));
-    let draining = Arc::new(AtomicBool::new(false));
-    Ok(Running { data, http: None, topology, drain_delay: options.drain_delay, draining, stop_accepting, inboxes, workers, control })
+    Ok(Running {
+        data,
+        http,
+        topology,
+        drain_delay: options.drain_delay,
+        draining,
+        stop_accepting,
+        inboxes,
+        workers,
+        control,
+    })
+}
+
+/// Serves metrics and health, if that is wanted, until the control tasks are shut down.
+async fn listen_http(
+    address: Option<&str>,
+    observed: Observed,
+    control: &mut JoinSet<()>,
+) -> Result<Option<SocketAddr>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} for HTTP"))?;
+    let bound = listener.local_addr()?;
+    control.spawn(async move {
+        if let Err(error) =
+            observe::serve(listener, Arc::new(observed), std::future::pending()).await
+        {
+            tracing::error!(%error, "HTTP is not served any more");
+        }
+    });
+    Ok(Some(bound))
+}
+
+/// The numbers that belong to no worker, as they are when asked for.
+fn process(proxy: Arc<Proxy>, outcomes: Arc<Outcomes>) -> Box<dyn Fn() -> Process + Send + Sync> {
+    Box::new(move || Process {
+        accepted: proxy.accepted.load(Relaxed),
+        rejected: proxy.rejected.load(Relaxed),
+        refreshes: outcomes.succeeded.load(Relaxed),
+        failed_refreshes: outcomes.failed.load(Relaxed),
+        topology_age: outcomes.age(),
+    })
 }
 
 fn describe(options: &Options, port: u16) -> Proxy {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap_or(0);
     Proxy {
-        run_id: format!("{seed:016x}{:08x}{:016x}", std::process::id(), seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        run_id: format!(
+            "{seed:016x}{:08x}{:016x}",
+            std::process::id(),
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ),
         port,
         password: options.password.clone(),
         max_clients: options.max_clients,
@@ -207,7 +267,9 @@ impl Acceptor {
         stream.set_nodelay(true)?;
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
         socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        let number = (0..self.inboxes.len()).min_by_key(|n| self.stats[*n].clients.load(Relaxed)).context("no workers")?;
+        let number = (0..self.inboxes.len())
+            .min_by_key(|n| self.stats[*n].clients.load(Relaxed))
+            .context("no workers")?;
         self.stats[number].clients.fetch_add(1, Relaxed);
         Ok(self.inboxes[number].send(Message::Accept(stream.into_std()?))?)
     }

@@ -164,12 +164,7 @@ fn refusal(refusal: Refusal) -> Route {
 }
 
 fn refuse(reason: Refusal) -> Decision {
-    Decision {
-        route: refusal(reason),
-        name: "",
-        readonly: false,
-        replica: false,
-    }
+    Decision { route: refusal(reason), name: "", readonly: false, replica: false }
 }
 
 impl ArgList for Request<'_> {

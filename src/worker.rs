@@ -51,7 +51,11 @@ pub struct Setup {
 }
 
 /// Starts a worker that lives until it is told to drain or its inbox closes.
-pub fn spawn(number: usize, setup: Setup, inbox: UnboundedReceiver<Message>) -> io::Result<JoinHandle<()>> {
+pub fn spawn(
+    number: usize,
+    setup: Setup,
+    inbox: UnboundedReceiver<Message>,
+) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread();
     let start = move || {
         let built = build(runtime);
@@ -64,7 +68,10 @@ pub fn spawn(number: usize, setup: Setup, inbox: UnboundedReceiver<Message>) -> 
 }
 
 fn build(mut builder: tokio::runtime::Builder) -> io::Result<LocalRuntime> {
-    builder.enable_all().event_interval(EVENT_INTERVAL).build_local(tokio::runtime::LocalOptions::default())
+    builder
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .build_local(tokio::runtime::LocalOptions::default())
 }
 
 async fn run(setup: Setup, mut inbox: UnboundedReceiver<Message>) {
@@ -116,7 +123,9 @@ async fn tend(shared: Rc<Shared>) {
 fn end_idle(shared: &Shared, idle_ms: u64) {
     let now = shared.pool.clock.millis();
     let is_idle = |since: u64| now.saturating_sub(since) > idle_ms;
-    let ended = shared.roster.end_where(|member| member.replies.waiting() == 0 && is_idle(member.client.borrow().active_ms));
+    let ended = shared.roster.end_where(|member| {
+        member.replies.waiting() == 0 && is_idle(member.client.borrow().active_ms)
+    });
     shared.pool.stats.client_timeouts.add(ended);
 }
 

@@ -56,7 +56,9 @@ impl Ticket {
     /// For a request that has not been anywhere.
     pub fn new(slot: Slot, class: Class, readonly: bool, born: u32) -> Self {
         let protocol = if class.protocol == Protocol::Resp3 { RESP3 } else { 0 };
-        let marks = protocol | if class.replica { REPLICA } else { 0 } | if readonly { READONLY } else { 0 };
+        let marks = protocol
+            | if class.replica { REPLICA } else { 0 }
+            | if readonly { READONLY } else { 0 };
         Self { born, slot, hops: 0, marks }
     }
 
@@ -211,7 +213,11 @@ impl Lane {
         let queue = &mut *self.queue.borrow_mut();
         let entry = queue.entries.pop_front()?;
         let bytes = queue.log.copy(queue.log.released(), entry.len);
-        queue.log.release(entry.len).then_some(Parcel { bytes, promise: entry.promise, ticket: entry.ticket })
+        queue.log.release(entry.len).then_some(Parcel {
+            bytes,
+            promise: entry.promise,
+            ticket: entry.ticket,
+        })
     }
 
     /// Number of requests without reply, and bytes of those not written.
@@ -224,13 +230,17 @@ impl Lane {
     pub(super) fn oldest_written(&self) -> Option<u32> {
         let queue = self.queue.borrow();
         let front = queue.entries.front()?;
-        (queue.log.released() + u64::from(front.len) <= queue.log.written()).then_some(front.ticket.born)
+        (queue.log.released() + u64::from(front.len) <= queue.log.written())
+            .then_some(front.ticket.born)
     }
 
     /// Whether a request of which nothing has been written was routed at a time of which `test` is true.
     pub(super) fn any_untouched(&self, test: impl Fn(u32) -> bool) -> bool {
         let queue = self.queue.borrow();
-        queue.spans().filter(|(start, _)| *start >= queue.log.written()).any(|(_, entry)| test(entry.ticket.born))
+        queue
+            .spans()
+            .filter(|(start, _)| *start >= queue.log.written())
+            .any(|(_, entry)| test(entry.ticket.born))
     }
 
     /// Takes back the requests of which nothing has been written, in order.
@@ -240,9 +250,19 @@ impl Lane {
         let touched = queue.spans().take_while(|(start, _)| *start < written).count();
         let Some((from, _)) = queue.spans().nth(touched) else { return Vec::new() };
         let starts: Vec<u64> = queue.spans().skip(touched).map(|(start, _)| start).collect();
-        let entries = queue.entries.drain(touched..).zip(starts).filter(|(entry, _)| !entry.promise.is_nobody());
+        let entries = queue
+            .entries
+            .drain(touched..)
+            .zip(starts)
+            .filter(|(entry, _)| !entry.promise.is_nobody());
         let log = &queue.log;
-        let parcels = entries.map(|(e, start)| Parcel { bytes: log.copy(start, e.len), promise: e.promise, ticket: e.ticket }).collect();
+        let parcels = entries
+            .map(|(e, start)| Parcel {
+                bytes: log.copy(start, e.len),
+                promise: e.promise,
+                ticket: e.ticket,
+            })
+            .collect();
         queue.log.truncate(from);
         parcels
     }
@@ -256,7 +276,10 @@ impl Lane {
             let end = start + u64::from(entry.len);
             if !entry.promise.is_nobody() {
                 let bytes = log.copy(start, entry.len);
-                parcels.push((end <= log.written(), Parcel { bytes, promise: entry.promise, ticket: entry.ticket }));
+                parcels.push((
+                    end <= log.written(),
+                    Parcel { bytes, promise: entry.promise, ticket: entry.ticket },
+                ));
             }
             start = end;
         }

@@ -51,7 +51,11 @@ impl Log {
     pub(super) fn push(&mut self, payload: Payload<'_>) {
         self.queued += payload.len() as u64;
         match (payload, self.segments.back_mut()) {
-            (Payload::Small(bytes), Some(Segment::Own(own))) if own.is_empty() || own.len() + bytes.len() <= SEGMENT => own.extend_from_slice(bytes),
+            (Payload::Small(bytes), Some(Segment::Own(own)))
+                if own.is_empty() || own.len() + bytes.len() <= SEGMENT =>
+            {
+                own.extend_from_slice(bytes)
+            }
             (Payload::Small(bytes), _) => self.open_segment(bytes),
             (Payload::Large(bytes), _) => self.segments.push_back(Segment::Shared(bytes)),
         }
@@ -183,7 +187,9 @@ impl Log {
             self.segments.pop_back();
             self.queued = start;
         }
-        let kept = index(offset - (self.queued - self.segments.back().map_or(0, |s| s.bytes().len() as u64)));
+        let kept = index(
+            offset - (self.queued - self.segments.back().map_or(0, |s| s.bytes().len() as u64)),
+        );
         match self.segments.back_mut() {
             Some(Segment::Own(own)) => own.truncate(kept),
             Some(Segment::Shared(bytes)) => bytes.truncate(kept),
@@ -210,7 +216,8 @@ mod tests {
         while log.unwritten() > 0 {
             let mut room = [IoSlice::new(&[]); 3];
             let used = log.slices(&mut room);
-            let bytes: Vec<u8> = room[..used].iter().flat_map(|s| s.iter().copied()).take(most).collect();
+            let bytes: Vec<u8> =
+                room[..used].iter().flat_map(|s| s.iter().copied()).take(most).collect();
             out.extend_from_slice(&bytes);
             log.advance(bytes.len());
         }
@@ -223,7 +230,11 @@ mod tests {
             let mut log = Log::default();
             let payloads: Vec<Vec<u8>> = (1..40u8).map(|i| vec![i; usize::from(i) * 700]).collect();
             for p in &payloads {
-                log.push(if p.len() > 20_000 { Payload::Large(Bytes::copy_from_slice(p)) } else { Payload::Small(p) });
+                log.push(if p.len() > 20_000 {
+                    Payload::Large(Bytes::copy_from_slice(p))
+                } else {
+                    Payload::Small(p)
+                });
             }
             assert_eq!(write_all(&mut log, most), payloads.concat());
             for payload in &payloads {

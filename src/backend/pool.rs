@@ -228,7 +228,8 @@ impl Pool {
     /// Whether as much waits for a node that is down as may.
     fn is_full(&self, lane: &Lane, payload: &Payload<'_>) -> bool {
         let (requests, bytes) = lane.load();
-        requests >= self.options.queue_requests || bytes + payload.len() as u64 > self.options.queue_bytes as u64
+        requests >= self.options.queue_requests
+            || bytes + payload.len() as u64 > self.options.queue_bytes as u64
     }
 
     /// The lane to an address, opened if there is none.

@@ -96,7 +96,10 @@ mod tests {
     fn the_checksum_is_xmodem() {
         let bytes: Vec<u8> = (0..=255).cycle().step_by(7).take(600).collect();
         for end in 0..bytes.len() {
-            assert_eq!(crc16(&bytes[..end]), crc16::State::<crc16::XMODEM>::calculate(&bytes[..end]));
+            assert_eq!(
+                crc16(&bytes[..end]),
+                crc16::State::<crc16::XMODEM>::calculate(&bytes[..end])
+            );
         }
     }
 

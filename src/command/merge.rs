@@ -101,7 +101,9 @@ impl Gather {
             Merge::AllOk => self.replies().next().map(|first| out.extend_from_slice(first)),
             Merge::Concat => self.concat(out),
             Merge::AnyValue => self.any_value().map(|value| out.extend_from_slice(value)),
-            Merge::Info => Some(write::verbatim(out, self.protocol, &info::merge(&self.own, self.replies()))),
+            Merge::Info => {
+                Some(write::verbatim(out, self.protocol, &info::merge(&self.own, self.replies())))
+            }
         };
         if merged.is_none() {
             out.truncate(start);
@@ -110,7 +112,9 @@ impl Gather {
     }
 
     fn replies(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts.iter().map(|part| part.reply.map_or(&[][..], |(start, end)| &self.bytes[start..end]))
+        self.parts
+            .iter()
+            .map(|part| part.reply.map_or(&[][..], |(start, end)| &self.bytes[start..end]))
     }
 
     /// Takes the elements off the parts' arrays one by one, in the order of the keys.
@@ -154,7 +158,9 @@ impl Gather {
     fn any_value(&self) -> Option<&[u8]> {
         let start = self.bytes.len() % self.parts.len().max(1);
         let mut turns = self.replies().skip(start).chain(self.replies().take(start));
-        turns.find(|reply| *reply != b"$-1\r\n" && *reply != b"_\r\n").or_else(|| self.replies().next())
+        turns
+            .find(|reply| *reply != b"$-1\r\n" && *reply != b"_\r\n")
+            .or_else(|| self.replies().next())
     }
 }
 

@@ -76,7 +76,9 @@ fn parse<'a>(request: &Request<'a>, current: Protocol) -> Result<Hello<'a>, Refu
             Some(3) => Protocol::Resp3,
             Some(_) => return Err(Refusal::NoProto),
             None => {
-                return Err(Refusal::text("ERR Protocol version is not an integer or out of range"));
+                return Err(Refusal::text(
+                    "ERR Protocol version is not an integer or out of range",
+                ));
             }
         };
     }

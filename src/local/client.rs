@@ -98,7 +98,10 @@ fn set_info(request: &Request<'_>, client: &mut Client, out: &mut Vec<u8>) -> Re
         a if is(a, "LIB-NAME") => (&mut names.library, "lib-name"),
         a if is(a, "LIB-VER") => (&mut names.library_version, "lib-ver"),
         other => {
-            return Err(Refusal::text(format!("ERR Unrecognized option '{}'", super::lossy(other))));
+            return Err(Refusal::text(format!(
+                "ERR Unrecognized option '{}'",
+                super::lossy(other)
+            )));
         }
     };
     if !value.iter().all(u8::is_ascii_graphic) {

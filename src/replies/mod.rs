@@ -270,7 +270,9 @@ impl Queue {
 
     /// The last part of a split request has come.
     fn settle_merged(&mut self, at: usize) -> Option<Waker> {
-        let Some(Place { state: State::Gathering(gather), .. }) = self.places.get_mut(at) else { return None };
+        let Some(Place { state: State::Gathering(gather), .. }) = self.places.get_mut(at) else {
+            return None;
+        };
         if at == 0 {
             gather.merge(self.output.tail());
             return self.front_is_out();

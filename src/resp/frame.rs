@@ -233,7 +233,9 @@ fn number_line(buf: &[u8]) -> Result<Option<(i64, usize)>, NotANumber> {
     // One or two digits, as nearly every header has.
     match *buf {
         [a @ b'0'..=b'9', b'\r', b'\n', ..] => Ok(Some((i64::from(a - b'0'), 3))),
-        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => Ok(Some((i64::from(a - b'0') * 10 + i64::from(b - b'0'), 4))),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            Ok(Some((i64::from(a - b'0') * 10 + i64::from(b - b'0'), 4)))
+        }
         _ => any_number_line(buf),
     }
 }

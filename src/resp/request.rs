@@ -38,7 +38,9 @@ impl<'a> Request<'a> {
     /// Arguments `from..to` as they stand on the wire, headers and line ends included; not the name.
     pub fn wire(&self, from: usize, to: usize) -> &'a [u8] {
         match (self.args.get(from.wrapping_sub(1)), self.args.get(to.wrapping_sub(1))) {
-            (Some(before), Some(last)) if from < to => &self.bytes[before.end as usize + 2..last.end as usize + 2],
+            (Some(before), Some(last)) if from < to => {
+                &self.bytes[before.end as usize + 2..last.end as usize + 2]
+            }
             _ => &[],
         }
     }

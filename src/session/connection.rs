@@ -292,7 +292,11 @@ impl Session {
     /// Whether to leave ready replies for the next poll, which comes after the next look at the sockets.
     fn waits_for_more(&mut self, cx: &mut Context<'_>) -> bool {
         let unsent = self.replies.unsent();
-        if unsent == 0 || unsent >= FLUSH_AT || self.patience == Patience::Spent || self.replies.waiting() == 0 {
+        if unsent == 0
+            || unsent >= FLUSH_AT
+            || self.patience == Patience::Spent
+            || self.replies.waiting() == 0
+        {
             return false;
         }
         if self.patience == Patience::Fresh {
@@ -335,7 +339,8 @@ impl Future for Session {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.replies.listen(cx.waker());
-        this.patience = if this.patience == Patience::Waiting { Patience::Spent } else { Patience::Fresh };
+        this.patience =
+            if this.patience == Patience::Waiting { Patience::Spent } else { Patience::Fresh };
         for _ in 0..TURNS {
             match ready!(this.turn(cx)) {
                 Ok(()) => {}

@@ -95,11 +95,7 @@ impl Session {
             protocol: self.client.borrow().protocol,
             replica: decision.replica && pool.reads_replicas(),
         };
-        pool.send(
-            payload,
-            promise,
-            Ticket::new(slot, class, decision.readonly, self.now),
-        );
+        pool.send(payload, promise, Ticket::new(slot, class, decision.readonly, self.now));
     }
 
     fn split(

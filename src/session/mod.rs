@@ -117,7 +117,14 @@ impl Roster {
 
     /// Ends the sessions of whom `ends` is true, and says how many.
     pub fn end_where(&self, ends: impl Fn(&Member) -> bool) -> u64 {
-        let ended: Vec<Member> = self.0.borrow().iter().map(|(_, member)| member).filter(|member| ends(member)).cloned().collect();
+        let ended: Vec<Member> = self
+            .0
+            .borrow()
+            .iter()
+            .map(|(_, member)| member)
+            .filter(|member| ends(member))
+            .cloned()
+            .collect();
         for member in &ended {
             member.doomed.set(true);
             member.replies.wake();
@@ -127,7 +134,8 @@ impl Roster {
 
     /// Wakes every session.
     pub fn wake_all(&self) {
-        let members: Vec<Replies> = self.0.borrow().iter().map(|(_, member)| member.replies.clone()).collect();
+        let members: Vec<Replies> =
+            self.0.borrow().iter().map(|(_, member)| member.replies.clone()).collect();
         members.iter().for_each(Replies::wake);
     }
 }
