@@ -134,10 +134,10 @@ impl Discovery {
     }
 
     fn take(&mut self, hint: Hint) {
-        if let Hint::Node(address) = hint {
-            if self.hinted.len() < ASKED {
-                self.hinted.insert(address);
-            }
+        if let Hint::Node(address) = hint
+            && self.hinted.len() < ASKED
+        {
+            self.hinted.insert(address);
         }
     }
 
@@ -157,7 +157,7 @@ impl Discovery {
             self.topology.store(Arc::new(merged));
             news.topology = true;
         }
-        if self.rounds % LEARN_EVERY == 0 {
+        if self.rounds.is_multiple_of(LEARN_EVERY) {
             news.facts = self.learn().await;
         }
         self.rounds += 1;
@@ -215,7 +215,7 @@ impl Discovery {
         for seed in &self.options.seeds {
             match timeout(self.options.query_timeout, lookup_host(seed)).await {
                 Ok(Ok(found)) => {
-                    addresses.extend(found.filter_map(|a| Address::parse(&a.to_string(), None)))
+                    addresses.extend(found.filter_map(|a| Address::parse(&a.to_string(), None)));
                 }
                 Ok(Err(error)) => tracing::warn!(seed, %error, "cannot resolve the seed"),
                 Err(_) => tracing::warn!(seed, "resolving the seed takes too long"),

@@ -90,7 +90,10 @@ impl Running {
         }
         let workers = std::mem::take(&mut self.workers);
         let joined = tokio::task::spawn_blocking(move || {
-            workers.into_iter().for_each(|worker| drop(worker.join()))
+            for worker in workers {
+                // A worker that panicked has said so.
+                let _ = worker.join();
+            }
         });
         if joined.await.is_err() {
             tracing::error!("a worker could not be joined");

@@ -13,15 +13,8 @@ use crate::resp::request::Request;
 pub enum Route {
     /// Sent whole to the owner of this slot.
     One(Slot),
-    /// One part per slot, starting from the keys at `first, first + step, …`.
-    Split {
-        /// How the parts' replies become one.
-        merge: Merge,
-        /// First key.
-        first: usize,
-        /// Distance from one key to the next.
-        step: usize,
-    },
+    /// One part per slot.
+    Split(Cut),
     /// Sent to every primary.
     Every(Merge),
     /// Sent to any primary.
@@ -30,6 +23,17 @@ pub enum Route {
     Local(Local),
     /// Answered with an error.
     Refuse(Box<Refusal>),
+}
+
+/// How a request is cut: its keys are at `first, first + step, …` to the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// How the parts' replies become one.
+    pub merge: Merge,
+    /// First key.
+    pub first: usize,
+    /// Distance from one key to the next.
+    pub step: usize,
 }
 
 /// A decision, with what is worth knowing of the command later on.
@@ -114,8 +118,8 @@ fn keyed(spec: &Spec, request: &Request<'_>, merge: Option<Merge>) -> Route {
 }
 
 fn split(spec: &Spec, merge: Merge, first: usize, step: usize, request: &Request<'_>) -> Route {
-    if (request.len() - first) % step == 0 {
-        Route::Split { merge, first, step }
+    if (request.len() - first).is_multiple_of(step) {
+        Route::Split(Cut { merge, first, step })
     } else {
         refusal(Refusal::Arity(spec.name.to_owned()))
     }
@@ -198,7 +202,7 @@ mod tests {
         let route =
             match decide(&Request::new(&wire, framer.args()), &client, &Learned::default()).route {
                 Route::One(slot) => format!("one {slot}"),
-                Route::Split { first, step, .. } => format!("split {first} {step}"),
+                Route::Split(Cut { first, step, .. }) => format!("split {first} {step}"),
                 Route::Every(merge) => format!("every {merge:?}"),
                 Route::Any => "any".to_owned(),
                 Route::Local(local) => format!("local {local:?}"),

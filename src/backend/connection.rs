@@ -155,7 +155,7 @@ impl Connection {
             _ => {}
         }
         let entry = self.lane.pop().ok_or_else(unasked)?;
-        self.pool.answer(entry.promise, &entry.ticket, reply, now);
+        self.pool.answer(entry.promise, entry.ticket, reply, now);
         Ok(())
     }
 
@@ -164,7 +164,7 @@ impl Connection {
             Verdict::Final => {
                 let entry = self.lane.pop().ok_or_else(unasked)?;
                 self.pool.stats.node_errors.add(1);
-                self.pool.answer(entry.promise, &entry.ticket, Reply::Small(reply), now);
+                self.pool.answer(entry.promise, entry.ticket, Reply::Small(reply), now);
             }
             verdict => {
                 let parcel = self.lane.pop_parcel().ok_or_else(unasked)?;

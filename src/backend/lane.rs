@@ -179,10 +179,10 @@ impl Lane {
     /// Wakes the connection, once until it has run.
     #[inline]
     pub(super) fn wake(&self) {
-        if !self.woken.replace(true) {
-            if let Some(waker) = &*self.waker.borrow() {
-                waker.wake_by_ref();
-            }
+        if !self.woken.replace(true)
+            && let Some(waker) = &*self.waker.borrow()
+        {
+            waker.wake_by_ref();
         }
     }
 

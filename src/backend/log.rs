@@ -54,7 +54,7 @@ impl Log {
             (Payload::Small(bytes), Some(Segment::Own(own)))
                 if own.is_empty() || own.len() + bytes.len() <= SEGMENT =>
             {
-                own.extend_from_slice(bytes)
+                own.extend_from_slice(bytes);
             }
             (Payload::Small(bytes), _) => self.open_segment(bytes),
             (Payload::Large(bytes), _) => self.segments.push_back(Segment::Shared(bytes)),

@@ -331,13 +331,13 @@ impl Pool {
     pub(super) fn send_again(self: &Rc<Self>, mut parcel: Parcel) {
         parcel.ticket = parcel.ticket.for_primary();
         if self.is_expired(parcel.ticket.born) {
-            let refusal = self.time_is_up(&parcel.ticket);
+            let refusal = self.time_is_up(parcel.ticket);
             return self.refuse(parcel.promise, &refusal);
         }
         self.send(payload(&parcel.bytes), parcel.promise, parcel.ticket);
     }
 
-    fn time_is_up(&self, ticket: &Ticket) -> Refusal {
+    fn time_is_up(&self, ticket: Ticket) -> Refusal {
         let topology = &self.routes.borrow().topology;
         match topology.owner(ticket.slot) {
             None => Refusal::SlotNotServed,
@@ -372,7 +372,7 @@ impl Pool {
     }
 
     /// Answers a request with what a node replied.
-    pub(super) fn answer(&self, promise: Promise, ticket: &Ticket, reply: Reply<'_>, now: u32) {
+    pub(super) fn answer(&self, promise: Promise, ticket: Ticket, reply: Reply<'_>, now: u32) {
         self.stats.latencies.observe(now.wrapping_sub(ticket.born));
         promise.fulfil(reply);
     }

@@ -21,10 +21,9 @@ pub fn merge<'a>(own: &str, replies: impl Iterator<Item = &'a [u8]>) -> String {
         }
     }
     let [count, expires, ttl] = keys;
-    let db0 = if count == 0 {
-        String::new()
-    } else {
-        format!("db0:keys={count},expires={expires},avg_ttl={}\r\n", ttl / count)
+    let db0 = match ttl.checked_div(count) {
+        None => String::new(),
+        Some(mean_ttl) => format!("db0:keys={count},expires={expires},avg_ttl={mean_ttl}\r\n"),
     };
     fill(own, |name| match name {
         "db0" => db0.clone(),

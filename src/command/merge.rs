@@ -102,7 +102,8 @@ impl Gather {
             Merge::Concat => self.concat(out),
             Merge::AnyValue => self.any_value().map(|value| out.extend_from_slice(value)),
             Merge::Info => {
-                Some(write::verbatim(out, self.protocol, &info::merge(&self.own, self.replies())))
+                write::verbatim(out, self.protocol, &info::merge(&self.own, self.replies()));
+                Some(())
             }
         };
         if merged.is_none() {
@@ -150,7 +151,9 @@ impl Gather {
         let arrays: Vec<(usize, &[u8])> = self.replies().map(array).collect::<Option<_>>()?;
         out.reserve(self.bytes.len() + 16);
         write::array(out, arrays.iter().map(|(count, _)| count).sum());
-        arrays.iter().for_each(|(_, elements)| out.extend_from_slice(elements));
+        for (_, elements) in arrays {
+            out.extend_from_slice(elements);
+        }
         Some(())
     }
 

@@ -23,7 +23,8 @@ pub(super) fn auth(
     }
     check(user, password, env)?;
     client.authenticated = true;
-    super::ok(out)
+    write::simple(out, "OK");
+    Ok(())
 }
 
 /// The default user without a password accepts any, as in the server.

@@ -1,6 +1,6 @@
 //! `CLIENT`: what clients say of themselves and see of themselves.
 
-use super::{Env, help, is, ok, unknown_subcommand};
+use super::{Env, help, is, unknown_subcommand};
 use crate::client::Client;
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
@@ -43,9 +43,12 @@ pub(super) fn client(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let sub = request.arg(1).to_ascii_lowercase();
-    let expect = |argc: usize| match request.len() == argc {
-        true => Ok(()),
-        false => Err(Refusal::Arity(format!("client|{}", super::lossy(&sub)))),
+    let expect = |argc: usize| {
+        if request.len() == argc {
+            Ok(())
+        } else {
+            Err(Refusal::Arity(format!("client|{}", super::lossy(&sub))))
+        }
     };
     match &sub[..] {
         b"id" => {
@@ -59,10 +62,10 @@ pub(super) fn client(
         }
         b"getredir" => expect(2).map(|()| write::integer(out, -1)),
         b"trackinginfo" => expect(2).map(|()| tracking_info(client.protocol, out)),
-        b"tracking" if is(request.arg(2), "OFF") => expect(3).and_then(|()| ok(out)),
+        b"tracking" if is(request.arg(2), "OFF") => expect(3).map(|()| write::simple(out, "OK")),
         b"tracking" => Err(Refusal::text("ERR CLIENT TRACKING is not supported by this proxy")),
         b"no-evict" | b"no-touch" => expect(3).and_then(|()| switch(request.arg(2), out)),
-        b"reply" if is(request.arg(2), "ON") => expect(3).and_then(|()| ok(out)),
+        b"reply" if is(request.arg(2), "ON") => expect(3).map(|()| write::simple(out, "OK")),
         b"reply" | b"kill" | b"pause" | b"unpause" | b"unblock" | b"caching" => {
             Err(Refusal::NotYet(format!("client|{}", super::lossy(&sub))))
         }
@@ -80,7 +83,8 @@ fn get_name(client: &Client, out: &mut Vec<u8>) {
 
 fn set_name(name: &[u8], client: &mut Client, out: &mut Vec<u8>) -> Result<(), Refusal> {
     client.names_mut().name = checked_name(name)?;
-    ok(out)
+    write::simple(out, "OK");
+    Ok(())
 }
 
 /// A name with nothing in it that would break the columns of `CLIENT LIST`.
@@ -110,11 +114,16 @@ fn set_info(request: &Request<'_>, client: &mut Client, out: &mut Vec<u8>) -> Re
         )));
     }
     *place = String::from_utf8_lossy(value).into_owned();
-    ok(out)
+    write::simple(out, "OK");
+    Ok(())
 }
 
 fn switch(arg: &[u8], out: &mut Vec<u8>) -> Result<(), Refusal> {
-    if is(arg, "ON") || is(arg, "OFF") { ok(out) } else { Err(Refusal::text("ERR syntax error")) }
+    if !is(arg, "ON") && !is(arg, "OFF") {
+        return Err(Refusal::text("ERR syntax error"));
+    }
+    write::simple(out, "OK");
+    Ok(())
 }
 
 fn tracking_info(protocol: Protocol, out: &mut Vec<u8>) {

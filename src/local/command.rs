@@ -17,7 +17,7 @@ pub(super) fn command(
     match sub {
         _ if request.len() == 1 => all(protocol, env, out),
         s if is(s, "COUNT") => {
-            write::integer(out, i64::try_from(offered(env).count()).unwrap_or(i64::MAX))
+            write::integer(out, i64::try_from(offered(env).count()).unwrap_or(i64::MAX));
         }
         s if is(s, "LIST") => return list(request, env, out),
         s if is(s, "INFO") && request.len() == 2 => all(protocol, env, out),
@@ -116,7 +116,9 @@ fn list(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), R
     let names: Vec<&str> =
         offered(env).filter(|(name, spec)| keep(name, spec)).map(|(name, _)| name).collect();
     write::array(out, names.len());
-    names.iter().for_each(|name| write::bulk(out, name));
+    for name in names {
+        write::bulk(out, name);
+    }
     Ok(())
 }
 
@@ -150,6 +152,8 @@ fn get_keys(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(
         return Err(Refusal::text("ERR The command has no key arguments"));
     }
     write::array(out, positions.len());
-    positions.iter().for_each(|at| write::bulk(out, args[*at]));
+    for at in positions {
+        write::bulk(out, args[at]);
+    }
     Ok(())
 }

@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Env;
 
-/// A section: its name as clients ask for it, and whether it is shown without being asked for.
-const SECTIONS: &[(&str, bool, fn(&Env<'_>) -> String)] = &[
+/// A section: its name as clients ask for it, whether it is shown without being asked for, and its text.
+type Section = (&'static str, bool, fn(&Env<'_>) -> String);
+
+const SECTIONS: &[Section] = &[
     ("Server", true, server),
     ("Clients", true, clients),
     ("Memory", true, |_| MEMORY.to_owned()),

@@ -90,31 +90,46 @@ pub fn answer(
     env: &Env<'_>,
     out: &mut Vec<u8>,
 ) -> After {
-    let result = match command {
-        Local::Ping => ping(request, out),
-        Local::Echo => Ok(write::bulk(out, request.arg(1))),
-        Local::Time => Ok(time(env.unix_us, out)),
+    match command {
+        Local::Client if client::is_list(request) => return After::ListClients,
         Local::Quit => {
             write::simple(out, "OK");
             return After::Close;
         }
+        Local::Echo => write::bulk(out, request.arg(1)),
+        Local::Time => time(env.unix_us, out),
+        Local::Reset => reset(client, env, out),
+        Local::Readonly | Local::Readwrite | Local::Asking => write::simple(out, "OK"),
+        Local::Role => role(out),
+        Local::LastSave => write::integer(out, i64::try_from(env.proxy.started_s).unwrap_or(0)),
+        fallible => {
+            if let Err(refusal) = try_answer(fallible, request, client, env, out) {
+                write::error(out, &refusal.to_string());
+            }
+        }
+    }
+    After::Next
+}
+
+/// The commands that can be refused.
+fn try_answer(
+    command: Local,
+    request: &Request<'_>,
+    client: &mut Client,
+    env: &Env<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    match command {
+        Local::Ping => ping(request, out),
         Local::Select => select(request, out),
         Local::Auth => auth::auth(request, client, env, out),
         Local::Hello => auth::hello(request, client, env, out),
-        Local::Reset => Ok(reset(client, env, out)),
-        Local::Client if client::is_list(request) => return After::ListClients,
         Local::Client => client::client(request, client, env, out),
         Local::Command => command::command(request, client.protocol, env, out),
         Local::Config => config::config(request, client.protocol, env, out),
         Local::Cluster => cluster::cluster(request, out),
-        Local::Readonly | Local::Readwrite | Local::Asking => Ok(write::simple(out, "OK")),
-        Local::Role => Ok(role(out)),
-        Local::LastSave => Ok(write::integer(out, i64::try_from(env.proxy.started_s).unwrap_or(0))),
-    };
-    if let Err(refusal) = result {
-        write::error(out, &refusal.to_string());
+        _ => Err(Refusal::NotYet(lossy(request.name()))),
     }
-    After::Next
 }
 
 fn ping(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
@@ -210,11 +225,6 @@ fn in_class(class: &[u8], byte: u8) -> bool {
     (single || range) != negated
 }
 
-fn ok(out: &mut Vec<u8>) -> Result<(), Refusal> {
-    write::simple(out, "OK");
-    Ok(())
-}
-
 fn help(out: &mut Vec<u8>, lines: &[&str]) {
     write::array(out, lines.len());
     for line in lines {
@@ -246,7 +256,7 @@ mod tests {
     #[test]
     fn globs() {
         let check = |pattern: &str, text: &str, expected| {
-            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}")
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
         };
         check("*", "", true);
         check("max*", "MAXMEMORY", true);

@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn requests() {
         let check = |input: &[u8], expected| {
-            assert_eq!(request(input), expected, "{}", input.escape_ascii())
+            assert_eq!(request(input), expected, "{}", input.escape_ascii());
         };
         check(b"", Ok(Progress::Partial(1)));
         check(b"*1\r\n$4\r\nPING\r\n*1", Ok(Progress::Complete(14)));
@@ -398,15 +398,15 @@ mod tests {
         check(b"*1\r\n$9999999\r\n", Err(RequestError::Bulk));
         check(b"*1\r\n$03\r\nabc\r\n", Err(RequestError::Bulk));
         check(b"*1\r\n$1\r\nabc", Err(RequestError::Crlf));
-        check(&[b"*".as_slice(), &[b'1'; 70_000]].concat(), Err(RequestError::Count));
-        check(&[b'a'; 70_000], Err(RequestError::LongInline));
+        check(&[b"*".to_vec(), b"1".repeat(70_000)].concat(), Err(RequestError::Count));
+        check(&b"a".repeat(70_000), Err(RequestError::LongInline));
     }
 
     #[test]
     fn unauthenticated_requests_are_small() {
         let limits = LIMITS.before_auth();
         let check = |input: &[u8], expected| {
-            assert_eq!(RequestFramer::default().frame(input, &limits), Err(expected))
+            assert_eq!(RequestFramer::default().frame(input, &limits), Err(expected));
         };
         check(b"*11\r\n", RequestError::UnauthenticatedCount);
         check(b"*1\r\n$16385\r\n", RequestError::UnauthenticatedBulk);

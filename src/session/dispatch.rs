@@ -16,7 +16,7 @@ use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
-use crate::route::{self, Decision, Route};
+use crate::route::{self, Cut, Decision, Route};
 
 impl Session {
     /// Does what the route of a request says, unless the request has to wait.
@@ -31,11 +31,9 @@ impl Session {
         self.note(&decision);
         match decision.route {
             Route::One(slot) => {
-                self.send(payload, self.replies.promise(Some(slot)), slot, &decision)
+                self.send(payload, self.replies.promise(Some(slot)), slot, &decision);
             }
-            Route::Split { merge, first, step } => {
-                self.split(request, merge, first, step, &decision)
-            }
+            Route::Split(cut) => self.split(request, cut, &decision),
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),
             Route::Local(command) => return self.answer(command, request),
@@ -70,7 +68,7 @@ impl Session {
         }
         match &decision.route {
             Route::One(slot) => pool.is_unsettled() && self.replies.awaits(*slot),
-            Route::Split { first, step, .. } => {
+            Route::Split(Cut { first, step, .. }) => {
                 let mut keys = request.args(*first).step_by(*step);
                 pool.is_unsettled() && keys.any(|key| self.replies.awaits(Slot::of(key)))
             }
@@ -98,17 +96,11 @@ impl Session {
         pool.send(payload, promise, Ticket::new(slot, class, decision.readonly, self.now));
     }
 
-    fn split(
-        &self,
-        request: &Request<'_>,
-        merge: Merge,
-        first: usize,
-        step: usize,
-        decision: &Decision,
-    ) {
-        let split = Split::by_slot(request, first, step);
-        let gather = Gather::new(merge, self.protocol(), split.parts().map(|part| Some(part.slot)));
-        let gather = if merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
+    fn split(&self, request: &Request<'_>, cut: Cut, decision: &Decision) {
+        let split = Split::by_slot(request, cut.first, cut.step);
+        let gather =
+            Gather::new(cut.merge, self.protocol(), split.parts().map(|part| Some(part.slot)));
+        let gather = if cut.merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
         self.shared.pool.stats.commands_split.add(1);
         let mut wire = Vec::with_capacity(request.bytes().len().min(1024));
         for (part, promise) in split.parts().zip(self.replies.gather(gather)) {
@@ -150,7 +142,7 @@ impl Session {
         let mut after = After::Next;
         let mut wire = Vec::new();
         self.with_env(|env| {
-            after = local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
+            after = local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire);
         });
         match after {
             After::ListClients => self.list_clients(),
