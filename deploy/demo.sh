@@ -13,7 +13,7 @@ slotway=${SLOTWAY:-${CARGO_TARGET_DIR:-target}/release/slotway}
 dir=.slotway-local
 pid_file=$dir/proxy.pid
 log=$dir/proxy.log
-data=6380 admin=6381 http=9380
+data=6380 http=9380
 
 say() { echo "demo: $*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -56,10 +56,10 @@ start() {
 
 check_ports() {
     local port taken=
-    for port in $data $admin $http; do
+    for port in $data $http; do
         if is_taken "$port"; then taken+=" $port"; fi
     done
-    [[ -z $taken ]] || fail "the proxy needs ports $data, $admin and $http; stop what listens on:$taken"
+    [[ -z $taken ]] || fail "the proxy needs ports $data, and $http; stop what listens on:$taken"
 }
 
 start_cluster() {
@@ -124,7 +124,6 @@ invite() {
 
 In front of this cluster runs slotway:
   127.0.0.1:$data          one plain Redis address for all of it
-  127.0.0.1:$admin          for administrators, on this machine only
   http://127.0.0.1:$http   /metrics, /livez, /readyz
 
 Try:

@@ -75,6 +75,8 @@ pub struct Discovery {
     hinted: BTreeSet<Address>,
     facts: Arc<Facts>,
     rounds: u64,
+    /// Refreshes that had failed when one last succeeded: only the first failure in a row is logged.
+    silent_since: u64,
 }
 
 /// What a refresh found that is new.
@@ -102,6 +104,7 @@ impl Discovery {
             hinted: BTreeSet::new(),
             facts,
             rounds: 0,
+            silent_since: 0,
         }
     }
 
@@ -146,10 +149,13 @@ impl Discovery {
         let views = self.ask().await;
         let mut news = News::default();
         if views.is_empty() {
-            self.outcomes.failed.fetch_add(1, Relaxed);
+            if self.outcomes.failed.fetch_add(1, Relaxed) == self.silent_since {
+                tracing::warn!(seeds = ?self.options.seeds, "no node answers; still trying");
+            }
             return news;
         }
         self.outcomes.succeeded.fetch_add(1, Relaxed);
+        self.silent_since = self.outcomes.failed.load(Relaxed);
         self.outcomes.last_ms.store(unix_ms(), Relaxed);
         let merged = Topology::merge(&views);
         if merged != **self.topology.load() {

@@ -70,7 +70,7 @@ pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Deci
         readonly: spec.is_readonly(),
         replica: spec.is_readonly()
             && !spec.flags.has(Flags::MAY_REPLICATE)
-            && spec.policy != Policy::Any,
+            && matches!(spec.policy, Policy::Keyed | Policy::Split(_)),
     }
 }
 

@@ -16,6 +16,9 @@ use crate::cluster::Address;
 use crate::resp::frame::{Progress, ReplyFramer};
 use crate::resp::{Protocol, write};
 
+/// Idle time after which the kernel asks whether the node is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// Opens a connection of a class to a node.
 pub(super) async fn connect(
     address: Address,
@@ -35,6 +38,9 @@ async fn greet(
 ) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect((address.host(), address.port())).await?;
     stream.set_nodelay(true)?;
+    // Finds out that an idle connection's other end is gone before a request is written to it.
+    socket2::SockRef::from(&stream)
+        .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
     let (wire, replies) = greeting(class, credentials);
     stream.write_all(&wire).await?;
     read_replies(&mut stream, replies).await?;
