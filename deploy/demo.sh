@@ -59,7 +59,7 @@ check_ports() {
     for port in $data $http; do
         if is_taken "$port"; then taken+=" $port"; fi
     done
-    [[ -z $taken ]] || fail "the proxy needs ports $data, and $http; stop what listens on:$taken"
+    [[ -z $taken ]] || fail "the proxy needs ports $data and $http; stop what listens on:$taken"
 }
 
 start_cluster() {
