@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Sleep, sleep};
@@ -22,6 +22,8 @@ use crate::resp::redirect::{Verdict, verdict};
 
 /// Read buffer: what one receive call usefully takes.
 const READ: usize = 64 * 1024;
+/// Most bytes read or written at a time: a large value goes in pieces between which other tasks run.
+const ROUND: usize = 256 * 1024;
 /// Most slices handed to one write.
 const SLICES: usize = 16;
 /// Reads and writes before other tasks get their turn.
@@ -94,7 +96,7 @@ impl Connection {
             if let Poll::Ready(Err(error)) = written {
                 return Poll::Ready(error.into());
             }
-            if read.is_pending() {
+            if read.is_pending() && written.is_pending() {
                 return Poll::Pending;
             }
         }
@@ -108,7 +110,7 @@ impl Connection {
         if self.buf.capacity() - self.buf.len() < READ / 4 {
             self.buf.reserve(READ);
         }
-        let read = ready!(pin!(stream.read_buf(&mut self.buf)).poll(cx))?;
+        let read = ready!(pin!(stream.read_buf(&mut (&mut self.buf).limit(ROUND))).poll(cx))?;
         if read == 0 {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
         }
@@ -176,26 +178,25 @@ impl Connection {
         Ok(())
     }
 
+    /// One write. Pending when there is nothing to write, or the socket takes nothing more.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Link::Up(stream) = &mut self.link else { return Poll::Pending };
         if self.lane.status.get() == Status::Suspect {
             return Poll::Pending;
         }
-        self.lane.write_with(|log| {
-            while log.unwritten() > 0 {
-                let mut room = [IoSlice::new(&[]); SLICES];
-                let used = log.slices(&mut room);
-                let stream = Pin::new(&mut *stream);
-                let written = ready!(if used == 1 {
-                    stream.poll_write(cx, &room[0])
-                } else {
-                    stream.poll_write_vectored(cx, &room[..used])
-                })?;
-                log.advance(written);
-                self.pool.stats.written_bytes.add(written as u64);
-            }
-            Poll::Ready(Ok(()))
-        })
+        let stream = Pin::new(stream);
+        let written = self.lane.write_with(|log| {
+            let mut room = [IoSlice::new(&[]); SLICES];
+            let written = match log.slices(&mut room, ROUND) {
+                0 => return Poll::Pending,
+                1 => ready!(stream.poll_write(cx, &room[0])),
+                used => ready!(stream.poll_write_vectored(cx, &room[..used])),
+            };
+            Poll::Ready(written.inspect(|written| log.advance(*written)))
+        });
+        let written = ready!(written)?;
+        self.pool.stats.written_bytes.add(written as u64);
+        Poll::Ready(Ok(()))
     }
 
     /// The connection is over: what was on it is answered or sent elsewhere.

@@ -83,17 +83,18 @@ impl Log {
         self.queued - self.written
     }
 
-    /// Fills `room` with bytes to be written and says how many slices it used.
-    pub(super) fn slices<'a>(&'a self, room: &mut [IoSlice<'a>]) -> usize {
-        let (index, offset) = self.cursor;
+    /// Fills `room` with up to `most` bytes to be written and says how many slices it used.
+    pub(super) fn slices<'a>(&'a self, room: &mut [IoSlice<'a>], mut most: usize) -> usize {
+        let (first, offset) = self.cursor;
         let mut used = 0;
-        for (at, segment) in self.segments.iter().enumerate().skip(index) {
-            let bytes = &segment.bytes()[if at == index { offset } else { 0 }..];
-            if used == room.len() {
+        for (at, segment) in self.segments.iter().enumerate().skip(first) {
+            let bytes = &segment.bytes()[if at == first { offset } else { 0 }..];
+            if used == room.len() || most == 0 {
                 break;
             }
             if !bytes.is_empty() {
-                room[used] = IoSlice::new(bytes);
+                room[used] = IoSlice::new(&bytes[..bytes.len().min(most)]);
+                most -= room[used].len();
                 used += 1;
             }
         }
@@ -215,7 +216,7 @@ mod tests {
         let mut out = Vec::new();
         while log.unwritten() > 0 {
             let mut room = [IoSlice::new(&[]); 3];
-            let used = log.slices(&mut room);
+            let used = log.slices(&mut room, usize::MAX);
             let bytes: Vec<u8> =
                 room[..used].iter().flat_map(|s| s.iter().copied()).take(most).collect();
             out.extend_from_slice(&bytes);

@@ -49,8 +49,8 @@ impl Output {
         self.len() == 0
     }
 
-    /// Fills `room` with the unwritten bytes, as far as they fit, and says how many slices it used.
-    pub fn slices<'a>(&'a self, room: &mut [IoSlice<'a>]) -> usize {
+    /// Fills `room` with up to `most` unwritten bytes and says how many slices it used.
+    pub fn slices<'a>(&'a self, room: &mut [IoSlice<'a>], mut most: usize) -> usize {
         let tail = &self.tail[self.written..];
         let pieces = self
             .pieces
@@ -59,7 +59,11 @@ impl Output {
             .chain(std::iter::once(tail).filter(|tail| !tail.is_empty()));
         let mut used = 0;
         for (slice, piece) in room.iter_mut().zip(pieces) {
-            *slice = IoSlice::new(piece);
+            if most == 0 {
+                break;
+            }
+            *slice = IoSlice::new(&piece[..piece.len().min(most)]);
+            most -= slice.len();
             used += 1;
         }
         used

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -34,6 +34,8 @@ use crate::resp::request::{self, Request};
 pub(super) const READ: usize = 16 * 1024;
 /// Rounds of reading and writing before other tasks get their turn.
 const TURNS: usize = 4;
+/// Most bytes read or written at a time: a large value goes in pieces between which other tasks run.
+const ROUND: usize = 256 * 1024;
 /// Most slices handed to one write.
 const SLICES: usize = 16;
 /// Ready replies of this size do not wait for more.
@@ -154,7 +156,7 @@ impl Session {
         } else if self.input.capacity() - self.input.len() < READ / 4 {
             self.input.reserve(READ);
         }
-        let read = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
+        let read = pin!(self.stream.read_buf(&mut (&mut self.input).limit(ROUND))).poll(cx);
         if self.input.is_empty() {
             self.shared.take_buffer(std::mem::take(&mut self.input));
         }
@@ -312,24 +314,26 @@ impl Session {
         if self.waits_for_more(cx) {
             return Poll::Pending;
         }
-        let mut output = self.replies.output();
-        while !output.is_empty() {
+        for _ in 0..TURNS {
+            let mut output = self.replies.output();
             let mut room = [IoSlice::new(&[]); SLICES];
-            let used = output.slices(&mut room);
             let stream = Pin::new(&mut self.stream);
-            let written = ready!(if used == 1 {
-                stream.poll_write(cx, &room[0])
-            } else {
-                stream.poll_write_vectored(cx, &room[..used])
-            })?;
+            let written = match output.slices(&mut room, ROUND) {
+                0 => {
+                    output.shrink();
+                    return Poll::Ready(Ok(()));
+                }
+                1 => ready!(stream.poll_write(cx, &room[0]))?,
+                used => ready!(stream.poll_write_vectored(cx, &room[..used]))?,
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             output.advance(written);
             self.shared.pool.stats.client_written_bytes.add(written as u64);
         }
-        output.shrink();
-        Poll::Ready(Ok(()))
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
