@@ -67,13 +67,13 @@ async fn values_of_sixteen_megabytes() {
     proxy.shutdown().await;
 }
 
-const HUGE: usize = 300 << 20;
+const HUGE: u32 = 300 << 20;
 
 async fn check_huge(client: &mut Client, cluster: &Cluster) {
-    within(Duration::from_secs(20), "300 MB", check(client, "huge", HUGE)).await;
+    within(Duration::from_secs(20), "300 MB", check(client, "huge", HUGE as usize)).await;
     let owner = cluster.owners().await[Slot::of(b"huge").index()];
     let there = Client::to(cluster.address(owner)).await.call("STRLEN huge").await;
-    assert_eq!(there, Value::Integer(HUGE as i64));
+    assert_eq!(there, Value::Integer(HUGE.into()));
 }
 
 #[tokio::test]

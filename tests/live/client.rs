@@ -5,6 +5,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use redis_protocol::resp2::decode::decode_bytes_mut;
 use redis_protocol::resp3::decode::complete::decode_bytes_mut as decode_resp3;
+use redis_protocol::resp3::types::BytesFrame;
 use slotway::resp::value::Value;
 use slotway::resp::{Protocol, write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +15,7 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 pub(crate) struct Client {
     stream: TcpStream,
     buffer: BytesMut,
+    protocol: Protocol,
 }
 
 /// One argument after the other, as a request.
@@ -27,7 +29,7 @@ impl Client {
     pub(crate) async fn connect(address: impl ToSocketAddrs) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: BytesMut::new() })
+        Ok(Self { stream, buffer: BytesMut::new(), protocol: Protocol::Resp2 })
     }
 
     /// Connects to something that must be there.
@@ -39,27 +41,36 @@ impl Client {
         self.stream.write_all(wire).await
     }
 
-    /// The next RESP2 reply.
+    /// Goes over to RESP3.
+    pub(crate) async fn hello3(&mut self) -> io::Result<()> {
+        self.send(&wire(&["HELLO", "3"])).await?;
+        self.protocol = Protocol::Resp3;
+        let greeting = self.raw_reply().await?;
+        assert!(greeting.starts_with(b"%"), "{}", greeting.escape_ascii());
+        Ok(())
+    }
+
+    /// The next reply, of those kinds that both versions have.
     pub(crate) async fn reply(&mut self) -> io::Result<Value> {
-        loop {
-            let decoded = decode_bytes_mut(&mut self.buffer).map_err(io::Error::other)?;
-            if let Some((value, _, _)) = decoded {
-                return Ok(value);
-            }
-            self.fill().await?;
-        }
+        Ok(self.decoded().await?.0)
     }
 
     /// The bytes of the next reply.
-    pub(crate) async fn raw_reply(&mut self, protocol: Protocol) -> io::Result<Bytes> {
+    pub(crate) async fn raw_reply(&mut self) -> io::Result<Bytes> {
+        Ok(self.decoded().await?.1)
+    }
+
+    async fn decoded(&mut self) -> io::Result<(Value, Bytes)> {
         loop {
             let buffer = &mut self.buffer;
-            let bytes = match protocol {
-                Protocol::Resp2 => decode_bytes_mut(buffer).map(|found| found.map(|f| f.2)),
-                Protocol::Resp3 => decode_resp3(buffer).map(|found| found.map(|f| f.2)),
+            let decoded = match self.protocol {
+                Protocol::Resp2 => decode_bytes_mut(buffer).map(|found| found.map(|f| (f.0, f.2))),
+                Protocol::Resp3 => {
+                    decode_resp3(buffer).map(|found| found.map(|f| (as_resp2(f.0), f.2)))
+                }
             };
-            if let Some(bytes) = bytes.map_err(io::Error::other)? {
-                return Ok(bytes);
+            if let Some(reply) = decoded.map_err(io::Error::other)? {
+                return Ok(reply);
             }
             self.fill().await?;
         }
@@ -97,6 +108,19 @@ impl Client {
             }
         }
         replies
+    }
+}
+
+/// A RESP3 value as RESP2 has it, where it does.
+fn as_resp2(frame: BytesFrame) -> Value {
+    match frame {
+        BytesFrame::BlobString { data, .. } => Value::BulkString(data),
+        BytesFrame::SimpleString { data, .. } => Value::SimpleString(data),
+        BytesFrame::SimpleError { data, .. } => Value::Error(data),
+        BytesFrame::Number { data, .. } => Value::Integer(data),
+        BytesFrame::Array { data, .. } => Value::Array(data.into_iter().map(as_resp2).collect()),
+        BytesFrame::Null => Value::Null,
+        other => Value::Error(format!("not RESP2: {other:?}").into()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A cluster of servers: formed with the nodes' own commands, changed, hurt, and asked until all nodes agree.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::process::Output;
 use std::time::Duration;
@@ -93,6 +93,12 @@ impl Cluster {
         self.dismiss(node);
     }
 
+    /// Starts a killed server again.
+    pub(crate) async fn restart(&mut self, node: Node) {
+        self.servers[node].restart().await;
+        self.admit(node);
+    }
+
     /// Stops a server in its tracks: its connections stay open and nothing answers.
     pub(crate) fn freeze(&mut self, node: Node) {
         self.servers[node].signal(Signal::STOP);
@@ -120,10 +126,6 @@ impl Cluster {
 
     fn present(&self) -> impl Iterator<Item = Node> {
         (0..self.servers.len()).filter(|node| !self.absent.contains(node))
-    }
-
-    pub(crate) async fn control(&self, node: Node) -> Control {
-        Control::connect(&self.address(node), CALL).await.expect("a node that answers")
     }
 
     /// One command to one node; it has to succeed.
@@ -205,7 +207,13 @@ impl Cluster {
         Ok(opinion)
     }
 
+    /// Whether a node serves, is linked with its primary, and connected with all others: votes get lost if it is not.
     async fn is_well(&self, node: Node) -> Result<(), String> {
+        let nodes = self.text(node, &["CLUSTER", "NODES"]).await?;
+        let mut present = self.present();
+        if let Some(other) = present.find(|other| !is_connected(&nodes, &self.ids[*other])) {
+            return Err(format!("node {node} is not connected with node {other}"));
+        }
         let info = self.text(node, &["CLUSTER", "INFO"]).await?;
         let replication = self.text(node, &["INFO", "replication"]).await?;
         let is_linked = !replication.contains("master_link_status:down");
@@ -235,14 +243,13 @@ impl Cluster {
         own.slots.into_iter().flatten().collect()
     }
 
-    /// Waits until a replica has taken its primary's place, and everybody knows it.
+    /// Waits until a replica has taken its primary's place.
     pub(crate) async fn promoted(&self, replica: Node) {
         until(PATIENCE, "a promotion", async || match self.slots_of(replica).await.len() {
-            0 => Err("still a replica".to_owned()),
+            0 => Err(format!("node {replica} is still a replica{}", self.logs())),
             _ => Ok(()),
         })
         .await;
-        self.agreed().await;
     }
 
     /// Moves a slot as cluster tools do, except that `between` is awaited before each key.
@@ -269,6 +276,19 @@ impl Cluster {
         }
     }
 
+    /// Errors that the nodes have answered with, by code, all nodes together.
+    pub(crate) async fn errors_said(&self) -> BTreeMap<String, u64> {
+        let mut errors = BTreeMap::new();
+        for node in self.present() {
+            let text = self.text(node, &["INFO", "errorstats"]).await.expect("figures");
+            let lines = text.lines().filter_map(|line| line.strip_prefix("errorstat_"));
+            for (code, count) in lines.filter_map(|line| line.split_once(":count=")) {
+                *errors.entry(code.to_owned()).or_default() += count.parse().unwrap_or(0);
+            }
+        }
+        errors
+    }
+
     /// Runs the server's own command-line tool; it has to succeed.
     pub(crate) async fn cli(&self, args: &[&str]) -> String {
         let output = run(&program("cli"), args).await;
@@ -284,10 +304,17 @@ impl Cluster {
             let log = server.log();
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(15)..];
-            text += &format!("\n── node {node}, {}\n{}", server.address(), tail.join("\n"));
+            let heading = format!("── node {node}, {}", server.address());
+            text = [&text, &heading, &tail.join("\n")].map(String::as_str).join("\n");
         }
         text
     }
+}
+
+/// Whether `CLUSTER NODES` says that the link to a node is up.
+fn is_connected(nodes: &str, id: &str) -> bool {
+    let line = nodes.lines().find(|line| line.starts_with(id));
+    line.is_some_and(|line| line.split(' ').nth(7) == Some("connected"))
 }
 
 /// Name of a node, its primary, and its slots.

@@ -6,6 +6,7 @@
 //! event, with `{port}` replaced by the port it is to listen on and `{nodes}` by the nodes' addresses, divided by blanks.
 //! `SLOTWAY_EVENTS` chooses events by their names, divided by commas.
 
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use tokio::process::{Child, Command};
 
 use crate::client::Client;
 use crate::cluster::Cluster;
-use crate::events::Event;
-use crate::tally::{Oddity, Tally};
+use crate::events::{Event, Story};
+use crate::load::Plan;
+use crate::tally::Oddity;
 use crate::{alone, front, server, until};
 
 /// A proxy that is measured.
@@ -55,20 +57,26 @@ impl Target {
         Self::Other { port, process }
     }
 
-    async fn observe(self, event: Event, cluster: &mut Cluster) -> Tally {
+    async fn observe(self, event: Event, cluster: &mut Cluster) -> Story {
         match self {
             Self::Own(proxy) => {
-                let tally = event.happen_under_load(cluster, proxy.data).await;
+                let story = event.happen_under_load(cluster, plan(proxy.data)).await;
                 proxy.shutdown().await;
-                tally
+                story
             }
             Self::Other { port, mut process } => {
-                let tally = event.happen_under_load(cluster, ([127, 0, 0, 1], port).into()).await;
+                let plan = plan(([127, 0, 0, 1], port).into());
+                let story = event.happen_under_load(cluster, plan).await;
                 process.kill().await.expect("our child");
-                tally
+                story
             }
         }
     }
+}
+
+/// The same load for all; not every proxy knows RESP3.
+fn plan(target: SocketAddr) -> Plan {
+    Plan { resp3: false, ..Plan::new(target) }
 }
 
 fn events() -> Vec<Event> {
@@ -96,21 +104,29 @@ const COLUMNS: [(Oddity, &str); 12] = [
     (Oddity::Dropped, "dropped"),
 ];
 
-fn heading() -> String {
-    let columns: String = COLUMNS.iter().map(|(_, heading)| format!(" {heading} |")).collect();
-    let names = "| event | proxy | commands | errors |";
-    let figures = " longest stall s | p50 ms | p99 ms |";
-    let rule = "---|".repeat(names.matches('|').count() - 1 + COLUMNS.len() + 3);
-    format!("{names}{columns}{figures}\n|{rule}")
+fn line(cells: impl Iterator<Item = String>) -> String {
+    format!("| {} |", cells.collect::<Vec<_>>().join(" | "))
 }
 
-fn row(event: Event, name: &str, tally: &mut Tally) -> String {
-    let counts: String =
-        COLUMNS.iter().map(|(oddity, _)| format!(" {} |", tally.count(*oddity))).collect();
+fn heading() -> Vec<String> {
+    let columns = COLUMNS.iter().map(|(_, heading)| *heading);
+    let front = ["event", "proxy", "commands", "errors"].into_iter();
+    let back = ["outage s", "longest stall s", "p50 ms", "p99 ms"].into_iter();
+    let cells: Vec<String> = front.chain(columns).chain(back).map(str::to_owned).collect();
+    let rule = line(cells.iter().map(|_| "---".to_owned()));
+    vec![line(cells.into_iter()), rule]
+}
+
+fn row(event: Event, name: &str, story: &mut Story) -> String {
+    let (tally, outage) = (&mut story.tally, story.outage.as_secs_f64());
+    let counts: Vec<u64> = [tally.commands, tally.error_count()]
+        .into_iter()
+        .chain(COLUMNS.iter().map(|(oddity, _)| tally.count(*oddity)))
+        .collect();
     let (p50, p99) = (tally.per_mille_ms(500), tally.per_mille_ms(990));
-    let (commands, errors, stall) =
-        (tally.commands, tally.error_count(), tally.stall.as_secs_f64());
-    format!("| {event:?} | {name} | {commands} | {errors} |{counts} {stall:.2} | {p50:.2} | {p99:.2} |")
+    let times = [outage, tally.stall.as_secs_f64(), p50, p99].map(|time| format!("{time:.2}"));
+    let names = [format!("{event:?}"), name.to_owned()].into_iter();
+    line(names.chain(counts.iter().map(u64::to_string)).chain(times))
 }
 
 #[tokio::test]
@@ -120,14 +136,14 @@ async fn report_faults() {
     let other = std::env::var("SLOTWAY_LOAD_TARGET").ok();
     let other = other.as_ref().map(|target| target.split_once('=').expect("name=command"));
     let targets = [Some(("slotway", None)), other.map(|(name, command)| (name, Some(command)))];
-    let mut rows = vec![heading()];
+    let mut rows = heading();
     for event in events() {
         for (name, command) in targets.into_iter().flatten() {
             let mut cluster = Cluster::start(3, 1).await;
             let target = Target::start(command, &cluster).await;
-            let mut tally = target.observe(event, &mut cluster).await;
-            eprintln!("{event:?}, {name}: {tally}");
-            rows.push(row(event, name, &mut tally));
+            let mut story = target.observe(event, &mut cluster).await;
+            eprintln!("{event:?}, {name}: {story}");
+            rows.push(row(event, name, &mut story));
         }
     }
     eprintln!("\n{}", rows.join("\n"));

@@ -10,7 +10,8 @@ use crate::within;
 
 /// A proxy with two workers for the cluster that has these nodes.
 pub(crate) fn options(seeds: Vec<String>) -> proxy::Options {
-    let limits = Limits { args: 1 << 20, bulk: 512 << 20, request: 1 << 30, unauthenticated: false };
+    let limits =
+        Limits { args: 1 << 20, bulk: 512 << 20, request: 1 << 30, unauthenticated: false };
     proxy::Options {
         listen: "127.0.0.1:0".to_owned(),
         http: None,

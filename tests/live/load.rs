@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) targets: Vec<SocketAddr>,
     /// Number of clients.
     pub(crate) clients: usize,
+    /// Whether every fourth client speaks RESP3.
+    pub(crate) resp3: bool,
     /// Slots that every other key lies in; the rest lie anywhere.
     pub(crate) focus: Range<usize>,
     /// The longest the load may last.
@@ -53,7 +55,7 @@ impl Plan {
     /// Sixteen clients whose keys lie anywhere.
     pub(crate) fn new(target: SocketAddr) -> Self {
         let limit = Duration::from_secs(90);
-        Self { targets: vec![target], clients: 16, focus: 0..16384, limit }
+        Self { targets: vec![target], clients: 16, resp3: true, focus: 0..16384, limit }
     }
 }
 
@@ -115,6 +117,7 @@ struct Worker {
     /// Which of the targets it is connected to.
     at: usize,
     client: Option<Client>,
+    resp3: bool,
     end: Instant,
     keys: Keys,
     dice: Dice,
@@ -139,7 +142,7 @@ struct Keys {
 impl Keys {
     fn new(load: u64, client: usize, focus: &Range<usize>) -> Self {
         let all = 0..16384;
-        let half = |n: usize| if n % 2 == 0 { focus } else { &all };
+        let half = |n: usize| if n.is_multiple_of(2) { focus } else { &all };
         let many = |kind: &str, count: usize| -> Vec<String> {
             (0..count).map(|n| place(&format!("{load}:{client}:{kind}:{n}"), half(n))).collect()
         };
@@ -213,6 +216,7 @@ impl Worker {
             targets: plan.targets.clone(),
             at: number % plan.targets.len(),
             client: None,
+            resp3: plan.resp3 && number % 4 == 3,
             end: Instant::now() + plan.limit,
             keys: Keys::new(load, number, &plan.focus),
             dice: Dice(number as u64),
@@ -334,9 +338,11 @@ impl Worker {
 
     /// Connects to the target, or after a short while says that nobody is there.
     async fn connect(&mut self) -> io::Result<Client> {
-        let connected = Client::connect(self.targets[self.at]).await;
-        if connected.is_err() {
-            sleep(Duration::from_millis(20)).await;
+        let mut connected = Client::connect(self.targets[self.at]).await;
+        match &mut connected {
+            Ok(client) if self.resp3 => client.hello3().await?,
+            Ok(_) => {}
+            Err(_) => sleep(Duration::from_millis(20)).await,
         }
         connected
     }
@@ -478,7 +484,8 @@ impl Worker {
         let value = value::integer(value).and_then(|n| u64::try_from(n).ok()).unwrap_or_default();
         let (counter, key) = (&self.counters[n], &self.keys.counters[n]);
         let most = counter.acknowledged + counter.unknown;
-        let words = || format!("{key} is {value}: {} were acknowledged, {most} sent", counter.acknowledged);
+        let words =
+            || format!("{key} is {value}: {} were acknowledged, {most} sent", counter.acknowledged);
         self.tally.note_many(Oddity::Lost, counter.acknowledged.saturating_sub(value), words);
         self.tally.note_many(Oddity::Doubled, value.saturating_sub(most), words);
     }

@@ -41,12 +41,18 @@ async fn alone() -> MutexGuard<'static, ()> {
 
 /// Asks again until the answer is good, for what gives no sign when it happens; panics with the last complaint if that
 /// takes too long.
-async fn until<T>(limit: Duration, what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+async fn until<T>(
+    limit: Duration,
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let end = Instant::now() + limit;
     loop {
         match ask().await {
             Ok(answer) => return answer,
-            Err(complaint) => assert!(Instant::now() < end, "{what}: not within {limit:?}: {complaint}"),
+            Err(complaint) => {
+                assert!(Instant::now() < end, "{what}: not within {limit:?}: {complaint}");
+            }
         }
         sleep(Duration::from_millis(10)).await;
     }

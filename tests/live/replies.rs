@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use slotway::cluster::Slot;
 use slotway::resp::Protocol;
+use tokio::net::ToSocketAddrs;
 
-use crate::client::{Client, wire};
+use crate::client::{Client, ok, wire};
 use crate::cluster::steady;
 use crate::{alone, front};
 
@@ -39,14 +40,22 @@ const SCRIPTS: &[&str] = &[
     "GET; GET %a %b; SET %a; HSET %a f; ZADD %z x a; LPOP %l x; SPOP %s -1; XADD %x nonsense f v; XRANGE %x bad bad; GEOADD %g 999 999 m; BITOP NOT %a %b %c; LMPOP 0 %a LEFT; ZUNION 0 %z; SINTERCARD 0 %s; EXPIRE %a; SETEX %a 0 v",
 ];
 
-async fn run(client: &mut Client, script: &str, tag: &str, protocol: Protocol) -> Vec<Bytes> {
+async fn run(client: &mut Client, script: &str, tag: &str) -> Vec<Bytes> {
     let mut replies = Vec::new();
     for command in script.replace('%', tag).split("; ") {
         let words: Vec<&str> = command.split(' ').collect();
         client.send(&wire(&words)).await.expect("the request is taken");
-        replies.push(client.raw_reply(protocol).await.expect("a reply"));
+        replies.push(client.raw_reply().await.expect("a reply"));
     }
     replies
+}
+
+async fn connect(address: impl ToSocketAddrs, protocol: Protocol) -> Client {
+    let mut client = Client::to(address).await;
+    if protocol == Protocol::Resp3 {
+        client.hello3().await.expect("the node has RESP3");
+    }
+    client
 }
 
 async fn check(protocol: Protocol) {
@@ -54,33 +63,21 @@ async fn check(protocol: Protocol) {
     let cluster = steady().await;
     let owners = cluster.owners().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
-    let mut through = Client::to(proxy.data).await;
-    assert_eq!(through.call("FLUSHALL").await, crate::client::ok());
-    if protocol == Protocol::Resp3 {
-        hello(&mut through).await;
-    }
+    let mut through = connect(proxy.data, protocol).await;
     for (n, script) in SCRIPTS.iter().enumerate() {
         let tag = format!("{{{protocol:?}{n}}}");
-        let mut direct = Client::to(cluster.address(owners[Slot::of(tag.as_bytes()).index()])).await;
-        if protocol == Protocol::Resp3 {
-            hello(&mut direct).await;
-        }
-        let expected = run(&mut direct, script, &tag, protocol).await;
-        direct.send(&wire(&["FLUSHALL"])).await.expect("the request is taken");
-        direct.raw_reply(protocol).await.expect("a reply");
-        let replies = run(&mut through, script, &tag, protocol).await;
+        let owner = cluster.address(owners[Slot::of(tag.as_bytes()).index()]);
+        let mut direct = connect(owner, protocol).await;
+        assert_eq!(direct.call("FLUSHALL").await, ok());
+        let expected = run(&mut direct, script, &tag).await;
+        assert_eq!(direct.call("FLUSHALL").await, ok());
+        let replies = run(&mut through, script, &tag).await;
         for ((command, expected), reply) in script.split("; ").zip(expected).zip(replies) {
             let (expected, reply) = (expected.escape_ascii(), reply.escape_ascii());
             assert_eq!(reply.to_string(), expected.to_string(), "{command}");
         }
     }
     proxy.shutdown().await;
-}
-
-async fn hello(client: &mut Client) {
-    client.send(&wire(&["HELLO", "3"])).await.expect("the request is taken");
-    let reply = client.raw_reply(Protocol::Resp3).await.expect("a reply");
-    assert!(reply.starts_with(b"%"), "{}", reply.escape_ascii());
 }
 
 #[tokio::test]

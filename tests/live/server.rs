@@ -1,9 +1,10 @@
 //! One server process: on free loopback ports, in a directory of its own, and gone when the test is.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -39,7 +40,7 @@ pub(crate) fn program(role: &str) -> String {
         Some((front, behind)) if role != "server" => format!("{front}{role}{behind}"),
         _ => return server,
     };
-    let is_there = !sibling.contains('/') || std::path::Path::new(&sibling).exists();
+    let is_there = !sibling.contains('/') || Path::new(&sibling).exists();
     if is_there { sibling } else { format!("redis-{role}") }
 }
 
@@ -55,23 +56,18 @@ impl Server {
         panic!("every port was taken by somebody else");
     }
 
+    /// Starts a server that was killed once more, as the node that it was.
+    pub(crate) async fn restart(&mut self) {
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
+        self.process.wait().expect("our child");
+        (self.process, self.guard) = processes(self.port, self.directory.path());
+        assert!(self.is_up().await, "somebody else has taken the port");
+    }
+
     fn spawn(port: u16) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut command = Command::new(program("server"));
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.args(["--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
-        command.args(["--cluster-enabled", "yes", "--cluster-node-timeout"]);
-        command.arg(NODE_TIMEOUT.as_millis().to_string());
-        command.arg("--dir").arg(directory.path()).args(["--logfile", "log"]);
-        if knows_options_of_7() {
-            command.args(["--enable-debug-command", "local", "--shutdown-timeout", "0"]);
-        }
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        let process = process.unwrap_or_else(|error| panic!("{}: {error}", program("server")));
-        let mut guard = Command::new("sh");
-        guard.args(["-c", "read _; kill -9 \"$1\"; rm -rf \"$2\"", "guard"]);
-        guard.arg(process.id().to_string()).arg(directory.path());
-        let guard = guard.stdin(Stdio::piped()).spawn().expect("a shell");
+        let (process, guard) = processes(port, directory.path());
         Self { port, process, guard, directory }
     }
 
@@ -126,6 +122,26 @@ impl Drop for Server {
     }
 }
 
+/// Starts a server, and a shell that ends it if this process is gone before it could.
+fn processes(port: u16, directory: &Path) -> (Child, Child) {
+    let mut command = Command::new(program("server"));
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    command.args(["--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
+    command.args(["--cluster-enabled", "yes", "--cluster-node-timeout"]);
+    command.arg(NODE_TIMEOUT.as_millis().to_string());
+    command.arg("--dir").arg(directory).args(["--logfile", "log"]);
+    if knows_options_of_7() {
+        command.args(["--enable-debug-command", "local", "--shutdown-timeout", "0"]);
+    }
+    let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let process = process.unwrap_or_else(|error| panic!("{}: {error}", program("server")));
+    let mut guard = Command::new("sh");
+    guard.args(["-c", "read _; kill -9 \"$1\"; rm -rf \"$2\"", "guard"]);
+    guard.arg(process.id().to_string()).arg(directory);
+    let guard = guard.stdin(Stdio::piped()).spawn().expect("a shell");
+    (process, guard)
+}
+
 /// Whether the server has the options that came with Redis 7.
 fn knows_options_of_7() -> bool {
     static KNOWS: OnceLock<bool> = OnceLock::new();
@@ -144,7 +160,7 @@ pub(crate) fn free_ports() -> impl Iterator<Item = u16> {
     let start = *START.get_or_init(|| {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mixed = time.subsec_micros().wrapping_add(std::process::id().wrapping_mul(7919));
-        u16::try_from(mixed % u32::from(PORTS.len() as u16)).expect("a port's offset")
+        u16::try_from(mixed % u32::from(PORTS.end - PORTS.start)).expect("a port's offset")
     });
     std::iter::repeat_with(move || {
         let offset = start.wrapping_add(NEXT.fetch_add(1, Relaxed)) % (PORTS.end - PORTS.start);

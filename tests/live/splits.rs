@@ -48,7 +48,7 @@ fn command(dice: &mut Dice, number: usize) -> Vec<String> {
     let names = ["MSET", "MSET", "MGET", "MGET", "EXISTS", "TOUCH", "DEL", "UNLINK", "DBSIZE"];
     let name = names[dice.below(names.len())];
     let mut args = vec![name.to_owned()];
-    for n in 0..1 + dice.below(12) {
+    for n in 0..=dice.below(12) {
         let key = dice.below(KEYS);
         match name {
             "DBSIZE" => {}
@@ -103,6 +103,9 @@ async fn an_error_of_one_part_is_the_answer() {
     let odd = client.call("MSET part1 a part2").await;
     assert_eq!(odd, Value::Error("ERR wrong number of arguments for 'mset' command".into()));
     let crossing = client.call("MSETNX part1 a part2 b").await;
-    assert!(matches!(&crossing, Value::Error(text) if text.starts_with("CROSSSLOT ")), "{crossing:?}");
+    assert!(
+        matches!(&crossing, Value::Error(text) if text.starts_with("CROSSSLOT ")),
+        "{crossing:?}"
+    );
     proxy.shutdown().await;
 }

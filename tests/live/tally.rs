@@ -146,7 +146,10 @@ impl Tally {
         let mut kinds = self.oddities.keys();
         let cluster = [Oddity::Excused, Oddity::Lost, Oddity::Unsaid];
         assert!(kinds.all(|kind| cluster.contains(kind)), "{self}");
-        assert!(self.stall < longest_stall, "the longest stall is not below {longest_stall:?}: {self}");
+        assert!(
+            self.stall < longest_stall,
+            "the longest stall is not below {longest_stall:?}: {self}"
+        );
     }
 }
 
