@@ -13,7 +13,7 @@ use slotway::resp::value::{self, Value};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
-use crate::server::{Server, program};
+use crate::server::{Server, free_ports, program};
 use crate::{until, within};
 
 /// Number of slots, as the tests need it.
@@ -95,8 +95,25 @@ impl Cluster {
 
     /// Starts a killed server again.
     pub(crate) async fn restart(&mut self, node: Node) {
-        self.servers[node].restart().await;
+        let port = self.servers[node].port;
+        self.servers[node].restart(port).await;
         self.admit(node);
+    }
+
+    /// Starts a killed server again, as the same node at another address.
+    pub(crate) async fn restart_elsewhere(&mut self, node: Node) {
+        let port = free_ports().next().expect("a free port");
+        self.servers[node].restart(port).await;
+        self.admit(node);
+    }
+
+    /// Waits until a node says that the cluster is down.
+    pub(crate) async fn down(&self, node: Node) {
+        until(PATIENCE, "the cluster is down", async || {
+            let info = self.text(node, &["CLUSTER", "INFO"]).await?;
+            if info.contains("cluster_state:fail") { Ok(()) } else { Err(info) }
+        })
+        .await;
     }
 
     /// Stops a server in its tracks: its connections stay open and nothing answers.

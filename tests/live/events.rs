@@ -31,10 +31,12 @@ pub(crate) enum Event {
     Failover,
     /// A seventh node joins, is given slots, is drained and leaves.
     JoinAndLeave,
-    /// A replica is killed, comes back, takes over by order, and gives back.
+    /// A replica is killed, comes back at another address, takes over by order, and gives back.
     Return,
     /// A primary stops for a moment, too short for the others to replace it.
     Hiccup,
+    /// Two of three primaries stop, until the third one says that the cluster is down.
+    Minority,
     /// A primary closes all its clients' connections, several times.
     Sever,
     /// A primary is killed on the spot.
@@ -44,7 +46,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Nothing,
         Self::Reshard,
         Self::SlowSlots,
@@ -52,6 +54,7 @@ impl Event {
         Self::JoinAndLeave,
         Self::Return,
         Self::Hiccup,
+        Self::Minority,
         Self::Sever,
         Self::Kill,
         Self::Freeze,
@@ -60,7 +63,7 @@ impl Event {
     /// The slots that it is about, where every other key of the load lies.
     fn focus(self) -> Range<usize> {
         match self {
-            Self::Nothing => 0..16384,
+            Self::Nothing | Self::Minority => 0..16384,
             Self::Reshard => 0..1500,
             Self::SlowSlots => 0..4,
             Self::JoinAndLeave => 0..500,
@@ -86,7 +89,7 @@ impl Event {
             Self::Return => {
                 cluster.kill9(3);
                 load.advance(BATCHES).await;
-                cluster.restart(3).await;
+                cluster.restart_elsewhere(3).await;
                 cluster.agreed().await;
                 fail_over(cluster, 3).await;
                 load.advance(BATCHES).await;
@@ -97,6 +100,15 @@ impl Event {
                 // The length of the stop.
                 sleep(HICCUP).await;
                 cluster.thaw(0);
+                outage = begun.elapsed();
+            }
+            Self::Minority => {
+                cluster.freeze(0);
+                cluster.freeze(1);
+                cluster.down(2).await;
+                cluster.thaw(0);
+                cluster.thaw(1);
+                cluster.agreed().await;
                 outage = begun.elapsed();
             }
             Self::Sever => {

@@ -48,6 +48,14 @@ async fn a_hiccup_is_waited_out() {
     assert!(story.tally.stall < HICCUP + Duration::from_millis(500), "{story}");
 }
 
+#[tokio::test]
+async fn a_cluster_that_is_down_for_a_while_is_waited_for() {
+    let _turn = alone().await;
+    let story = Event::Minority.watch().await;
+    story.expect_unnoticed(&["CLUSTERDOWN"]);
+    assert!(story.tally.stall < story.outage + Duration::from_millis(500), "{story}");
+}
+
 /// One of the keys of a command has moved, another has not. The node says `TRYAGAIN`, while it answers commands behind
 /// that one which have a single key: those must not run first.
 #[tokio::test]

@@ -56,8 +56,9 @@ impl Server {
         panic!("every port was taken by somebody else");
     }
 
-    /// Starts a server that was killed once more, as the node that it was.
-    pub(crate) async fn restart(&mut self) {
+    /// Starts a server that was killed once more, as the node that it was, perhaps on another port.
+    pub(crate) async fn restart(&mut self, port: u16) {
+        self.port = port;
         let _ = self.guard.kill();
         let _ = self.guard.wait();
         self.process.wait().expect("our child");
