@@ -37,7 +37,7 @@ async fn call(address: &str, command: &str) -> Result<String, String> {
             Ok(String::from_utf8_lossy(&text).into_owned())
         }
         Ok(other) => panic!("{address} answered {command} with {other:?}"),
-        Err(ControlError::Reply(text)) => Err(text),
+        Err(ControlError::Reply(_, text)) => Err(text),
         Err(error) => panic!("{address} did not answer {command}: {error}"),
     }
 }

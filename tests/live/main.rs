@@ -20,6 +20,7 @@ mod faults;
 mod figures;
 mod front;
 mod load;
+mod local;
 mod moves;
 mod replies;
 mod routing;
