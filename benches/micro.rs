@@ -8,7 +8,7 @@ use slotway::cluster::Slot;
 use slotway::command::learned::Learned;
 use slotway::command::merge::Gather;
 use slotway::command::split::Split;
-use slotway::command::{Merge, table};
+use slotway::command::{Claim, Merge, table};
 use slotway::replies::{Replies, Reply};
 use slotway::resp::frame::{Limits, Progress, ReplyFramer, RequestFramer};
 use slotway::resp::request::Request;
@@ -84,12 +84,9 @@ fn merges(c: &mut Criterion) {
     c.bench_function("split and merge/MGET 100", |b| {
         b.iter(|| {
             let split = Split::by_slot(&request, 1, 1);
-            let mut gather = Gather::new(
-                Merge::ByKey,
-                Protocol::Resp2,
-                split.parts().map(|part| Some(part.slot)),
-            )
-            .ordered(split.order());
+            let mut gather =
+                Gather::new(Merge::ByKey, Protocol::Resp2, split.parts().map(|part| part.claim()))
+                    .ordered(split.order());
             let mut part_wire = Vec::new();
             for (number, part) in split.parts().enumerate() {
                 part_wire.clear();
@@ -112,7 +109,7 @@ fn ordering(c: &mut Criterion) {
             let replies = Replies::default();
             b.iter(|| {
                 let mut promises: Vec<_> =
-                    (0..BATCH).map(|_| Some(replies.promise(None))).collect();
+                    (0..BATCH).map(|_| Some(replies.promise(Claim::None))).collect();
                 for n in 0..BATCH {
                     if let Some(promise) = promises[n * step % BATCH].take() {
                         promise.fulfil(Reply::Small(reply));

@@ -4,15 +4,15 @@ use crate::client::Client;
 use crate::cluster::Slot;
 use crate::command::keys::{self, ArgList};
 use crate::command::learned::Learned;
-use crate::command::{Flags, Keys, Local, Merge, Policy, Spec, table};
+use crate::command::{Claim, Flags, Keys, Local, Merge, Policy, Spec, table};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 
 /// What happens to a request.
 #[derive(Debug)]
 pub enum Route {
-    /// Sent whole to the owner of this slot.
-    One(Slot),
+    /// Sent whole to the owner of the slot of its keys.
+    One(Slot, Claim),
     /// One part per slot.
     Split(Cut),
     /// Sent to every primary.
@@ -98,16 +98,18 @@ fn route(spec: &Spec, container: Option<&Spec>, request: &Request<'_>, client: &
 #[inline]
 fn keyed(spec: &Spec, request: &Request<'_>, merge: Option<Merge>) -> Route {
     if let Keys::Range { first: 1, last: 1, .. } = spec.keys {
-        return Route::One(Slot::of(request.arg(1)));
+        let slot = Slot::of(request.arg(1));
+        return Route::One(slot, Claim::Slot(slot));
     }
     if blocks(spec, request) {
         return refusal(Refusal::NotYet(format!("{} … BLOCK", spec.name)));
     }
     let Ok(mut positions) = keys::positions(spec.keys, request) else { return Route::Any };
+    let keys = positions.len();
     let Some(first) = positions.next() else { return Route::Any };
     let slot = Slot::of(request.arg(first));
     if positions.all(|at| Slot::of(request.arg(at)) == slot) {
-        return Route::One(slot);
+        return Route::One(slot, Claim::of(slot, keys));
     }
     match (merge, spec.keys) {
         (Some(merge), Keys::Range { step, .. }) => {
@@ -201,7 +203,9 @@ mod tests {
         let client = Client::new(1, None, None, true, 0);
         let route =
             match decide(&Request::new(&wire, framer.args()), &client, &Learned::default()).route {
-                Route::One(slot) => format!("one {slot}"),
+                Route::One(slot, claim) => {
+                    format!("{} {slot}", if claim == Claim::Slot(slot) { "one" } else { "whole" })
+                }
                 Route::Split(Cut { first, step, .. }) => format!("split {first} {step}"),
                 Route::Every(merge) => format!("every {merge:?}"),
                 Route::Any => "any".to_owned(),
@@ -215,12 +219,12 @@ mod tests {
     fn decisions() {
         check("GET foo", "one 12182");
         check("get", "ERR wrong number of arguments for 'get' command");
-        check("MGET foo {foo}2", "one 12182");
+        check("MGET foo {foo}2", "whole 12182");
         check("MGET foo bar", "split 1 1");
         check("MSET foo 1 bar 2", "split 1 2");
         check("MSET foo 1 bar", "ERR wrong number of arguments for 'mset' command");
         check("RENAME foo bar", "CROSSSLOT Keys in request don't hash to the same slot");
-        check("RENAME foo {foo}2", "one 12182");
+        check("RENAME foo {foo}2", "whole 12182");
         check("EVAL return 0", "any");
         check("EVAL return 1 foo x", "one 12182");
         check("EVAL return nonsense foo", "any");

@@ -232,7 +232,7 @@ impl Pool {
     fn is_full(&self, lane: &Lane, payload: &Payload<'_>) -> bool {
         let (requests, bytes) = lane.load();
         requests >= self.options.queue_requests
-            || bytes + payload.len() as u64 > self.options.queue_bytes as u64
+            || requests > 0 && bytes + payload.len() as u64 > self.options.queue_bytes as u64
     }
 
     /// The lane to an address, opened if there is none.

@@ -1,6 +1,6 @@
 //! One reply of many: what the parts of a split or broadcast command answered, and how that becomes the client's reply.
 
-use super::{Merge, info};
+use super::{Claim, Merge, info};
 use crate::cluster::Slot;
 use crate::refusal::Refusal;
 use crate::resp::frame::{Progress, ReplyFramer};
@@ -22,19 +22,15 @@ pub struct Gather {
 
 #[derive(Debug)]
 struct Part {
-    slot: Option<Slot>,
+    claim: Claim,
     /// Range of its reply in `bytes`.
     reply: Option<(usize, usize)>,
 }
 
 impl Gather {
-    /// A gathering of one part for each of `slots`.
-    pub fn new(
-        merge: Merge,
-        protocol: Protocol,
-        slots: impl Iterator<Item = Option<Slot>>,
-    ) -> Self {
-        let parts: Vec<Part> = slots.map(|slot| Part { slot, reply: None }).collect();
+    /// A gathering of one part for each of `claims`.
+    pub fn new(merge: Merge, protocol: Protocol, claims: impl Iterator<Item = Claim>) -> Self {
+        let parts: Vec<Part> = claims.map(|claim| Part { claim, reply: None }).collect();
         Self {
             merge,
             protocol,
@@ -63,29 +59,38 @@ impl Gather {
         u32::try_from(self.parts.len()).unwrap_or(u32::MAX)
     }
 
-    /// Takes the reply of a part; true when it was the last one missing.
-    pub fn answer(&mut self, part: usize, reply: &[u8]) -> bool {
+    /// Takes the reply of a part, and gives the claim that is settled with it.
+    pub fn answer(&mut self, part: usize, reply: &[u8]) -> Claim {
         let start = self.bytes.len();
         if start == 0 {
             // The other parts' replies will most likely be like this one.
             self.bytes.reserve((reply.len() + 8).min(1024) * self.parts.len());
         }
         self.bytes.extend_from_slice(reply);
-        if let Some(part) = self.parts.get_mut(part) {
-            self.waiting -= usize::from(part.reply.is_none());
-            part.reply = Some((start, self.bytes.len()));
-        }
+        let Some(part) = self.parts.get_mut(part) else { return Claim::None };
+        self.waiting -= usize::from(part.reply.is_none());
+        part.reply = Some((start, self.bytes.len()));
+        part.claim
+    }
+
+    /// Whether every part has answered.
+    pub fn is_complete(&self) -> bool {
         self.waiting == 0
+    }
+
+    /// The claims of the parts.
+    pub fn claims(&self) -> impl Iterator<Item = Claim> {
+        self.parts.iter().map(|part| part.claim)
     }
 
     /// Whether a part on this slot has not been answered.
     pub fn awaits(&self, slot: Slot) -> bool {
-        self.parts.iter().any(|part| part.reply.is_none() && part.slot == Some(slot))
+        self.parts.iter().any(|part| part.reply.is_none() && part.claim.slot() == Some(slot))
     }
 
     /// Whether a part on this slot has been answered.
     pub fn answered(&self, slot: Slot) -> bool {
-        self.parts.iter().any(|part| part.reply.is_some() && part.slot == Some(slot))
+        self.parts.iter().any(|part| part.reply.is_some() && part.claim.slot() == Some(slot))
     }
 
     /// Writes the client's reply, once every part has answered: the first part's error if there is one, else all parts
@@ -194,7 +199,8 @@ mod tests {
     fn check(gather: Gather, replies: &[&str], expected: &str) {
         let mut gather = gather;
         for (part, reply) in replies.iter().enumerate().rev() {
-            assert_eq!(gather.answer(part, reply.as_bytes()), part == 0);
+            gather.answer(part, reply.as_bytes());
+            assert_eq!(gather.is_complete(), part == 0);
         }
         let mut merged = Vec::new();
         gather.merge(&mut merged);
@@ -202,7 +208,7 @@ mod tests {
     }
 
     fn gather(merge: Merge, parts: usize) -> Gather {
-        Gather::new(merge, Protocol::Resp2, std::iter::repeat_n(None, parts))
+        Gather::new(merge, Protocol::Resp2, std::iter::repeat_n(Claim::None, parts))
     }
 
     #[test]

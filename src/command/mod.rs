@@ -10,7 +10,36 @@ pub mod merge;
 pub mod split;
 pub mod table;
 
+use crate::cluster::Slot;
+
 pub use table::lookup;
+
+/// What a request, or a part of one, asks of the order among its client's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing: it has no keys.
+    None,
+    /// Its place among the requests on this slot.
+    Slot(Slot),
+    /// The same, and that nothing on the slot is sent behind it until it is answered. It has several keys, so while the
+    /// slot moves the node may turn it away (`TRYAGAIN`) and still run what stands behind it.
+    Whole(Slot),
+}
+
+impl Claim {
+    /// For a request with so many keys on a slot.
+    pub fn of(slot: Slot, keys: usize) -> Self {
+        if keys > 1 { Self::Whole(slot) } else { Self::Slot(slot) }
+    }
+
+    /// The slot, if there is one.
+    pub fn slot(self) -> Option<Slot> {
+        match self {
+            Self::None => None,
+            Self::Slot(slot) | Self::Whole(slot) => Some(slot),
+        }
+    }
+}
 
 /// One command, or one subcommand of a container command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

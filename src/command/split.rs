@@ -3,6 +3,7 @@
 //! A node refuses two slots in one command even if it owns both, so the parts are per slot and not per node. Within a part
 //! keys keep their order and duplicates, hence `MSET` still lets the last value of a key win.
 
+use super::Claim;
 use crate::cluster::Slot;
 use crate::resp::request::Request;
 use crate::resp::write;
@@ -59,6 +60,11 @@ impl Split {
 }
 
 impl Part<'_> {
+    /// What the part asks of the order among its client's requests.
+    pub fn claim(&self) -> Claim {
+        Claim::of(self.slot, self.keys.len())
+    }
+
     /// Writes the part as a request of its own: the name, and its keys each with what belongs to it.
     pub fn write(&self, request: &Request<'_>, out: &mut Vec<u8>) {
         write::array(out, 1 + self.keys.len() * self.step);

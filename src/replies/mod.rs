@@ -16,6 +16,7 @@ use std::task::Waker;
 use bytes::Bytes;
 
 use crate::cluster::Slot;
+use crate::command::Claim;
 use crate::command::merge::Gather;
 use crate::refusal::Refusal;
 use crate::resp::write;
@@ -66,6 +67,8 @@ struct Queue {
     /// Number of the front place; numbers wrap.
     front: u32,
     places: VecDeque<Place>,
+    /// Slots of `Claim::Whole` that are not settled; hardly ever more than one.
+    whole: Vec<Slot>,
     kept: Vec<u8>,
     kept_count: usize,
     output: Output,
@@ -75,7 +78,7 @@ struct Queue {
 
 #[derive(Debug)]
 struct Place {
-    slot: Option<Slot>,
+    claim: Claim,
     state: State,
 }
 
@@ -88,11 +91,11 @@ enum State {
 }
 
 impl Replies {
-    /// Takes the next place for a request on `slot`.
+    /// Takes the next place for a request.
     #[inline]
-    pub fn promise(&self, slot: Option<Slot>) -> Promise {
+    pub fn promise(&self, claim: Claim) -> Promise {
         Promise {
-            place: self.0.borrow_mut().push(slot, State::Waiting),
+            place: self.0.borrow_mut().push(claim, State::Waiting),
             part: 0,
             queue: Some(Rc::clone(&self.0)),
         }
@@ -101,7 +104,7 @@ impl Replies {
     /// Takes the next place for a request in parts: one promise for each part, in order.
     pub fn gather(&self, gather: Gather) -> impl Iterator<Item = Promise> + use<> {
         let parts = gather.parts();
-        let place = self.0.borrow_mut().push(None, State::Gathering(Box::new(gather)));
+        let place = self.0.borrow_mut().push_gather(gather);
         let queue = Rc::clone(&self.0);
         (0..parts).map(move |part| Promise { queue: Some(Rc::clone(&queue)), place, part })
     }
@@ -116,7 +119,7 @@ impl Replies {
             fill(&mut queue.kept);
             let state = State::Kept { start: narrow(start), len: narrow(queue.kept.len() - start) };
             queue.kept_count += 1;
-            queue.push(None, state);
+            queue.push(Claim::None, state);
         }
     }
 
@@ -133,6 +136,13 @@ impl Replies {
     /// Whether a request on this slot has not been answered.
     pub fn awaits(&self, slot: Slot) -> bool {
         self.0.borrow().places.iter().any(|place| place.awaits(slot))
+    }
+
+    /// Whether a request on this slot has not been answered behind which nothing may be sent.
+    #[inline]
+    pub fn is_claimed(&self, slot: Slot) -> bool {
+        let queue = self.0.borrow();
+        !queue.whole.is_empty() && queue.whole.contains(&slot)
     }
 
     /// The bytes ready to be sent.
@@ -230,10 +240,30 @@ impl Drop for Promise {
 }
 
 impl Queue {
-    fn push(&mut self, slot: Option<Slot>, state: State) -> u32 {
+    fn push(&mut self, claim: Claim, state: State) -> u32 {
         let place = self.front.wrapping_add(narrow(self.places.len()));
-        self.places.push_back(Place { slot, state });
+        self.places.push_back(Place { claim, state });
+        if let Claim::Whole(slot) = claim {
+            self.whole.push(slot);
+        }
         place
+    }
+
+    fn push_gather(&mut self, gather: Gather) -> u32 {
+        self.whole.extend(
+            gather
+                .claims()
+                .filter_map(|claim| if let Claim::Whole(slot) = claim { Some(slot) } else { None }),
+        );
+        self.push(Claim::None, State::Gathering(Box::new(gather)))
+    }
+
+    fn unclaim(&mut self, claim: Claim) {
+        if let Claim::Whole(slot) = claim
+            && let Some(at) = self.whole.iter().position(|claimed| *claimed == slot)
+        {
+            self.whole.swap_remove(at);
+        }
     }
 
     fn earlier(&self, place: u32) -> impl Iterator<Item = &Place> {
@@ -248,17 +278,18 @@ impl Queue {
     #[inline]
     fn settle(&mut self, place: u32, part: u32, reply: Reply<'_>) -> Option<Waker> {
         let at = place.wrapping_sub(self.front) as usize;
-        if let Some(Place { state: State::Gathering(gather), .. }) = self.places.get_mut(at) {
-            if !gather.answer(part as usize, reply.bytes()) {
-                return None;
-            }
-            return self.settle_merged(at);
+        let place = self.places.get_mut(at)?;
+        if let State::Gathering(gather) = &mut place.state {
+            let (claim, complete) =
+                (gather.answer(part as usize, reply.bytes()), gather.is_complete());
+            self.unclaim(claim);
+            return if complete { self.settle_merged(at) } else { None };
         }
+        let claim = place.claim;
+        self.unclaim(claim);
         if at > 0 {
             let state = self.keep(reply);
-            if let Some(place) = self.places.get_mut(at) {
-                place.state = state;
-            }
+            self.places[at].state = state;
             return None;
         }
         match reply {
@@ -357,7 +388,7 @@ impl Queue {
 impl Place {
     fn awaits(&self, slot: Slot) -> bool {
         match &self.state {
-            State::Waiting => self.slot == Some(slot),
+            State::Waiting => self.claim.slot() == Some(slot),
             State::Gathering(gather) => gather.awaits(slot),
             State::Kept { .. } | State::Large(_) => false,
         }
@@ -367,7 +398,7 @@ impl Place {
         match &self.state {
             State::Waiting => false,
             State::Gathering(gather) => gather.answered(slot),
-            State::Kept { .. } | State::Large(_) => self.slot == Some(slot),
+            State::Kept { .. } | State::Large(_) => self.claim.slot() == Some(slot),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::backend::{Class, Payload, Ticket};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::split::Split;
-use crate::command::{Local, Merge};
+use crate::command::{Claim, Local, Merge};
 use crate::local::{self, After, Env};
 use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
@@ -30,8 +30,8 @@ impl Session {
         }
         self.note(&decision);
         match decision.route {
-            Route::One(slot) => {
-                self.send(payload, self.replies.promise(Some(slot)), slot, &decision);
+            Route::One(slot, claim) => {
+                self.send(payload, self.replies.promise(claim), slot, &decision);
             }
             Route::Split(cut) => self.split(request, cut, &decision),
             Route::Every(merge) => self.every(request, merge, &decision),
@@ -67,15 +67,21 @@ impl Session {
             return true;
         }
         match &decision.route {
-            Route::One(slot) => pool.is_unsettled() && self.replies.awaits(*slot),
+            Route::One(slot, _) => self.must_wait(*slot),
             Route::Split(Cut { first, step, .. }) => {
-                let mut keys = request.args(*first).step_by(*step);
-                pool.is_unsettled() && keys.any(|key| self.replies.awaits(Slot::of(key)))
+                request.args(*first).step_by(*step).any(|key| self.must_wait(Slot::of(key)))
             }
             Route::Every(_) => true,
             Route::Local(command) => local::is_barrier(*command),
             Route::Any | Route::Refuse(_) => false,
         }
+    }
+
+    /// Whether a request on this slot has to wait for an earlier one on it.
+    #[inline]
+    fn must_wait(&self, slot: Slot) -> bool {
+        self.replies.is_claimed(slot)
+            || self.shared.pool.is_unsettled() && self.replies.awaits(slot)
     }
 
     #[inline]
@@ -99,7 +105,7 @@ impl Session {
     fn split(&self, request: &Request<'_>, cut: Cut, decision: &Decision) {
         let split = Split::by_slot(request, cut.first, cut.step);
         let gather =
-            Gather::new(cut.merge, self.protocol(), split.parts().map(|part| Some(part.slot)));
+            Gather::new(cut.merge, self.protocol(), split.parts().map(|part| part.claim()));
         let gather = if cut.merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
         self.shared.pool.stats.commands_split.add(1);
         let mut wire = Vec::with_capacity(request.bytes().len().min(1024));
@@ -116,7 +122,8 @@ impl Session {
         if slots.is_empty() {
             return self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down"));
         }
-        let mut gather = Gather::new(merge, self.protocol(), slots.iter().map(|slot| Some(*slot)));
+        let mut gather =
+            Gather::new(merge, self.protocol(), slots.iter().map(|slot| Claim::Slot(*slot)));
         let mut wire = request.bytes();
         if merge == Merge::Info {
             gather = gather.with_own(self.with_env(|env| local::info::text(request.args(1), env)));
@@ -132,7 +139,7 @@ impl Session {
         let slots = self.shared.pool.primaries();
         let turn = usize::try_from(self.client.borrow().id).unwrap_or(0);
         match slots.get(turn % slots.len().max(1)) {
-            Some(slot) => self.send(payload, self.replies.promise(None), *slot, decision),
+            Some(slot) => self.send(payload, self.replies.promise(Claim::None), *slot, decision),
             None => self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down")),
         }
     }
@@ -171,7 +178,7 @@ impl Session {
     /// Asks every worker for its clients and answers when all have.
     fn list_clients(&self) {
         let (promise, protocol, workers) =
-            (self.replies.promise(None), self.protocol(), self.shared.workers.clone());
+            (self.replies.promise(Claim::None), self.protocol(), self.shared.workers.clone());
         tokio::task::spawn_local(async move {
             let mut lines = Vec::new();
             for worker in workers {

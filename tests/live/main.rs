@@ -10,6 +10,11 @@
 //!   load   ─► many pipelining clients that check every reply ─► tally
 //! ```
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests run on one thread of their own, not on a worker"
+)]
+
 mod big;
 mod client;
 mod cluster;
