@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -102,6 +102,15 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        for inbox in &self.inboxes {
+            // A worker that is gone needs no telling.
+            let _ = inbox.send(Message::Drain);
+        }
+    }
+}
+
 /// Starts a proxy. It listens at once, and is ready when a topology is known. Needs a tokio runtime for its control plane,
 /// and stops when the returned value is dropped.
 pub async fn start(options: Options) -> Result<Running> {
@@ -127,21 +136,18 @@ pub async fn start(options: Options) -> Result<Running> {
         process: process(Arc::clone(&proxy), outcomes),
     };
     let http = listen_http(options.http.as_deref(), observed, &mut control).await?;
-    let mut workers = Vec::new();
-    for (number, (inbox, stats)) in receivers.into_iter().zip(&stats).enumerate() {
-        let setup = Setup {
-            session: options.session.clone(),
-            backend: options.backend.clone(),
-            proxy: Arc::clone(&proxy),
-            facts: discovery.facts(),
-            topology: Arc::clone(&topology),
-            stats: Arc::clone(stats),
-            hints: hints.clone(),
-            workers: inboxes.clone(),
-            drain_timeout: options.drain_timeout,
-        };
-        workers.push(worker::spawn(number, setup, inbox).context("cannot start a worker thread")?);
-    }
+    let setup = Setup {
+        session: options.session,
+        backend: options.backend,
+        proxy: Arc::clone(&proxy),
+        facts: discovery.facts(),
+        topology: Arc::clone(&topology),
+        stats: Arc::default(),
+        hints,
+        workers: inboxes.clone(),
+        drain_timeout: options.drain_timeout,
+    };
+    let workers = spawn_workers(&setup, receivers, &stats)?;
     control.spawn(discovery.run(hinted, announcer(inboxes.clone())));
     let (stop_accepting, stopped) = watch::channel(false);
     control.spawn(accept(listener, Acceptor { proxy, inboxes: inboxes.clone(), stats }, stopped));
@@ -156,6 +162,20 @@ pub async fn start(options: Options) -> Result<Running> {
         workers,
         control,
     })
+}
+
+/// One worker for each inbox.
+fn spawn_workers(
+    setup: &Setup,
+    inboxes: Vec<UnboundedReceiver<Message>>,
+    stats: &[Arc<Stats>],
+) -> Result<Vec<JoinHandle<()>>> {
+    let numbered = inboxes.into_iter().zip(stats).enumerate();
+    let spawned = numbered.map(|(number, (inbox, stats))| {
+        let setup = Setup { stats: Arc::clone(stats), ..setup.clone() };
+        worker::spawn(number, setup, inbox)
+    });
+    spawned.collect::<Result<_, _>>().context("cannot start a worker thread")
 }
 
 /// Serves metrics and health, if that is wanted, until the control tasks are shut down.

@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(50);
 const EVENT_INTERVAL: u32 = 256;
 
 /// What a worker is started with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// How clients are dealt with.
     pub session: session::Options,

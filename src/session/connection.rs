@@ -92,6 +92,8 @@ pub(super) enum Flow {
     Hold,
     /// It was the last one.
     Close,
+    /// It has not arrived whole; so many bytes are needed at least.
+    More(usize),
 }
 
 impl Session {
@@ -191,64 +193,68 @@ impl Session {
     }
 
     fn process_input(&mut self, input: &mut BytesMut, framer: &mut RequestFramer) -> bool {
-        let mut limits = self.limits();
         let mut at = 0;
-        while !self.is_full() {
-            let progress = match framer.frame(&input[at..], &limits) {
-                Ok(progress) => progress,
-                Err(error) => {
-                    self.refuse(&Refusal::Protocol(error));
-                    self.phase = Phase::Closing;
-                    input.clear();
-                    return false;
-                }
-            };
-            let (len, flow) = match progress {
-                Progress::Partial(want) => {
-                    input.advance(at);
-                    input.reserve(want.saturating_sub(input.len()));
-                    return false;
-                }
-                Progress::Complete(len) if len >= LARGE => {
-                    (0, self.take_large(input, std::mem::take(&mut at), len, framer))
-                }
-                Progress::Complete(len) => {
-                    let bytes = &input[at..at + len];
-                    (len, self.dispatch(&Request::new(bytes, framer.args()), Payload::Small(bytes)))
-                }
-                Progress::Inline(len) => (len, self.take_inline(&input[at..at + len])),
-            };
-            match flow {
-                Flow::Next => at += len,
-                Flow::Hold => {
-                    input.advance(at);
-                    return true;
-                }
-                Flow::Close => {
-                    self.phase = Phase::Closing;
-                    input.clear();
-                    return false;
-                }
+        let end = loop {
+            match self.process_one(input, &mut at, framer) {
+                Flow::Next if at < input.len() => {}
+                end => break end,
             }
-            if at == input.len() {
+        };
+        match end {
+            Flow::Next => input.clear(),
+            Flow::Hold => input.advance(at),
+            Flow::More(want) => {
+                input.advance(at);
+                input.reserve(want.saturating_sub(input.len()));
+            }
+            Flow::Close => {
+                self.phase = Phase::Closing;
                 input.clear();
-                return false;
             }
-            limits = self.limits();
         }
-        input.advance(at);
-        true
+        end == Flow::Hold
+    }
+
+    /// Dispatches the request at `at` if all of it is there, and moves `at` behind it.
+    fn process_one(
+        &mut self,
+        input: &mut BytesMut,
+        at: &mut usize,
+        framer: &mut RequestFramer,
+    ) -> Flow {
+        if self.is_full() {
+            return Flow::Hold;
+        }
+        let (len, flow) = match framer.frame(&input[*at..], &self.limits()) {
+            Ok(Progress::Partial(want)) => return Flow::More(want),
+            Ok(Progress::Complete(len)) if len >= LARGE => {
+                return self.take_large(input, at, len, framer);
+            }
+            Ok(Progress::Complete(len)) => {
+                let bytes = &input[*at..*at + len];
+                (len, self.dispatch(&Request::new(bytes, framer.args()), Payload::Small(bytes)))
+            }
+            Ok(Progress::Inline(len)) => (len, self.take_inline(&input[*at..*at + len])),
+            Err(error) => {
+                self.refuse(&Refusal::Protocol(error));
+                return Flow::Close;
+            }
+        };
+        if flow == Flow::Next {
+            *at += len;
+        }
+        flow
     }
 
     /// A large request goes on by reference; the buffer starts anew behind it.
     fn take_large(
         &mut self,
         input: &mut BytesMut,
-        at: usize,
+        at: &mut usize,
         len: usize,
         framer: &RequestFramer,
     ) -> Flow {
-        input.advance(at);
+        input.advance(std::mem::take(at));
         let spans = framer.args();
         if self.must_hold(&Request::new(&input[..len], spans)) {
             return Flow::Hold;
