@@ -1,0 +1,11 @@
+//! The proxy against fake clusters: one binary, every test with a cluster, a proxy and ports of its own.
+//!
+//! `fake` is the cluster, `client` a client, `rig` puts a proxy between them. The tests are grouped by what they are
+//! about; those that are ignored show a defect, and say which.
+
+mod client;
+mod fake;
+mod redirects;
+mod rig;
+mod store;
+mod waiting;
