@@ -5,6 +5,9 @@
 
 mod client;
 mod fake;
+mod loss;
+mod order;
+mod random;
 mod redirects;
 mod rig;
 mod store;
