@@ -4,11 +4,16 @@
 //! about; those that are ignored show a defect, and say which.
 
 mod client;
+mod clients;
 mod fake;
+mod hello;
 mod loss;
+mod multikey;
 mod order;
+mod protocol;
 mod random;
 mod redirects;
+mod resp3;
 mod rig;
 mod store;
 mod waiting;
