@@ -7,6 +7,8 @@ mod client;
 mod clients;
 mod fake;
 mod hello;
+mod hostile;
+mod lifecycle;
 mod loss;
 mod multikey;
 mod order;
