@@ -12,6 +12,7 @@ mod lifecycle;
 mod loss;
 mod multikey;
 mod order;
+mod properties;
 mod protocol;
 mod random;
 mod redirects;
