@@ -43,6 +43,10 @@ pub enum Refusal {
     PartLost,
     #[error("TRYAGAIN a later command of this client ran first, the request was not executed")]
     Overtaken,
+    #[error(
+        "TRYAGAIN an earlier command of this client on the slot still waits, the request was not executed"
+    )]
+    Preceded,
     #[error("ERR proxy: the request was dropped, outcome unknown")]
     Dropped,
     #[error("NOAUTH Authentication required.")]
@@ -112,7 +116,7 @@ impl Refusal {
             Self::QueueFull(_) => "queue_full",
             Self::ConnectionLost(_) | Self::PartLost | Self::Dropped => "connection_lost",
             Self::Timeout(_) => "timeout",
-            Self::Overtaken => "overtaken",
+            Self::Overtaken | Self::Preceded => "out_of_order",
             Self::NoAuth | Self::HelloNoAuth | Self::WrongPass | Self::NoPassword => "auth",
             Self::NoProto | Self::Text(_) => "argument",
         }
@@ -126,7 +130,7 @@ impl Refusal {
             | Self::ConnectionLost(_)
             | Self::Timeout(_)
             | Self::PartLost => Fault::Cluster,
-            Self::QueueFull(_) | Self::Overtaken | Self::Dropped => Fault::Proxy,
+            Self::QueueFull(_) | Self::Overtaken | Self::Preceded | Self::Dropped => Fault::Proxy,
             _ => Fault::Client,
         }
     }

@@ -17,7 +17,7 @@ use super::lane::{Lane, Order, Status};
 use super::pool::{Hint, Pool};
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Reply};
-use crate::resp::frame::{Progress, ReplyFramer};
+use crate::resp::frame::{self, Progress, ReplyFramer};
 use crate::resp::redirect::{Verdict, verdict};
 
 /// Read buffer: what one receive call usefully takes.
@@ -143,7 +143,7 @@ impl Connection {
             }
         };
         self.buf.advance(at);
-        self.buf.reserve(want.saturating_sub(self.buf.len()));
+        self.buf.reserve(frame::growth(self.buf.len(), want));
         Ok(())
     }
 
@@ -236,9 +236,7 @@ impl Connection {
         let jitter = u64::from(self.pool.clock.micros()) % (self.backoff_ms / 4 + 1);
         self.link = Link::Waiting(Box::pin(sleep(Duration::from_millis(self.backoff_ms + jitter))));
         self.backoff_ms = (self.backoff_ms * 2).min(*BACKOFF_MS.end());
-        if self.lane.class.replica {
-            self.lane.take_untouched().into_iter().for_each(|parcel| self.pool.send_again(parcel));
-        }
+        self.pool.reroute(&self.lane);
     }
 
     fn connected(&mut self, stream: TcpStream) {

@@ -38,8 +38,9 @@ pub struct Ticket {
     pub(super) born: u32,
     /// The slot of its keys, or one of the node it is meant for.
     pub(super) slot: Slot,
-    /// How often it has been turned away.
+    /// Redirects followed since it last waited.
     pub(super) hops: u8,
+    /// Marks in the low half, the number of waits in the high half.
     marks: u8,
 }
 
@@ -71,6 +72,17 @@ impl Ticket {
     /// Whether it may be sent again after it may have run.
     pub(super) fn is_repeatable(self) -> bool {
         self.marks & (READONLY | RESENT) == READONLY
+    }
+
+    /// How often it has waited, as far as is worth counting.
+    pub(super) fn waits(self) -> u8 {
+        self.marks >> 4
+    }
+
+    /// The same, after one more wait.
+    pub(super) fn waited(self) -> Self {
+        let more = if self.waits() < 15 { 1 << 4 } else { 0 };
+        Self { marks: self.marks + more, hops: 0, ..self }
     }
 
     /// The same, to be answered by a primary.
@@ -234,13 +246,13 @@ impl Lane {
             .then_some(front.ticket.born)
     }
 
-    /// Whether a request of which nothing has been written was routed at a time of which `test` is true.
-    pub(super) fn any_untouched(&self, test: impl Fn(u32) -> bool) -> bool {
+    /// Whether there is a request of which nothing has been written and of which `test` is true.
+    pub(super) fn any_untouched(&self, test: impl Fn(Ticket) -> bool) -> bool {
         let queue = self.queue.borrow();
         queue
             .spans()
             .filter(|(start, _)| *start >= queue.log.written())
-            .any(|(_, entry)| test(entry.ticket.born))
+            .any(|(_, entry)| test(entry.ticket))
     }
 
     /// Takes back the requests of which nothing has been written, in order.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use super::lane::{Class, Lane, Order, Parcel, Status, Ticket, payload};
 use super::retry::Retries;
 use super::{Options, Payload, ReadFrom};
 use crate::cluster::{Address, NodeIndex, Slot, Topology};
+use crate::command::Standing;
 use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
 use crate::resp::redirect::Verdict;
@@ -21,8 +23,12 @@ use crate::stats::{Clock, Stats};
 
 /// Redirects followed at once; later ones wait as retries do, since nodes that point at each other need time to agree.
 const HOPS_AT_ONCE: u8 = 5;
-/// Attempts that a request behind an earlier one of its client counts as having made: it looks again in 4 milliseconds.
-const PRECEDED_HOPS: u8 = 2;
+/// The same after a wait: enough for `MOVED` and then `ASK`.
+const HOPS_AFTER_WAIT: u8 = 2;
+/// The waits are 1, 2, 4, … milliseconds up to this power of two.
+const LONGEST_WAIT: u8 = 6;
+/// How long a request waits before it looks again whether an earlier one of its client is out of its way.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Silence after which a node with requests in flight is suspected: longer than a healthy node's slowest usual command.
 const SUSPECT_AFTER_US: u32 = 300_000;
 /// How long after the last redirect or loss commands of one client on one slot go one at a time.
@@ -210,14 +216,13 @@ impl Pool {
     }
 
     /// Puts aside a request whose slot has no owner, in the hope that it gets one.
-    fn wait_for_owner(self: &Rc<Self>, payload: Payload<'_>, promise: Promise, mut ticket: Ticket) {
+    fn wait_for_owner(self: &Rc<Self>, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
         self.hint(Hint::Refresh);
         let bytes = match payload {
             Payload::Small(bytes) => Bytes::copy_from_slice(bytes),
             Payload::Large(bytes) => bytes,
         };
-        ticket.hops = ticket.hops.saturating_add(1);
-        self.put_aside(Parcel { bytes, promise, ticket }, &Refusal::SlotNotServed);
+        self.put_aside(Parcel { bytes, promise, ticket }, Refusal::SlotNotServed);
     }
 
     #[inline]
@@ -276,25 +281,42 @@ impl Pool {
         self.unsettle();
         self.count(verdict);
         parcel.ticket.hops = parcel.ticket.hops.saturating_add(1);
+        let most = if parcel.ticket.waits() == 0 { HOPS_AT_ONCE } else { HOPS_AFTER_WAIT };
         let target = match verdict {
             Verdict::Moved(address) | Verdict::Ask(address) => Address::parse(address, Some(from)),
             _ => None,
         };
         self.hint(target.clone().map_or(Hint::Refresh, Hint::Node));
         parcel.ticket = parcel.ticket.for_primary();
-        match target.filter(|_| parcel.ticket.hops <= HOPS_AT_ONCE) {
+        match target.filter(|_| parcel.ticket.hops <= most) {
             Some(address) => self.redirect(&address, parcel, matches!(verdict, Verdict::Ask(_))),
-            None => self.put_aside(parcel, &last_word(reply, verdict)),
+            None => self.put_aside(parcel, last_word(reply, verdict)),
         }
     }
 
     fn redirect(self: &Rc<Self>, address: &Address, parcel: Parcel, ask: bool) {
+        let Some(parcel) = self.in_order(parcel) else { return };
         let lane = self.lane(address, parcel.ticket.class());
         if ask {
             lane.push_asking(parcel);
         } else {
             self.push(&lane, payload(&parcel.bytes), parcel.promise, parcel.ticket);
         }
+    }
+
+    /// Looks at where the client's other requests on the slot stand before a request goes again: not behind a later one
+    /// that ran, and not before an earlier one that waits. Gives the request back if it may go.
+    fn in_order(self: &Rc<Self>, parcel: Parcel) -> Option<Parcel> {
+        let company = parcel.promise.company(parcel.ticket.slot);
+        if company.answered_behind {
+            self.refuse(parcel.promise, &Refusal::Overtaken);
+        } else if company.aside_before {
+            self.wait(parcel, LOOK_AGAIN, Refusal::Preceded);
+        } else {
+            parcel.promise.mark(Standing::OutAgain);
+            return Some(parcel);
+        }
+        None
     }
 
     fn count(&self, verdict: Verdict<'_>) {
@@ -308,26 +330,37 @@ impl Pool {
         }
     }
 
-    /// Tries again later, or answers `last_word` when the request's time is up.
-    fn put_aside(self: &Rc<Self>, parcel: Parcel, last_word: &Refusal) {
-        if self.is_expired(parcel.ticket.born) {
-            return self.refuse(parcel.promise, last_word);
-        }
+    /// Tries again later, the later the more often it has waited.
+    fn put_aside(self: &Rc<Self>, mut parcel: Parcel, last_word: Refusal) {
+        let wait = Duration::from_millis(1 << parcel.ticket.waits().min(LONGEST_WAIT));
+        parcel.ticket = parcel.ticket.waited();
         self.stats.retries.add(1);
-        self.retries.put(parcel);
+        self.wait(parcel, wait, last_word);
     }
 
-    /// A request's wait is over. It goes again unless an earlier one of its client on its slot is still out; and never
-    /// behind a later one that already ran.
-    pub(super) fn try_again(self: &Rc<Self>, mut parcel: Parcel) {
-        if parcel.promise.is_overtaken(parcel.ticket.slot) {
-            return self.refuse(parcel.promise, &Refusal::Overtaken);
+    /// Waits, but no longer than the request has time; answers `last_word` if it has none.
+    fn wait(&self, parcel: Parcel, wait: Duration, last_word: Refusal) {
+        let age = Duration::from_micros(u64::from(self.age(parcel.ticket.born)));
+        let left = self.options.request_budget.saturating_sub(age);
+        if left.is_zero() {
+            return self.refuse(parcel.promise, &last_word);
         }
-        if parcel.promise.is_preceded(parcel.ticket.slot) {
-            parcel.ticket.hops = PRECEDED_HOPS;
-            return self.put_aside(parcel, &Refusal::text("TRYAGAIN an earlier command of this client on the slot still waits, the request was not executed"));
+        parcel.promise.mark(Standing::Aside);
+        self.retries.put(parcel, wait.min(left), last_word);
+    }
+
+    /// A request's wait is over. It goes again if no other of its client on its slot is on its way, and none behind it ran.
+    pub(super) fn try_again(self: &Rc<Self>, parcel: Parcel, last_word: Refusal) {
+        let company = parcel.promise.company(parcel.ticket.slot);
+        if company.answered_behind {
+            self.refuse(parcel.promise, &Refusal::Overtaken);
+        } else if self.is_expired(parcel.ticket.born) {
+            self.refuse(parcel.promise, &last_word);
+        } else if company.out_before || company.aside_before || company.out_behind {
+            self.wait(parcel, LOOK_AGAIN, last_word);
+        } else {
+            self.send_again(parcel);
         }
-        self.send_again(parcel);
     }
 
     /// Sends a request that did not run to the owner of its slot, unless its time is up.
@@ -337,7 +370,21 @@ impl Pool {
             let refusal = self.time_is_up(parcel.ticket);
             return self.refuse(parcel.promise, &refusal);
         }
+        let Some(parcel) = self.in_order(parcel) else { return };
         self.send(payload(&parcel.bytes), parcel.promise, parcel.ticket);
+    }
+
+    /// Sends what waits on a lane that cannot be connected to the owners of its slots, if these are others.
+    pub(super) fn reroute(self: &Rc<Self>, lane: &Lane) {
+        let is_elsewhere = |ticket: Ticket| {
+            let topology = &self.routes.borrow().topology;
+            topology
+                .owner(ticket.slot)
+                .is_some_and(|owner| topology.node(owner).address != lane.address)
+        };
+        if lane.any_untouched(is_elsewhere) {
+            lane.take_untouched().into_iter().for_each(|parcel| self.send_again(parcel));
+        }
     }
 
     fn time_is_up(&self, ticket: Ticket) -> Refusal {
@@ -415,7 +462,7 @@ impl Pool {
 
     /// Refuses what has waited on a lane for longer than a request may; the rest stays in line.
     fn expire(self: &Rc<Self>, lane: &Lane) {
-        if lane.any_untouched(|born| self.is_expired(born)) {
+        if lane.any_untouched(|ticket| self.is_expired(ticket.born)) {
             self.hint(Hint::Refresh);
             lane.take_untouched().into_iter().for_each(|parcel| self.send_again(parcel));
         }

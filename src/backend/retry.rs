@@ -9,9 +9,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use super::lane::Parcel;
 use super::pool::Pool;
-
-/// The waits are 1, 2, 4, … milliseconds up to this power of two.
-const LONGEST_WAIT: u8 = 6;
+use crate::refusal::Refusal;
 
 /// Requests waiting for their next attempt.
 #[derive(Debug, Default)]
@@ -27,18 +25,19 @@ struct Waiting {
     /// Keeps requests that are due together in the order they came.
     number: u64,
     parcel: Parcel,
+    last_word: Refusal,
 }
 
 impl Retries {
-    /// Puts a request aside, for longer the more often it has been tried.
-    pub(super) fn put(&self, parcel: Parcel) {
-        let wait = Duration::from_millis(1 << parcel.ticket.hops.min(LONGEST_WAIT));
+    /// Puts a request aside until it is due; `last_word` is for the client if it has no more time then.
+    pub(super) fn put(&self, parcel: Parcel, wait: Duration, last_word: Refusal) {
         let mut count = self.count.borrow_mut();
         *count += 1;
         self.waiting.borrow_mut().push(Waiting {
             due: Instant::now() + wait,
             number: *count,
             parcel,
+            last_word,
         });
         self.changed.notify_one();
     }
@@ -54,18 +53,20 @@ impl Retries {
                         () = sleep_until(due) => {}
                         () = pool.retries.changed.notified() => continue,
                     }
-                    pool.retries.take_due().into_iter().for_each(|parcel| pool.try_again(parcel));
+                    for (parcel, last_word) in pool.retries.take_due() {
+                        pool.try_again(parcel, last_word);
+                    }
                 }
             }
         }
     }
 
-    fn take_due(&self) -> Vec<Parcel> {
+    fn take_due(&self) -> Vec<(Parcel, Refusal)> {
         let now = Instant::now();
         let mut waiting = self.waiting.borrow_mut();
         let mut due = Vec::new();
         while waiting.peek().is_some_and(|next| next.due <= now) {
-            due.extend(waiting.pop().map(|next| next.parcel));
+            due.extend(waiting.pop().map(|next| (next.parcel, next.last_word)));
         }
         due
     }

@@ -111,32 +111,32 @@ impl Topology {
     }
 }
 
-/// The most trustworthy line about each node.
+/// The most trustworthy line about each node, for as many nodes as can be numbered.
 fn best_lines(views: &[View]) -> BTreeMap<&NodeId, &NodeLine> {
+    let rank = |line: &NodeLine| (line.myself, line.epoch, line.failed);
     let mut best: BTreeMap<&NodeId, &NodeLine> = BTreeMap::new();
     for line in views.iter().flat_map(|view| &view.nodes) {
         let known = best.entry(&line.id).or_insert(line);
-        if (line.myself, line.epoch, line.failed) > (known.myself, known.epoch, known.failed) {
+        // Among equals any order will do, as long as it does not depend on who was heard first.
+        if (rank(line), &line.address, &line.primary)
+            > (rank(known), &known.address, &known.primary)
+        {
             *known = line;
         }
     }
-    best
+    best.into_iter().take(usize::from(NONE)).collect()
 }
 
 fn owners(views: &[View], index: &BTreeMap<&NodeId, NodeIndex>) -> Box<[NodeIndex]> {
-    let mut owners: Vec<NodeIndex> = vec![NONE; SLOTS];
-    let mut epochs: Vec<u64> = vec![0; SLOTS];
+    let mut best: Vec<Option<(u64, bool, NodeIndex)>> = vec![None; SLOTS];
     for line in views.iter().flat_map(|view| &view.nodes) {
         let Some(&node) = index.get(&line.id) else { continue };
-        for range in &line.slots {
-            for slot in range.clone() {
-                if owners[slot] == NONE || line.epoch > epochs[slot] {
-                    (owners[slot], epochs[slot]) = (node, line.epoch);
-                }
-            }
+        let claim = Some((line.epoch, line.myself, node));
+        for slot in line.slots.iter().flat_map(Clone::clone) {
+            best[slot] = best[slot].max(claim);
         }
     }
-    owners.into()
+    best.into_iter().map(|claim| claim.map_or(NONE, |(_, _, node)| node)).collect()
 }
 
 fn first_slots(owners: &[NodeIndex]) -> Vec<(NodeIndex, Slot)> {

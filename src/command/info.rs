@@ -40,8 +40,8 @@ fn add_keyspace(sums: &mut [u64; 3], text: &str) {
         text.split(',').filter_map(|field| field.split_once('=')?.1.parse::<u64>().ok());
     let (keys, expires, ttl) =
         (fields.next().unwrap_or(0), fields.next().unwrap_or(0), fields.next().unwrap_or(0));
-    sums[0] += keys;
-    sums[1] += expires;
+    sums[0] = sums[0].saturating_add(keys);
+    sums[1] = sums[1].saturating_add(expires);
     sums[2] = sums[2].saturating_add(ttl.saturating_mul(keys));
 }
 

@@ -1,6 +1,6 @@
 //! One reply of many: what the parts of a split or broadcast command answered, and how that becomes the client's reply.
 
-use super::{Claim, Merge, info};
+use super::{Claim, Merge, Standing, info};
 use crate::cluster::Slot;
 use crate::refusal::Refusal;
 use crate::resp::frame::{Progress, ReplyFramer};
@@ -18,11 +18,14 @@ pub struct Gather {
     bytes: Vec<u8>,
     /// For `Merge::Info`: the proxy's own text.
     own: String,
+    /// Whether the command writes.
+    writes: bool,
 }
 
 #[derive(Debug)]
 struct Part {
     claim: Claim,
+    standing: Standing,
     /// Range of its reply in `bytes`.
     reply: Option<(usize, usize)>,
 }
@@ -30,7 +33,8 @@ struct Part {
 impl Gather {
     /// A gathering of one part for each of `claims`.
     pub fn new(merge: Merge, protocol: Protocol, claims: impl Iterator<Item = Claim>) -> Self {
-        let parts: Vec<Part> = claims.map(|claim| Part { claim, reply: None }).collect();
+        let parts: Vec<Part> =
+            claims.map(|claim| Part { claim, standing: Standing::Out, reply: None }).collect();
         Self {
             merge,
             protocol,
@@ -39,6 +43,7 @@ impl Gather {
             parts,
             bytes: Vec::new(),
             own: String::new(),
+            writes: false,
         }
     }
 
@@ -52,6 +57,12 @@ impl Gather {
     #[must_use]
     pub fn with_own(self, own: String) -> Self {
         Self { own, ..self }
+    }
+
+    /// Of a command that writes: an error must not say that it did not run if a part of it did.
+    #[must_use]
+    pub fn writing(self, writes: bool) -> Self {
+        Self { writes, ..self }
     }
 
     /// Number of parts.
@@ -83,21 +94,31 @@ impl Gather {
         self.parts.iter().map(|part| part.claim)
     }
 
-    /// Whether a part on this slot has not been answered.
-    pub fn awaits(&self, slot: Slot) -> bool {
-        self.parts.iter().any(|part| part.reply.is_none() && part.claim.slot() == Some(slot))
+    /// Takes note of where a part stands, and gives where it stood.
+    pub fn mark(&mut self, part: usize, standing: Standing) -> Standing {
+        self.parts
+            .get_mut(part)
+            .map_or(standing, |part| std::mem::replace(&mut part.standing, standing))
     }
 
-    /// Whether a part on this slot has been answered.
-    pub fn answered(&self, slot: Slot) -> bool {
-        self.parts.iter().any(|part| part.reply.is_some() && part.claim.slot() == Some(slot))
+    /// Where the parts on this slot stand.
+    pub fn standings(&self, slot: Slot) -> impl Iterator<Item = Standing> {
+        self.parts.iter().filter(move |part| part.claim.covers(slot)).map(|part| part.standing)
+    }
+
+    /// Bytes of the replies that have come.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Writes the client's reply, once every part has answered: the first part's error if there is one, else all parts
     /// merged.
     pub fn merge(&mut self, out: &mut Vec<u8>) {
-        if let Some(error) = self.replies().find(|reply| reply.first() == Some(&b'-')) {
-            return out.extend_from_slice(error);
+        if let Some(error) = self.replies().find(|reply| is_error(reply)) {
+            let text =
+                if self.writes && self.ran_in_part() && is_retryable(error) { PARTLY } else { &[] };
+            out.extend_from_slice(text);
+            return out.extend_from_slice(if text.is_empty() { error } else { &error[1..] });
         }
         let start = out.len();
         let merged = match self.merge {
@@ -115,6 +136,11 @@ impl Gather {
             out.truncate(start);
             write::error(out, &Refusal::PartLost.to_string());
         }
+    }
+
+    /// Whether some part has run, or may have.
+    fn ran_in_part(&self) -> bool {
+        self.replies().any(|reply| !is_error(reply) || !is_retryable(reply))
     }
 
     fn replies(&self) -> impl Iterator<Item = &[u8]> {
@@ -170,6 +196,21 @@ impl Gather {
             .find(|reply| *reply != b"$-1\r\n" && *reply != b"_\r\n")
             .or_else(|| self.replies().next())
     }
+}
+
+/// In front of an error of one part of a write of which another part ran. Clients send again by themselves what failed with
+/// some prefixes, on the understanding that it did not run.
+const PARTLY: &[u8] = b"-ERR proxy: a part of the command was executed, another failed: ";
+
+fn is_error(reply: &[u8]) -> bool {
+    reply.first() == Some(&b'-')
+}
+
+/// Whether the error has a prefix which says that the command did not run.
+fn is_retryable(error: &[u8]) -> bool {
+    [&b"-CLUSTERDOWN "[..], b"-TRYAGAIN ", b"-LOADING ", b"-MASTERDOWN ", b"-READONLY "]
+        .iter()
+        .any(|prefix| error.starts_with(prefix))
 }
 
 /// Number of elements of an array reply, and the bytes of the elements.

@@ -14,6 +14,19 @@ use crate::cluster::Slot;
 
 pub use table::lookup;
 
+/// How far a request, or a part of one, is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// On its way to a node, or there.
+    Out,
+    /// On its way again, after a node turned it away or was lost.
+    OutAgain,
+    /// Turned away, and waiting for its next attempt.
+    Aside,
+    /// Answered.
+    Answered,
+}
+
 /// What a request, or a part of one, asks of the order among its client's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -24,6 +37,8 @@ pub enum Claim {
     /// The same, and that nothing on the slot is sent behind it until it is answered. It has several keys, so while the
     /// slot moves the node may turn it away (`TRYAGAIN`) and still run what stands behind it.
     Whole(Slot),
+    /// That nothing at all is sent behind it until it is answered: it concerns all slots.
+    All,
 }
 
 impl Claim {
@@ -32,11 +47,12 @@ impl Claim {
         if keys > 1 { Self::Whole(slot) } else { Self::Slot(slot) }
     }
 
-    /// The slot, if there is one.
-    pub fn slot(self) -> Option<Slot> {
+    /// Whether the request has to do with this slot.
+    pub fn covers(self, slot: Slot) -> bool {
         match self {
-            Self::None => None,
-            Self::Slot(slot) | Self::Whole(slot) => Some(slot),
+            Self::None => false,
+            Self::Slot(own) | Self::Whole(own) => own == slot,
+            Self::All => true,
         }
     }
 }

@@ -11,6 +11,10 @@ use thiserror::Error;
 const LINE_MAX: usize = 64 * 1024;
 /// Longest header line of a reply: a type byte and a 64-bit number would need 22.
 const HEADER_MAX: usize = 64;
+/// Longest line of a reply: the texts of simple strings and errors.
+const REPLY_LINE_MAX: usize = 1024 * 1024;
+/// Longest bulk string of a reply; no server stores longer ones.
+const REPLY_BULK_MAX: usize = u32::MAX as usize;
 /// Most elements a reply may announce in one aggregate; a node sending more is not speaking RESP.
 const REPLY_ELEMENTS_MAX: u64 = u32::MAX as u64;
 
@@ -113,7 +117,7 @@ impl RequestFramer {
 
     /// Frees the list of spans if a large request has blown it up.
     pub fn shrink(&mut self) {
-        if self.args.capacity() > 64 {
+        if !self.open && self.args.capacity() > 64 {
             self.args = Vec::new();
         }
     }
@@ -321,8 +325,8 @@ fn bulk_end(buf: &[u8], at: usize) -> Result<Progress, ReplyError> {
     if len == -1 && buf[at] == b'$' {
         return Ok(Progress::Complete(from));
     }
-    let end =
-        usize::try_from(len).ok().and_then(|len| len.checked_add(from + 2)).ok_or(ReplyError)?;
+    let len = usize::try_from(len).ok().filter(|len| *len <= REPLY_BULK_MAX).ok_or(ReplyError)?;
+    let end = from + len + 2;
     if buf.len() < end {
         return Ok(Progress::Partial(end));
     }
@@ -355,6 +359,7 @@ fn unfinished(buf: &[u8], at: usize) -> Result<Progress, ReplyError> {
 
 fn line_end(buf: &[u8], at: usize) -> Result<Option<usize>, ReplyError> {
     match memchr(b'\r', &buf[at..]) {
+        None if buf.len() - at > REPLY_LINE_MAX => Err(ReplyError),
         None => Ok(None),
         Some(cr) => match buf.get(at + cr + 1) {
             None => Ok(None),
@@ -362,6 +367,52 @@ fn line_end(buf: &[u8], at: usize) -> Result<Option<usize>, ReplyError> {
             Some(_) => Err(ReplyError),
         },
     }
+}
+
+/// How many more bytes to make room for when a frame of at least `want` bytes has `have` of them: as many as there are
+/// already, so that what is only announced takes no memory.
+pub fn growth(have: usize, want: usize) -> usize {
+    /// Enough for most frames at once.
+    const FIRST: usize = 64 * 1024;
+    want.saturating_sub(have).min(have.max(FIRST))
+}
+
+/// Whether the elements of a whole reply nest deeper than `most`. For decoders that recurse.
+pub(super) fn is_deeper(reply: &[u8], most: usize) -> bool {
+    let mut open: Vec<u64> = Vec::new();
+    let mut at = 0;
+    while let Some(&kind) = reply.get(at) {
+        let (end, inner) = match kind {
+            b'$' | b'=' | b'!' => match bulk_end(reply, at) {
+                Ok(Progress::Complete(end)) => (end, 0),
+                _ => return false,
+            },
+            b'*' | b'~' | b'>' | b'%' | b'|' => match aggregate(reply, at, kind) {
+                Ok(Some((inner, end))) => (end, inner),
+                _ => return false,
+            },
+            _ => match line_end(reply, at) {
+                Ok(Some(end)) => (end, 0),
+                _ => return false,
+            },
+        };
+        at = end;
+        if inner > 0 {
+            open.push(inner);
+            if open.len() > most {
+                return true;
+            }
+            continue;
+        }
+        while let Some(left) = open.last_mut() {
+            *left -= 1;
+            if *left > 0 {
+                break;
+            }
+            open.pop();
+        }
+    }
+    false
 }
 
 #[cfg(test)]

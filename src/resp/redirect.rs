@@ -25,8 +25,9 @@ pub fn verdict(reply: &[u8]) -> Verdict<'_> {
         None => (text, &[][..]),
     };
     match code {
-        b"MOVED" => address(rest).map_or(Verdict::Final, Verdict::Moved),
-        b"ASK" => address(rest).map_or(Verdict::Final, Verdict::Ask),
+        // One that cannot be read is a redirect all the same, to nowhere.
+        b"MOVED" => Verdict::Moved(address(rest).unwrap_or("")),
+        b"ASK" => Verdict::Ask(address(rest).unwrap_or("")),
         b"TRYAGAIN" => Verdict::TryAgain,
         b"CLUSTERDOWN" | b"LOADING" | b"MASTERDOWN" => Verdict::NotNow,
         b"READONLY" => Verdict::Demoted,
@@ -59,7 +60,7 @@ mod tests {
         check("-CLUSTERDOWN The cluster is down\r\n", Verdict::NotNow);
         check("-LOADING Redis is loading the dataset in memory\r\n", Verdict::NotNow);
         check("-READONLY You can't write against a read only replica.\r\n", Verdict::Demoted);
-        check("-MOVED nonsense\r\n", Verdict::Final);
+        check("-MOVED nonsense\r\n", Verdict::Moved(""));
         check("-ERR x\r\n", Verdict::Final);
         check("+MOVED 1 a:1\r\n", Verdict::Final);
         check("-MOVEDX 1 a:1\r\n", Verdict::Final);

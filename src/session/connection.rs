@@ -27,7 +27,7 @@ use crate::backend::Payload;
 use crate::client::Client;
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Replies};
-use crate::resp::frame::{Limits, Progress, RequestFramer};
+use crate::resp::frame::{self, Limits, Progress, RequestFramer};
 use crate::resp::request::{self, Request};
 
 /// Size of a read buffer.
@@ -134,11 +134,16 @@ impl Session {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let held = self.process();
+        let before = self.replies.unsent();
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
         if self.is_over() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if held && self.replies.unsent() < before {
+            // What was held back for want of room may have it now.
+            return Poll::Ready(Ok(()));
         }
         if held || self.phase != Phase::Open {
             return Poll::Pending;
@@ -205,7 +210,7 @@ impl Session {
             Flow::Hold => input.advance(at),
             Flow::More(want) => {
                 input.advance(at);
-                input.reserve(want.saturating_sub(input.len()));
+                input.reserve(frame::growth(input.len(), want));
             }
             Flow::Close => {
                 self.phase = Phase::Closing;
@@ -289,7 +294,7 @@ impl Session {
     /// Whether the client has as much under way as it may, or does not take its replies.
     fn is_full(&self) -> bool {
         self.replies.waiting() >= self.shared.options.window
-            || self.replies.unsent() >= self.shared.options.output_limit
+            || self.replies.size() >= self.shared.options.output_limit
     }
 
     pub(super) fn refuse(&self, refusal: &Refusal) {

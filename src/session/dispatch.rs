@@ -66,6 +66,9 @@ impl Session {
         if self.version != pool.version() {
             return true;
         }
+        if self.replies.is_barred() {
+            return !matches!(decision.route, Route::Refuse(_));
+        }
         match &decision.route {
             Route::One(slot, _) => self.must_wait(*slot),
             Route::Split(Cut { first, step, .. }) => {
@@ -80,8 +83,7 @@ impl Session {
     /// Whether a request on this slot has to wait for an earlier one on it.
     #[inline]
     fn must_wait(&self, slot: Slot) -> bool {
-        self.replies.is_claimed(slot)
-            || self.shared.pool.is_unsettled() && self.replies.awaits(slot)
+        self.replies.is_taken(slot, self.shared.pool.is_unsettled())
     }
 
     #[inline]
@@ -105,7 +107,8 @@ impl Session {
     fn split(&self, request: &Request<'_>, cut: Cut, decision: &Decision) {
         let split = Split::by_slot(request, cut.first, cut.step);
         let gather =
-            Gather::new(cut.merge, self.protocol(), split.parts().map(|part| part.claim()));
+            Gather::new(cut.merge, self.protocol(), split.parts().map(|part| part.claim()))
+                .writing(!decision.readonly);
         let gather = if cut.merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
         self.shared.pool.stats.commands_split.add(1);
         let mut wire = Vec::with_capacity(request.bytes().len().min(1024));
@@ -122,8 +125,8 @@ impl Session {
         if slots.is_empty() {
             return self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down"));
         }
-        let mut gather =
-            Gather::new(merge, self.protocol(), slots.iter().map(|slot| Claim::Slot(*slot)));
+        let mut gather = Gather::new(merge, self.protocol(), slots.iter().map(|_| Claim::All))
+            .writing(!decision.readonly);
         let mut wire = request.bytes();
         if merge == Merge::Info {
             gather = gather.with_own(self.with_env(|env| local::info::text(request.args(1), env)));

@@ -63,7 +63,6 @@ fn requests_without_a_map_are_refused_when_the_budget_is_spent() {
 }
 
 #[test]
-#[ignore = "shows bug: commands without keys are refused at once while there is no map; those with keys wait for it"]
 fn commands_without_keys_wait_for_the_first_map_too() {
     rig(2).run_from(all_down, async |rig| {
         let mut client = rig.client().await;
@@ -162,7 +161,6 @@ fn a_node_that_is_gone_still_answers_what_it_was_asked() {
 }
 
 #[test]
-#[ignore = "shows bug: a connection that retires with requests in flight is not closed when the last is answered"]
 fn the_connection_to_a_node_that_is_gone_is_closed_after_the_last_reply() {
     leaves_with_a_request(async |rig| {
         until("the connection is closed", || rig.node(0).lanes() == 0).await;
@@ -280,7 +278,6 @@ fn a_replica_that_must_be_read_from_is_read_from_again_after_it_was_down() {
 }
 
 #[test]
-#[ignore = "shows bug: a preferred replica whose connection was lost once is never connected to again while the map stays"]
 fn a_preferred_replica_is_read_from_again_after_it_was_down() {
     with_replicas(ReadFrom::PreferReplica, async |rig, key, mut client| {
         read_until_from(&mut client, key, rig.node(2)).await;
@@ -329,7 +326,6 @@ fn the_end_does_not_wait_for_ever() {
 }
 
 #[test]
-#[ignore = "shows bug: a worker that ends does not answer CLIENT LIST any more, so its clients and the end wait for the drain timeout"]
 fn a_list_of_clients_is_answered_while_the_proxy_ends() {
     rig(1).run(async |rig| {
         let (key, mut client, mut idle) = (rig.key(0), rig.client().await, rig.client().await);
@@ -349,7 +345,6 @@ fn a_list_of_clients_is_answered_while_the_proxy_ends() {
 }
 
 #[test]
-#[ignore = "shows bug: workers hold senders to their own inboxes, which so never close, and live on"]
 fn a_proxy_that_is_dropped_stops() {
     rig(1).run(async |rig| {
         let mut client = rig.client().await;

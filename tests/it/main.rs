@@ -3,6 +3,8 @@
 //! `fake` is the cluster, `client` a client, `rig` puts a proxy between them. The tests are grouped by what they are
 //! about; those that are ignored show a defect, and say which.
 
+#![expect(clippy::disallowed_types, reason = "the fake nodes run on threads of their own")]
+
 mod client;
 mod clients;
 mod fake;

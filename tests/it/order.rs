@@ -218,7 +218,6 @@ fn assert_in_order(cluster: &Cluster, key: &str, replies: &[String]) {
 }
 
 #[test]
-#[ignore = "shows bug: a request that waits is sent behind a later one that is in flight (contract 2)"]
 fn a_request_that_waits_does_not_run_behind_a_later_one_in_flight() {
     rig(1).run(async |rig| {
         let (key, mut client) = (rig.key(0), rig.client().await);
@@ -233,7 +232,6 @@ fn a_request_that_waits_does_not_run_behind_a_later_one_in_flight() {
 }
 
 #[test]
-#[ignore = "shows bug: a split command that has been answered whole is not seen as having overtaken (contract 2)"]
 fn a_request_that_waits_does_not_run_behind_a_split_one_that_ran() {
     rig(2).run(async |rig| {
         let (key, other, mut client) = (rig.key(0), rig.key(1), rig.client().await);
@@ -245,7 +243,6 @@ fn a_request_that_waits_does_not_run_behind_a_split_one_that_ran() {
 }
 
 #[test]
-#[ignore = "shows bug: FLUSHALL that waits is run after later commands were (contract 2)"]
 fn a_flush_that_waits_does_not_take_away_what_was_set_after_it() {
     rig(1).run(async |rig| {
         let (key, mut client) = (rig.key(0), rig.client().await);
@@ -256,7 +253,6 @@ fn a_flush_that_waits_does_not_take_away_what_was_set_after_it() {
 }
 
 #[test]
-#[ignore = "shows bug: a redirect is followed without asking whether later requests have run (contract 2)"]
 fn a_request_that_waited_for_a_node_does_not_run_late_when_it_is_sent_back() {
     rig(2).run(async |rig| {
         let (key, mut client) = (rig.key(0), rig.client().await);
@@ -275,7 +271,6 @@ fn a_request_that_waited_for_a_node_does_not_run_late_when_it_is_sent_back() {
 }
 
 #[test]
-#[ignore = "shows bug: a read that is sent again overtakes a write that waits (contract 2)"]
 fn a_read_that_is_sent_again_does_not_overtake_a_write_that_waits() {
     rig(1).run(async |rig| {
         let (key, mut client) = (rig.key(0), rig.client().await);

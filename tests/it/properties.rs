@@ -17,9 +17,9 @@ use redis_protocol::resp2::types::{BytesFrame, RangeFrame};
 use redis_protocol::{resp2, resp3};
 use slotway::cluster::parse::{NodeLine, View};
 use slotway::cluster::{Address, NodeId, Slot, Topology, parse};
-use slotway::command::Merge;
 use slotway::command::merge::Gather;
 use slotway::command::split::Split;
+use slotway::command::{Claim, Merge};
 use slotway::replies::{Promise, Replies, Reply};
 use slotway::resp::frame::{
     Limits, Progress, ReplyError, ReplyFramer, RequestError, RequestFramer,
@@ -481,7 +481,7 @@ fn whole_and_in_parts(
     framer.frame(&wire, &LIMITS).expect("a request");
     let request = Request::new(&wire, framer.args());
     let split = Split::by_slot(&request, 1, step);
-    let gather = Gather::new(merge, Protocol::Resp2, split.parts().map(|part| Some(part.slot)));
+    let gather = Gather::new(merge, Protocol::Resp2, split.parts().map(|part| part.claim()));
     let mut gather = if merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
     let written = split.parts().map(|part| {
         let mut wire = Vec::new();
@@ -497,9 +497,12 @@ fn whole_and_in_parts(
     for index in order.iter().take(waiting.len()) {
         let (number, args) = waiting.remove(index.index(waiting.len()));
         let reply = parts.run(&args, false);
-        prop_assert_eq!(gather.answer(number, &reply), waiting.is_empty());
+        gather.answer(number, &reply);
+        prop_assert_eq!(gather.is_complete(), waiting.is_empty());
     }
-    prop_assert_eq!(gather.merge(), expected);
+    let mut merged = Vec::new();
+    gather.merge(&mut merged);
+    prop_assert_eq!(merged, expected);
     prop_assert_eq!(parts, whole);
     Ok(())
 }
@@ -568,7 +571,6 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "shows bug: of claims with equal epochs the first view's stands, so the map depends on who answers first"]
     fn views_with_equal_epochs_merge_in_any_order(
         views in vec(lines(0..3_u64), 1..5),
         swaps in vec(any::<(Index, Index)>(), 1..6),
@@ -578,7 +580,6 @@ proptest! {
 }
 
 #[test]
-#[ignore = "shows bug: node indexes are 16 bits wide; a reply naming 65536 nodes ends discovery for good (contract 9)"]
 fn more_nodes_than_can_be_numbered_do_no_harm() {
     let from = Address::parse("h:1", None).expect("an address");
     let lines: Vec<String> =
@@ -589,7 +590,6 @@ fn more_nodes_than_can_be_numbered_do_no_harm() {
 }
 
 #[test]
-#[ignore = "shows bug: the depth of a reply is only counted along headers that follow each other, so the decoder recurses without limit (contract 9)"]
 fn replies_that_nest_deeply_are_not_decoded() {
     for level in ["*1\r\n", "*2\r\n:1\r\n"] {
         let wire = format!("{}:1\r\n", level.repeat(100));
@@ -631,7 +631,7 @@ fn take(replies: &Replies, count: usize) -> Vec<u8> {
     let mut taken = Vec::new();
     {
         let mut room = [std::io::IoSlice::new(&[]); 3];
-        let used = output.slices(&mut room);
+        let used = output.slices(&mut room, usize::MAX);
         room[..used].iter().for_each(|slice| taken.extend_from_slice(slice));
     }
     taken.truncate(count);
@@ -659,11 +659,11 @@ impl Ledger {
         let number = self.answers.len();
         match step {
             Step::Promise => {
-                self.open.push((number, self.replies.promise(None)));
+                self.open.push((number, self.replies.promise(Claim::None)));
                 self.answers.push(None);
             }
             Step::Gather(count) => {
-                let none = (0..*count).map(|_| None);
+                let none = (0..*count).map(|_| Claim::None);
                 let gather = Gather::new(Merge::AllOk, Protocol::Resp2, none);
                 self.open.extend(self.replies.gather(gather).map(|promise| (number, promise)));
                 self.parts.insert(number, (*count, false));
@@ -749,13 +749,12 @@ proptest! {
 }
 
 #[test]
-#[ignore = "shows bug: local answers behind others pile up in a buffer that is only emptied when nothing waits in it (contract 8)"]
 fn a_pipeline_that_never_runs_empty_does_not_grow() {
     let replies = Replies::default();
-    let mut last = replies.promise(None);
+    let mut last = replies.promise(Claim::None);
     for _ in 0..2000 {
         replies.answer(|out| out.extend_from_slice(&[b'x'; 1000]));
-        let next = replies.promise(None);
+        let next = replies.promise(Claim::None);
         replies.answer(|out| out.extend_from_slice(b"+OK\r\n"));
         std::mem::replace(&mut last, next).fulfil(Reply::Small(b"+OK\r\n"));
         take(&replies, usize::MAX);

@@ -1,0 +1,313 @@
+//! The places of a client's requests, in order, and the replies that wait in them.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use bytes::Bytes;
+
+use super::{Company, Output, Reply};
+use crate::cluster::Slot;
+use crate::command::merge::Gather;
+use crate::command::{Claim, Standing};
+
+/// Most bytes of small replies kept out of order in the shared buffer; beyond it each is kept by itself.
+const KEPT_MAX: usize = 256 * 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Number of the front place; numbers wrap.
+    front: u32,
+    places: VecDeque<Place>,
+    /// Requests, or parts of them, that were turned away and are not answered.
+    turned: usize,
+    /// Slots of `Claim::Whole` that are not settled; hardly ever more than one.
+    whole: Vec<Slot>,
+    /// Number of `Claim::All` that are not settled.
+    all: usize,
+    /// Small replies that came out of order, side by side.
+    kept: Vec<u8>,
+    kept_count: usize,
+    /// Bytes of the replies kept by themselves.
+    apart: usize,
+    output: Output,
+    waker: Option<Waker>,
+    woken: bool,
+}
+
+#[derive(Debug)]
+struct Place {
+    claim: Claim,
+    standing: Standing,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Empty,
+    /// A range of the shared buffer.
+    Kept {
+        start: u32,
+        len: u32,
+    },
+    Apart(Box<Bytes>),
+    /// Merged when it is complete and at the front; it still knows the slots of its parts.
+    Gathering(Box<Gather>),
+}
+
+impl Queue {
+    #[inline]
+    pub(super) fn push(&mut self, claim: Claim) -> u32 {
+        self.claim(claim);
+        self.put(Place { claim, standing: Standing::Out, state: State::Empty })
+    }
+
+    pub(super) fn push_gather(&mut self, gather: Gather) -> u32 {
+        gather.claims().for_each(|claim| self.claim(claim));
+        let state = State::Gathering(Box::new(gather));
+        self.put(Place { claim: Claim::None, standing: Standing::Out, state })
+    }
+
+    fn put(&mut self, place: Place) -> u32 {
+        let number = self.front.wrapping_add(narrow(self.places.len()));
+        self.places.push_back(place);
+        number
+    }
+
+    /// Answers the next place at once.
+    pub(super) fn answer(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        if self.places.is_empty() {
+            return fill(self.output.tail());
+        }
+        let state = if self.kept.len() > KEPT_MAX {
+            let mut reply = Vec::new();
+            fill(&mut reply);
+            self.apart(reply.into())
+        } else {
+            let start = self.kept.len();
+            fill(&mut self.kept);
+            self.kept_from(start)
+        };
+        self.put(Place { claim: Claim::None, standing: Standing::Answered, state });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    #[inline]
+    pub(super) fn is_taken(&self, slot: Slot, care: bool) -> bool {
+        if self.whole.contains(&slot) {
+            return true;
+        }
+        (care || self.turned > 0)
+            && self.places.iter().flat_map(|place| place.on(slot)).any(|s| s != Standing::Answered)
+    }
+
+    pub(super) fn is_barred(&self) -> bool {
+        self.all > 0
+    }
+
+    pub(super) fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    pub(super) fn unsent(&self) -> usize {
+        self.output.len()
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.output.len() + self.kept.len() + self.apart
+    }
+
+    pub(super) fn listen(&mut self, waker: &Waker) {
+        self.woken = false;
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+
+    pub(super) fn waker(&self) -> Option<Waker> {
+        self.waker.clone()
+    }
+
+    pub(super) fn close(&mut self) {
+        self.waker = None;
+        self.output = Output::default();
+    }
+
+    pub(super) fn mark(&mut self, number: u32, part: u32, standing: Standing) {
+        let at = self.index(number);
+        let Some(place) = self.places.get_mut(at) else { return };
+        let before = match &mut place.state {
+            State::Gathering(gather) => gather.mark(part as usize, standing),
+            _ => std::mem::replace(&mut place.standing, standing),
+        };
+        self.count(before, standing);
+    }
+
+    fn count(&mut self, before: Standing, after: Standing) {
+        let is_turned = |s| matches!(s, Standing::OutAgain | Standing::Aside);
+        self.turned = self.turned + usize::from(is_turned(after)) - usize::from(is_turned(before));
+    }
+
+    pub(super) fn company(&self, number: u32, slot: Slot) -> Company {
+        let mut company = Company::default();
+        let at = self.index(number);
+        for standing in self.places.iter().take(at).flat_map(|place| place.on(slot)) {
+            company.out_before |= matches!(standing, Standing::Out | Standing::OutAgain);
+            company.aside_before |= standing == Standing::Aside;
+        }
+        for standing in self.places.iter().skip(at + 1).flat_map(|place| place.on(slot)) {
+            company.out_behind |= matches!(standing, Standing::Out | Standing::OutAgain);
+            company.answered_behind |= standing == Standing::Answered;
+        }
+        company
+    }
+
+    fn index(&self, number: u32) -> usize {
+        number.wrapping_sub(self.front) as usize
+    }
+
+    fn claim(&mut self, claim: Claim) {
+        match claim {
+            Claim::None | Claim::Slot(_) => {}
+            Claim::Whole(slot) => self.whole.push(slot),
+            Claim::All => self.all += 1,
+        }
+    }
+
+    fn unclaim(&mut self, claim: Claim) {
+        match claim {
+            Claim::None | Claim::Slot(_) => {}
+            Claim::Whole(slot) => {
+                if let Some(at) = self.whole.iter().position(|claimed| *claimed == slot) {
+                    self.whole.swap_remove(at);
+                }
+            }
+            Claim::All => self.all -= 1,
+        }
+    }
+
+    /// Puts an answer in its place. Gives the waker if there is something new to send and nobody was told yet.
+    #[inline]
+    pub(super) fn settle(&mut self, number: u32, part: u32, reply: Reply<'_>) -> Option<Waker> {
+        let at = self.index(number);
+        let place = self.places.get_mut(at)?;
+        if let State::Gathering(_) = place.state {
+            return self.settle_part(at, part, &reply);
+        }
+        let (claim, before) =
+            (place.claim, std::mem::replace(&mut place.standing, Standing::Answered));
+        self.unclaim(claim);
+        self.count(before, Standing::Answered);
+        if at > 0 {
+            let state = self.keep(reply);
+            self.places[at].state = state;
+            return None;
+        }
+        match reply {
+            Reply::Small(bytes) => self.output.tail().extend_from_slice(bytes),
+            Reply::Large(bytes) => self.output.append(bytes),
+        }
+        self.pop();
+        self.release()
+    }
+
+    fn settle_part(&mut self, at: usize, part: u32, reply: &Reply<'_>) -> Option<Waker> {
+        let State::Gathering(gather) = &mut self.places[at].state else { return None };
+        let before = gather.mark(part as usize, Standing::Answered);
+        let claim = gather.answer(part as usize, reply.bytes());
+        let done = gather.is_complete() && at == 0;
+        self.apart += reply.bytes().len();
+        self.unclaim(claim);
+        self.count(before, Standing::Answered);
+        if done { self.release() } else { None }
+    }
+
+    fn pop(&mut self) {
+        self.places.pop_front();
+        self.front = self.front.wrapping_add(1);
+    }
+
+    /// Moves what is answered at the front to the output. Gives the waker if nobody was told yet.
+    #[inline]
+    fn release(&mut self) -> Option<Waker> {
+        while let Some(place) = self.places.front_mut() {
+            match &mut place.state {
+                State::Kept { start, len } => {
+                    let bytes = &self.kept[*start as usize..][..*len as usize];
+                    self.output.tail().extend_from_slice(bytes);
+                    self.kept_count -= 1;
+                }
+                State::Apart(bytes) => {
+                    self.apart -= bytes.len();
+                    self.output.append(std::mem::take(bytes));
+                }
+                State::Gathering(gather) if gather.is_complete() => {
+                    self.apart -= gather.size();
+                    gather.merge(self.output.tail());
+                }
+                State::Empty | State::Gathering(_) => break,
+            }
+            self.pop();
+        }
+        self.shrink();
+        if std::mem::replace(&mut self.woken, true) { None } else { self.waker.clone() }
+    }
+
+    /// An idle client holds no buffers worth speaking of.
+    fn shrink(&mut self) {
+        if self.kept_count > 0 {
+            return;
+        }
+        self.kept.clear();
+        if self.places.is_empty() {
+            if self.kept.capacity() > 4096 {
+                self.kept = Vec::new();
+            }
+            if self.places.capacity() > 256 {
+                self.places = VecDeque::new();
+            }
+        }
+    }
+
+    fn keep(&mut self, reply: Reply<'_>) -> State {
+        match reply {
+            Reply::Large(bytes) => self.apart(bytes),
+            Reply::Small(bytes) if self.kept.len() > KEPT_MAX => {
+                self.apart(Bytes::copy_from_slice(bytes))
+            }
+            Reply::Small(bytes) => {
+                let start = self.kept.len();
+                self.kept.extend_from_slice(bytes);
+                self.kept_from(start)
+            }
+        }
+    }
+
+    fn kept_from(&mut self, start: usize) -> State {
+        self.kept_count += 1;
+        State::Kept { start: narrow(start), len: narrow(self.kept.len() - start) }
+    }
+
+    fn apart(&mut self, bytes: Bytes) -> State {
+        self.apart += bytes.len();
+        State::Apart(Box::new(bytes))
+    }
+}
+
+impl Place {
+    /// Standings of the request, or of its parts, as far as they are on this slot.
+    fn on(&self, slot: Slot) -> impl Iterator<Item = Standing> {
+        let (whole, gather) = match &self.state {
+            State::Gathering(gather) => (None, Some(gather.standings(slot))),
+            _ => (Some(self.standing).filter(|_| self.claim.covers(slot)), None),
+        };
+        whole.into_iter().chain(gather.into_iter().flatten())
+    }
+}
+
+/// Places and kept bytes are bounded far below 2^32 by the pipelining window and the output limit.
+fn narrow(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
