@@ -79,18 +79,28 @@ async fn run(setup: Setup, mut inbox: UnboundedReceiver<Message>) {
     let shared = Shared::new(setup.session, pool, setup.proxy, setup.facts, setup.workers);
     tokio::task::spawn_local(tend(Rc::clone(&shared)));
     while let Some(message) = inbox.recv().await {
-        match message {
-            Message::Accept(stream) => accept(&shared, stream),
-            Message::Refresh => shared.pool.refresh(),
-            Message::Learn(facts) => *shared.facts.borrow_mut() = facts,
-            Message::ListClients(answer) => {
-                // Whoever asked may be gone.
-                let _ = answer.send(shared.roster.lines(shared.pool.clock.millis()));
-            }
-            Message::Drain => break,
+        if matches!(message, Message::Drain) {
+            break;
         }
+        take(&shared, message);
     }
-    drain(&shared, setup.drain_timeout).await;
+    drain(&shared, setup.drain_timeout, inbox).await;
+}
+
+fn take(shared: &Rc<Shared>, message: Message) {
+    match message {
+        Message::Accept(stream) => accept(shared, stream),
+        Message::Refresh => {
+            shared.pool.refresh();
+            shared.roster.wake_all();
+        }
+        Message::Learn(facts) => *shared.facts.borrow_mut() = facts,
+        Message::ListClients(answer) => {
+            // Whoever asked may be gone.
+            let _ = answer.send(shared.roster.lines(shared.pool.clock.millis()));
+        }
+        Message::Drain => {}
+    }
 }
 
 fn accept(shared: &Rc<Shared>, stream: std::net::TcpStream) {
@@ -114,6 +124,10 @@ async fn tend(shared: Rc<Shared>) {
     for tick in 0_u64.. {
         ticks.tick().await;
         shared.pool.tick();
+        if !shared.pool.has_map() {
+            // Commands for all nodes wait for the map, or for their time to be up.
+            shared.roster.wake_all();
+        }
         if idle_ms > 0 && tick % 20 == 0 {
             end_idle(&shared, idle_ms);
         }
@@ -130,12 +144,15 @@ fn end_idle(shared: &Shared, idle_ms: u64) {
 }
 
 /// Lets the clients finish what they have under way, for as long as may be.
-async fn drain(shared: &Shared, limit: Duration) {
+async fn drain(shared: &Rc<Shared>, limit: Duration, mut inbox: UnboundedReceiver<Message>) {
     shared.draining.set(true);
     let deadline = Instant::now() + limit;
     let mut ticks = interval(Duration::from_millis(10));
     while !shared.roster.is_empty() && Instant::now() < deadline {
         shared.roster.wake_all();
+        while let Ok(message) = inbox.try_recv() {
+            take(shared, message);
+        }
         ticks.tick().await;
     }
     // One more turn, for the sessions' sockets to close.

@@ -218,9 +218,10 @@ impl Connection {
         self.pool.rescue(lost, &refusal);
     }
 
-    /// Decides what to do while there is no connection: connect if requests wait.
+    /// Decides what to do while there is no connection: connect if requests wait, or if reads go to replicas that are
+    /// connected.
     fn begin(&mut self) {
-        if self.lane.load().0 > 0 {
+        if self.lane.load().0 > 0 || self.lane.class.replica {
             self.link = Link::Connecting(Box::pin(handshake::connect(
                 self.lane.address.clone(),
                 self.lane.class,
@@ -283,7 +284,12 @@ impl Future for Connection {
                     this.link = Link::Idle;
                 }
                 Link::Up(_) => {
-                    let end = ready!(this.poll_link(cx));
+                    let Poll::Ready(end) = this.poll_link(cx) else {
+                        if this.is_done() {
+                            continue;
+                        }
+                        return Poll::Pending;
+                    };
                     if let End::Lost(error) = &end {
                         tracing::info!(node = %this.lane.address, %error, "connection lost");
                     }

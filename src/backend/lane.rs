@@ -216,20 +216,18 @@ impl Lane {
     #[inline]
     pub(super) fn pop(&self) -> Option<Entry> {
         let queue = &mut *self.queue.borrow_mut();
-        let entry = queue.entries.pop_front()?;
-        queue.log.release(entry.len).then_some(entry)
+        let entry = queue.next()?;
+        queue.log.release(entry.len);
+        Some(entry)
     }
 
     /// The request whose reply comes next, with its bytes.
     pub(super) fn pop_parcel(&self) -> Option<Parcel> {
         let queue = &mut *self.queue.borrow_mut();
-        let entry = queue.entries.pop_front()?;
+        let entry = queue.next()?;
         let bytes = queue.log.copy(queue.log.released(), entry.len);
-        queue.log.release(entry.len).then_some(Parcel {
-            bytes,
-            promise: entry.promise,
-            ticket: entry.ticket,
-        })
+        queue.log.release(entry.len);
+        Some(Parcel { bytes, promise: entry.promise, ticket: entry.ticket })
     }
 
     /// Number of requests without reply, and bytes of those not written.
@@ -242,8 +240,7 @@ impl Lane {
     pub(super) fn oldest_written(&self) -> Option<u32> {
         let queue = self.queue.borrow();
         let front = queue.entries.front()?;
-        (queue.log.released() + u64::from(front.len) <= queue.log.written())
-            .then_some(front.ticket.born)
+        queue.log.is_written(front.len).then_some(front.ticket.born)
     }
 
     /// Whether there is a request of which nothing has been written and of which `test` is true.
@@ -300,6 +297,15 @@ impl Lane {
 }
 
 impl Queue {
+    /// Takes the first request off, if it has been written: only then can a reply be its.
+    #[inline]
+    fn next(&mut self) -> Option<Entry> {
+        if !self.log.is_written(self.entries.front()?.len) {
+            return None;
+        }
+        self.entries.pop_front()
+    }
+
     /// Every request with the offset of its first byte.
     fn spans(&self) -> impl Iterator<Item = (u64, &Entry)> {
         self.entries.iter().scan(self.log.released(), |end, entry| {

@@ -108,6 +108,11 @@ impl Pool {
         self.routes.borrow().topology.primaries().iter().map(|(_, slot)| *slot).collect()
     }
 
+    /// Whether any primary is known.
+    pub fn has_map(&self) -> bool {
+        !self.routes.borrow().topology.primaries().is_empty()
+    }
+
     /// Whether reads may go to replicas.
     pub fn reads_replicas(&self) -> bool {
         self.options.read_from != ReadFrom::Primary
@@ -133,7 +138,8 @@ impl Pool {
         let open = self.lanes.borrow();
         for lane in open.values() {
             lane.order.set(match topology.at(&lane.address) {
-                Some(node) if node.failed && lane.status.get() == Status::Suspect => Order::Sever,
+                Some(node) if !node.failed => Order::Serve,
+                _ if lane.status.get() == Status::Suspect => Order::Sever,
                 Some(_) => Order::Serve,
                 None => Order::Retire,
             });
@@ -431,7 +437,8 @@ impl Pool {
         self.clock.micros().wrapping_sub(born)
     }
 
-    fn is_expired(&self, born: u32) -> bool {
+    /// Whether a request routed at this time of the worker's clock has had all the time it may have.
+    pub fn is_expired(&self, born: u32) -> bool {
         u128::from(self.age(born)) >= self.options.request_budget.as_micros()
     }
 
@@ -453,6 +460,10 @@ impl Pool {
         if lane.status.get() != Status::Down && silence > SUSPECT_AFTER_US {
             lane.status.set(Status::Suspect);
             self.hint(Hint::Refresh);
+            if self.routes.borrow().topology.at(&lane.address).is_none_or(|node| node.failed) {
+                lane.order.set(Order::Sever);
+                lane.wake();
+            }
         }
         if u128::from(silence) > self.options.response_timeout.as_micros() {
             lane.order.set(Order::TimeOut);

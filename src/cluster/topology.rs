@@ -118,8 +118,8 @@ fn best_lines(views: &[View]) -> BTreeMap<&NodeId, &NodeLine> {
     for line in views.iter().flat_map(|view| &view.nodes) {
         let known = best.entry(&line.id).or_insert(line);
         // Among equals any order will do, as long as it does not depend on who was heard first.
-        if (rank(line), &line.address, &line.primary)
-            > (rank(known), &known.address, &known.primary)
+        if (rank(line), &known.address, &known.primary)
+            > (rank(known), &line.address, &line.primary)
         {
             *known = line;
         }

@@ -115,10 +115,10 @@ impl Gather {
     /// merged.
     pub fn merge(&mut self, out: &mut Vec<u8>) {
         if let Some(error) = self.replies().find(|reply| is_error(reply)) {
-            let text =
-                if self.writes && self.ran_in_part() && is_retryable(error) { PARTLY } else { &[] };
-            out.extend_from_slice(text);
-            return out.extend_from_slice(if text.is_empty() { error } else { &error[1..] });
+            if self.writes && self.ran_in_part() && is_retryable(error) {
+                return write::error(out, &partly(error));
+            }
+            return out.extend_from_slice(error);
         }
         let start = out.len();
         let merged = match self.merge {
@@ -198,9 +198,14 @@ impl Gather {
     }
 }
 
-/// In front of an error of one part of a write of which another part ran. Clients send again by themselves what failed with
-/// some prefixes, on the understanding that it did not run.
-const PARTLY: &[u8] = b"-ERR proxy: a part of the command was executed, another failed: ";
+/// The error of one part of a write of which another part ran. Clients send again by themselves what failed with some
+/// prefixes, on the understanding that it did not run.
+fn partly(error: &[u8]) -> String {
+    let error = String::from_utf8_lossy(error);
+    let error = error.trim_start_matches('-').trim_end();
+    let error = error.strip_suffix(", the request was not executed").unwrap_or(error);
+    format!("ERR proxy: a part of the command was executed, another failed: {error}")
+}
 
 fn is_error(reply: &[u8]) -> bool {
     reply.first() == Some(&b'-')

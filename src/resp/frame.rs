@@ -161,13 +161,9 @@ impl RequestFramer {
             Some(b'*') => {}
             Some(_) => return inline(buf).map(Some),
         }
-        let Some((count, at)) = number_line(&buf[1..]).map_err(|_| RequestError::Count)? else {
-            let long = buf.len() > HEADER_MAX;
-            return if long {
-                Err(header_error(buf, RequestError::LongCount, RequestError::Count))
-            } else {
-                Ok(Some(Progress::Partial(buf.len() + 1)))
-            };
+        let Some((count, at)) = header_line(buf, RequestError::LongCount, RequestError::Count)?
+        else {
+            return Ok(Some(Progress::Partial(buf.len() + 1)));
         };
         self.at = at + 1;
         let count = usize::try_from(count).unwrap_or(0);
@@ -195,13 +191,10 @@ fn bulk_header(
             '?'
         }));
     }
-    let Some((len, used)) = number_line(&buf[at + 1..]).map_err(|_| RequestError::Bulk)? else {
-        let rest = &buf[at..];
-        return if rest.len() > HEADER_MAX {
-            Err(header_error(rest, RequestError::LongBulkCount, RequestError::Bulk))
-        } else {
-            Ok(None)
-        };
+    let Some((len, used)) =
+        header_line(&buf[at..], RequestError::LongBulkCount, RequestError::Bulk)?
+    else {
+        return Ok(None);
     };
     let len = usize::try_from(len).map_err(|_| RequestError::Bulk)?;
     if len > limits.bulk {
@@ -210,9 +203,20 @@ fn bulk_header(
     Ok(Some((len, at + 1 + used)))
 }
 
-/// A header line too long to hold a number: without any line end it is "too big", otherwise simply wrong.
-fn header_error(buf: &[u8], long: RequestError, wrong: RequestError) -> RequestError {
-    if buf.len() > LINE_MAX && memchr(b'\r', &buf[..LINE_MAX]).is_none() { long } else { wrong }
+/// The number behind the marker at the start of `buf`, and the bytes used behind the marker; `None` if the line has not
+/// ended. What is wrong with a line is said when it ends, or when it is too long to go on.
+#[inline]
+fn header_line(
+    buf: &[u8],
+    long: RequestError,
+    wrong: RequestError,
+) -> Result<Option<(i64, usize)>, RequestError> {
+    match number_line(&buf[1..]) {
+        Ok(line) => Ok(line),
+        Err(NotANumber) if memchr(b'\r', &buf[..buf.len().min(LINE_MAX)]).is_some() => Err(wrong),
+        Err(NotANumber) if buf.len() > LINE_MAX => Err(long),
+        Err(NotANumber) => Ok(None),
+    }
 }
 
 fn inline(buf: &[u8]) -> Result<Progress, RequestError> {
@@ -449,7 +453,7 @@ mod tests {
         check(b"*1\r\n$9999999\r\n", Err(RequestError::Bulk));
         check(b"*1\r\n$03\r\nabc\r\n", Err(RequestError::Bulk));
         check(b"*1\r\n$1\r\nabc", Err(RequestError::Crlf));
-        check(&[b"*".to_vec(), b"1".repeat(70_000)].concat(), Err(RequestError::Count));
+        check(&[b"*".to_vec(), b"1".repeat(70_000)].concat(), Err(RequestError::LongCount));
         check(&b"a".repeat(70_000), Err(RequestError::LongInline));
     }
 

@@ -54,6 +54,8 @@ pub struct Session {
     framer: RequestFramer,
     /// Number of the snapshot that the requests under way were routed by.
     pub(super) version: u64,
+    /// When a command for all nodes began to wait because none is known yet.
+    pub(super) mapless_since: Option<u32>,
     /// Microseconds of the worker's clock when the input at hand was taken up.
     pub(super) now: u32,
     phase: Phase,
@@ -122,6 +124,7 @@ impl Session {
             input: BytesMut::new(),
             framer: RequestFramer::default(),
             version: 0,
+            mapless_since: None,
             now: 0,
             phase: Phase::Open,
             patience: Patience::Fresh,
@@ -279,10 +282,16 @@ impl Session {
             }
         };
         let mut framer = RequestFramer::default();
-        match framer.frame(&wire, &self.limits()) {
-            Ok(Progress::Complete(len)) => self
-                .dispatch(&Request::new(&wire[..len], framer.args()), Payload::Small(&wire[..len])),
-            _ => Flow::Close,
+        match framer.frame(&wire, &self.shared.options.limits) {
+            Ok(Progress::Complete(len)) => {
+                let bytes = &wire[..len];
+                self.dispatch(&Request::new(bytes, framer.args()), Payload::Small(bytes))
+            }
+            Ok(_) => Flow::Close,
+            Err(error) => {
+                self.refuse(&Refusal::Protocol(error));
+                Flow::Close
+            }
         }
     }
 

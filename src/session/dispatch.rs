@@ -58,6 +58,9 @@ impl Session {
 
     #[inline]
     fn holds(&mut self, decision: &Decision, request: &Request<'_>) -> bool {
+        if matches!(decision.route, Route::Every(_) | Route::Any) && self.waits_for_map() {
+            return true;
+        }
         let pool = &self.shared.pool;
         if self.replies.waiting() == 0 {
             self.version = pool.version();
@@ -78,6 +81,21 @@ impl Session {
             Route::Local(command) => local::is_barrier(*command),
             Route::Any | Route::Refuse(_) => false,
         }
+    }
+
+    /// Whether a request for all or any nodes has to wait because none is known yet; not for longer than a request may.
+    fn waits_for_map(&mut self) -> bool {
+        let pool = &self.shared.pool;
+        if pool.has_map() {
+            self.mapless_since = None;
+            return false;
+        }
+        let since = *self.mapless_since.get_or_insert(self.now);
+        let waits = !pool.is_expired(since);
+        if !waits {
+            self.mapless_since = None;
+        }
+        waits
     }
 
     /// Whether a request on this slot has to wait for an earlier one on it.

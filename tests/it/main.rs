@@ -1,9 +1,13 @@
 //! The proxy against fake clusters: one binary, every test with a cluster, a proxy and ports of its own.
 //!
 //! `fake` is the cluster, `client` a client, `rig` puts a proxy between them. The tests are grouped by what they are
-//! about; those that are ignored show a defect, and say which.
+//! about.
 
-#![expect(clippy::disallowed_types, reason = "the fake nodes run on threads of their own")]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the fake nodes are no workers: they have threads of their own"
+)]
 
 mod client;
 mod clients;
