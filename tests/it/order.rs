@@ -207,6 +207,42 @@ fn requests_that_all_wait_run_in_order() {
     });
 }
 
+#[test]
+fn a_pipeline_that_waited_is_run_whole_once_the_node_can() {
+    rig(1).run(async |rig| {
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        let lines: Vec<String> = (0..100).map(|n| format!("RPUSH {key} {n}")).collect();
+        rig.node(0).always("RPUSH", LOADING);
+        client.send_all(&lines.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        until("they wait", || rig.node(0).seen().len() > 102).await;
+        rig.node(0).obey();
+        let replies: Vec<String> = (1..=100).map(|n| format!(":{n}\r\n")).collect();
+        assert_eq!(client.read_n(100).await, replies);
+        assert_eq!(rig.cluster.ran(), lines);
+    });
+}
+
+#[test]
+fn large_requests_are_held_and_follow_in_order() {
+    rig(2).run(async |rig| {
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        let value = |letter: &str| letter.repeat(100_000);
+        let lines = ["a", "b", "c"].map(|letter| format!("SET {key} {}", value(letter)));
+        rig.node(0).next(&lines[0], Act::Hold);
+        client.send_all(&[&lines[0]]).await;
+        until("the first is out", || rig.node(0).seen().len() == 1).await;
+        rig.cluster.model().give(&key, 1);
+        rig.announce().await;
+        client.send_all(&[&lines[1], "PING", &lines[2], &format!("GET {key}")]).await;
+        assert!(client.is_silent_for(Duration::from_millis(60)).await);
+        rig.node(0).release();
+        let replies = client.read_n(5).await;
+        assert_eq!(replies[..4], ["+OK\r\n", "+OK\r\n", "+PONG\r\n", "+OK\r\n"]);
+        assert!(replies[4] == bulk(&value("c")));
+        assert_eq!(rig.cluster.ran()[..3], lines);
+    });
+}
+
 /// What a client may see of `SET k 1` and then something else that sets `k` to 2: the first failed, or 2 stays.
 fn assert_in_order(cluster: &Cluster, key: &str, replies: &[String]) {
     let value = cluster.model().stores[0].text(key);
@@ -273,9 +309,15 @@ fn a_read_that_is_sent_again_does_not_overtake_a_write_that_waits() {
     rig(1).run(async |rig| {
         let (key, mut client) = (rig.key(0), rig.client().await);
         let lines = [format!("SET {key} 1"), format!("GET {key}")];
+        client.ask(&format!("EXISTS {key}")).await;
         rig.node(0).next(&lines[0], Act::error(LOADING));
         rig.node(0).next(&lines[1], Act::Close);
-        let replies = client.ask_all(&lines.each_ref().map(String::as_str)).await;
+        // The next connection takes longer than the wait.
+        rig.node(0).next("PING", Act::Hold);
+        client.send_all(&lines.each_ref().map(String::as_str)).await;
+        assert!(client.is_silent_for(Duration::from_millis(60)).await);
+        rig.node(0).release();
+        let replies = client.read_n(2).await;
         assert!(replies[0].starts_with('-') || replies[1] == "$1\r\n1\r\n", "{replies:?}");
     });
 }

@@ -116,7 +116,7 @@ fn the_protocol_changes_between_requests_and_not_under_them() {
 
 #[test]
 fn a_node_that_does_not_know_hello_fails_only_those_who_need_it() {
-    rig(1).budget(Duration::from_millis(300)).run(async |rig| {
+    rig(1).budget(Duration::from_millis(900)).run(async |rig| {
         let (key, mut old, mut new) = (rig.key(0), rig.client().await, rig.resp3_client().await);
         rig.node(0).always("HELLO", "ERR unknown command 'HELLO'");
         let reply = new.ask(&format!("GET {key}")).await;
