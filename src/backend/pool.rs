@@ -448,7 +448,9 @@ impl Pool {
         let lanes: Vec<Rc<Lane>> = self.lanes.borrow().values().map(Rc::clone).collect();
         for lane in lanes {
             self.watch(&lane);
-            if lane.status.get() != Status::Up {
+            if lane.status.get() != Status::Up && lane.load().0 > 0 {
+                // Others will soon say CLUSTERDOWN, and then again not.
+                self.unsettle();
                 self.expire(&lane);
             }
         }

@@ -23,8 +23,17 @@ pub enum Standing {
     OutAgain,
     /// Turned away, and waiting for its next attempt.
     Aside,
-    /// Answered.
+    /// Answered by a node.
     Answered,
+    /// Answered by the proxy with an error. Order is promised only to those that are not.
+    Refused,
+}
+
+impl Standing {
+    /// Whether the request has not been answered.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Out | Self::OutAgain | Self::Aside)
+    }
 }
 
 /// What a request, or a part of one, asks of the order among its client's requests.

@@ -71,7 +71,7 @@ pub struct Company {
     pub aside_before: bool,
     /// A later one is on its way.
     pub out_behind: bool,
-    /// A later one has been answered.
+    /// A later one has run.
     pub answered_behind: bool,
 }
 
@@ -167,15 +167,21 @@ impl Promise {
     #[inline]
     pub fn fulfil(mut self, reply: Reply<'_>) {
         if let Some(queue) = self.queue.take() {
-            Self::settle(&queue, self.place, self.part, reply);
+            Self::settle(&queue, (self.place, self.part), Standing::Answered, reply);
         }
     }
 
     /// Answers the request with an error of the proxy's own.
-    pub fn refuse(self, refusal: &Refusal) {
-        let mut wire = Vec::new();
-        write::error(&mut wire, &refusal.to_string());
-        self.fulfil(Reply::Small(&wire));
+    pub fn refuse(mut self, refusal: &Refusal) {
+        self.give_up(refusal);
+    }
+
+    fn give_up(&mut self, refusal: &Refusal) {
+        if let Some(queue) = self.queue.take() {
+            let mut wire = Vec::new();
+            write::error(&mut wire, &refusal.to_string());
+            Self::settle(&queue, (self.place, self.part), Standing::Refused, Reply::Small(&wire));
+        }
     }
 
     /// Takes note of where the request stands, for the order among its client's requests.
@@ -193,8 +199,8 @@ impl Promise {
     }
 
     #[inline]
-    fn settle(queue: &RefCell<Queue>, place: u32, part: u32, reply: Reply<'_>) {
-        let waker = queue.borrow_mut().settle(place, part, reply);
+    fn settle(queue: &RefCell<Queue>, at: (u32, u32), standing: Standing, reply: Reply<'_>) {
+        let waker = queue.borrow_mut().settle(at, standing, reply);
         if let Some(waker) = waker {
             waker.wake_by_ref();
         }
@@ -203,10 +209,6 @@ impl Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        if let Some(queue) = self.queue.take() {
-            let mut wire = Vec::new();
-            write::error(&mut wire, &Refusal::Dropped.to_string());
-            Self::settle(&queue, self.place, self.part, Reply::Small(&wire));
-        }
+        self.give_up(&Refusal::Dropped);
     }
 }

@@ -100,7 +100,7 @@ impl Queue {
             return true;
         }
         (care || self.turned > 0)
-            && self.places.iter().flat_map(|place| place.on(slot)).any(|s| s != Standing::Answered)
+            && self.places.iter().flat_map(|place| place.on(slot)).any(Standing::is_open)
     }
 
     pub(super) fn is_barred(&self) -> bool {
@@ -190,16 +190,20 @@ impl Queue {
 
     /// Puts an answer in its place. Gives the waker if there is something new to send and nobody was told yet.
     #[inline]
-    pub(super) fn settle(&mut self, number: u32, part: u32, reply: Reply<'_>) -> Option<Waker> {
+    pub(super) fn settle(
+        &mut self,
+        (number, part): (u32, u32),
+        standing: Standing,
+        reply: Reply<'_>,
+    ) -> Option<Waker> {
         let at = self.index(number);
         let place = self.places.get_mut(at)?;
         if let State::Gathering(_) = place.state {
-            return self.settle_part(at, part, &reply);
+            return self.settle_part((at, part), standing, &reply);
         }
-        let (claim, before) =
-            (place.claim, std::mem::replace(&mut place.standing, Standing::Answered));
+        let (claim, before) = (place.claim, std::mem::replace(&mut place.standing, standing));
         self.unclaim(claim);
-        self.count(before, Standing::Answered);
+        self.count(before, standing);
         if at > 0 {
             let state = self.keep(reply);
             self.places[at].state = state;
@@ -213,14 +217,19 @@ impl Queue {
         self.release()
     }
 
-    fn settle_part(&mut self, at: usize, part: u32, reply: &Reply<'_>) -> Option<Waker> {
+    fn settle_part(
+        &mut self,
+        (at, part): (usize, u32),
+        standing: Standing,
+        reply: &Reply<'_>,
+    ) -> Option<Waker> {
         let State::Gathering(gather) = &mut self.places[at].state else { return None };
-        let before = gather.mark(part as usize, Standing::Answered);
+        let before = gather.mark(part as usize, standing);
         let claim = gather.answer(part as usize, reply.bytes());
         let done = gather.is_complete() && at == 0;
         self.apart += reply.bytes().len();
         self.unclaim(claim);
-        self.count(before, Standing::Answered);
+        self.count(before, standing);
         if done { self.release() } else { None }
     }
 

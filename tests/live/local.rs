@@ -181,13 +181,23 @@ async fn a_server_that_ends_at_start_is_quoted() {
 #[tokio::test]
 async fn a_taken_port_is_named_before_anything_starts() {
     let (_parent, dir) = home();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (taken, node) = taken_bus_port();
     let port = taken.local_addr().unwrap().port();
-    let node = port - 10_000;
     let text = failure(local::up(&Options { port: node, ..options(&dir) }).await);
     let expected = format!("port {port} (the cluster bus of {node}) cannot be had");
     assert!(text.starts_with(&expected), "{text}");
     assert!(!dir.exists());
+}
+
+/// Listens where a node would have its bus, and gives the node's port, which is free.
+fn taken_bus_port() -> (TcpListener, u16) {
+    loop {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let node = taken.local_addr().expect("an address").port() - 10_000;
+        if TcpListener::bind(("127.0.0.1", node)).is_ok() {
+            return (taken, node);
+        }
+    }
 }
 
 #[tokio::test]
