@@ -354,6 +354,50 @@ fn a_proxy_that_is_dropped_stops() {
     });
 }
 
+/// Three nodes serve and three others stand by, of which only the last one is a seed besides the first.
+async fn stand_by(cluster: &Cluster) {
+    serve_from(&mut cluster.model(), 0);
+    cluster.announce();
+}
+
+/// Lets three nodes, from this one on, serve everything, and the others be unknown.
+fn serve_from(model: &mut Model, first: usize) {
+    for (slot, owner) in model.truth.owners.iter_mut().enumerate() {
+        *owner = Some(first + slot % 3);
+    }
+    for (number, member) in model.truth.members.iter_mut().enumerate() {
+        member.hidden = !(first..first + 3).contains(&number);
+        member.epoch += 10;
+    }
+}
+
+#[test]
+#[ignore = "shows bug: seeds are not asked while three nodes are known, even if none of them answers"]
+fn a_cluster_whose_nodes_were_all_replaced_is_found_by_its_seeds() {
+    let quick = |options: &mut slotway::proxy::Options| {
+        options.discovery.query_timeout = Duration::from_millis(100);
+    };
+    rig(6).with(quick).seeds(&[0, 5]).run_from(stand_by, async |rig| {
+        rig.proxy().ready().await;
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        assert_eq!(client.ask(&format!("SET {key} 1")).await, "+OK\r\n");
+        for node in 0..3 {
+            rig.node(node).down().await;
+        }
+        serve_from(&mut rig.cluster.model(), 3);
+        rig.cluster.announce();
+        let known = || {
+            rig.proxy()
+                .topology()
+                .nodes()
+                .iter()
+                .any(|node| node.address.to_string() == rig.node(3).address())
+        };
+        until("the new nodes are found", known).await;
+        assert_eq!(client.ask(&format!("SET {key} 2")).await, "+OK\r\n");
+    });
+}
+
 #[test]
 fn a_cluster_that_starts_over_is_found_again() {
     rig(2).run(async |rig| {

@@ -27,21 +27,17 @@ fn moved_to_a_node_that_is_not_known_yet_is_followed() {
         drop(model);
         cluster.announce();
     };
-    rig(2)
-        .with(|options| {
-            options.discovery.seeds.truncate(1);
-        })
-        .run_from(hide, async |rig| {
-            rig.proxy().ready().await;
-            let (key, mut client) = (rig.key(0), rig.client().await);
-            assert_eq!(rig.proxy().topology().nodes().len(), 1);
-            rig.cluster.model().give(&key, 1);
-            assert_eq!(
-                client.ask_all(&[&format!("SET {key} v"), &format!("GET {key}")]).await,
-                ["+OK\r\n", "$1\r\nv\r\n"]
-            );
-            assert_eq!(rig.node(1).seen(), [format!("SET {key} v"), format!("GET {key}")]);
-        });
+    rig(2).seeds(&[0]).run_from(hide, async |rig| {
+        rig.proxy().ready().await;
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        assert_eq!(rig.proxy().topology().nodes().len(), 1);
+        rig.cluster.model().give(&key, 1);
+        assert_eq!(
+            client.ask_all(&[&format!("SET {key} v"), &format!("GET {key}")]).await,
+            ["+OK\r\n", "$1\r\nv\r\n"]
+        );
+        assert_eq!(rig.node(1).seen(), [format!("SET {key} v"), format!("GET {key}")]);
+    });
 }
 
 /// `MOVED` that names the host so.

@@ -24,6 +24,8 @@ type Change = Box<dyn FnOnce(&mut Options)>;
 pub(crate) struct Setup {
     primaries: usize,
     replicas: usize,
+    /// The nodes that the proxy is told of.
+    seeds: Vec<usize>,
     changes: Vec<Change>,
 }
 
@@ -36,13 +38,18 @@ pub(crate) struct Rig {
 
 /// A proxy in front of so many primaries.
 pub(crate) fn rig(primaries: usize) -> Setup {
-    Setup { primaries, replicas: 0, changes: Vec::new() }
+    Setup { primaries, replicas: 0, seeds: (0..primaries.min(3)).collect(), changes: Vec::new() }
 }
 
 impl Setup {
     /// With so many replicas of each primary.
     pub(crate) fn replicas(self, replicas: usize) -> Self {
         Self { replicas, ..self }
+    }
+
+    /// With these nodes as seeds.
+    pub(crate) fn seeds(self, seeds: &[usize]) -> Self {
+        Self { seeds: seeds.to_vec(), ..self }
     }
 
     /// With other options.
@@ -78,7 +85,8 @@ impl Setup {
         let whole = async {
             let cluster = Cluster::start(self.primaries, self.replicas);
             before(&cluster).await;
-            let mut options = options(&cluster);
+            let seeds = self.seeds.iter().map(|seed| cluster.node(*seed).address());
+            let mut options = options(seeds.collect());
             for change in self.changes {
                 change(&mut options);
             }
@@ -93,8 +101,7 @@ impl Setup {
 }
 
 /// Everything short, and one worker, so that what one client does meets what others do.
-fn options(cluster: &Cluster) -> Options {
-    let seeds = cluster.nodes().iter().take(3).map(Node::address);
+fn options(seeds: Vec<String>) -> Options {
     Options {
         listen: "127.0.0.1:0".to_owned(),
         http: None,
@@ -124,7 +131,7 @@ fn options(cluster: &Cluster) -> Options {
             credentials: None,
         },
         discovery: discovery::Options {
-            seeds: seeds.collect(),
+            seeds,
             interval: Duration::from_millis(30),
             spacing: Duration::from_millis(5),
             query_timeout: Duration::from_millis(500),
