@@ -11,8 +11,8 @@ use crate::server::NODE_TIMEOUT;
 use crate::tally::Oddity;
 use crate::{alone, front, within};
 
-/// What the proxy may take to hear of a failover when the nodes agree on it.
-const NOTICE: Duration = Duration::from_millis(500);
+/// What the proxy may take to hear of a change: the longest wait between two attempts to connect, and to ask the nodes.
+const NOTICE: Duration = Duration::from_secs(1);
 
 async fn check(event: Event) {
     let story = event.watch().await;

@@ -1,16 +1,17 @@
 //! A load that checks every reply: pipelining clients, each with keys of its own, in a thread of their own.
 //!
-//! Every client sends one batch after the other:
+//! Every client sends one batch after the other, some before the answers to the last one or two have come:
 //! - `SET k 1`, `SET k n`, `GET k` of several keys: the answer must be `n`;
 //! - `MSET` of ten keys anywhere and `MGET` of the same, and both of three keys with one hash tag: all must be equal;
 //! - `RPUSH` of ascending numbers: in the end each list holds every acknowledged one, none twice, in order;
 //! - `INCR` of counters: each answer is larger than the one before, and the last value is what was asked for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -72,8 +73,11 @@ impl Load {
         let (counts, rounds): (Vec<_>, Vec<_>) =
             (0..plan.clients).map(|_| watch::channel(0)).unzip();
         let thread = std::thread::spawn(move || {
+            let pulse = Pulse::start();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(run(plan, counts, stopped))
+            let mut tally = runtime.expect("a runtime").block_on(run(plan, counts, stopped));
+            tally.pause = pulse.stop();
+            tally
         });
         Self { stop, rounds, thread }
     }
@@ -111,6 +115,35 @@ async fn run(plan: Plan, counts: Vec<watch::Sender<u64>>, stop: watch::Receiver<
     tally
 }
 
+/// Watches for times at which the machine is so busy that it lets nobody run.
+struct Pulse {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Pulse {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut longest = Duration::ZERO;
+            while !stopped.load(Relaxed) {
+                let begun = Instant::now();
+                std::thread::sleep(Duration::from_millis(5));
+                longest = longest.max(begun.elapsed());
+            }
+            longest
+        });
+        Self { stop, thread }
+    }
+
+    /// The longest time for which a thread that wanted to run did not.
+    fn stop(self) -> Duration {
+        self.stop.store(true, Relaxed);
+        self.thread.join().expect("it did not panic")
+    }
+}
+
 /// One client of the load.
 struct Worker {
     targets: Vec<SocketAddr>,
@@ -118,6 +151,10 @@ struct Worker {
     at: usize,
     client: Option<Client>,
     resp3: bool,
+    /// Batches that were sent and not settled, the oldest first, and when each was sent.
+    underway: VecDeque<(Batch, Instant)>,
+    /// Most of them.
+    depth: usize,
     end: Instant,
     keys: Keys,
     dice: Dice,
@@ -178,6 +215,8 @@ struct Counter {
     acknowledged: u64,
     unknown: u64,
     value: u64,
+    /// A failover may have been since the last increment: the cluster may have lost some.
+    doubtful: bool,
 }
 
 /// One request, and what came of it.
@@ -217,6 +256,8 @@ impl Worker {
             at: number % plan.targets.len(),
             client: None,
             resp3: plan.resp3 && number % 4 == 3,
+            underway: VecDeque::new(),
+            depth: 1 + number % 3,
             end: Instant::now() + plan.limit,
             keys: Keys::new(load, number, &plan.focus),
             dice: Dice(number as u64),
@@ -234,17 +275,93 @@ impl Worker {
             self.round().await;
             count.send_modify(|count| *count += 1);
         }
+        self.settle_all().await;
         self.read_back().await;
         self.tally
     }
 
+    /// Sends a batch, and takes the answers to the oldest one if enough are under way.
     async fn round(&mut self) {
         let batch = self.batch();
-        let begun = Instant::now();
-        let answers = self.exchange(&batch).await;
+        self.underway.push_back((batch, Instant::now()));
+        match self.write().await {
+            Err(error) if self.client.is_none() => self.give_up(&error),
+            // Nobody reads any more, but there may be answers to what was read before.
+            Err(_) => self.settle_all().await,
+            Ok(()) if self.underway.len() >= self.depth => self.settle().await,
+            Ok(()) => {}
+        }
+    }
+
+    async fn settle_all(&mut self) {
+        while !self.underway.is_empty() {
+            self.settle().await;
+        }
+    }
+
+    /// Sends the newest batch.
+    async fn write(&mut self) -> io::Result<()> {
+        if self.client.is_none() {
+            self.client = Some(self.connect().await?);
+        }
+        let (Some(client), Some((batch, begun))) = (&mut self.client, self.underway.back()) else {
+            return Ok(());
+        };
+        self.heard.get_or_insert(*begun);
+        client.send(&batch.wire).await
+    }
+
+    /// Takes the answers to the oldest batch, and judges them.
+    async fn settle(&mut self) {
+        let Some((batch, begun)) = self.underway.pop_front() else { return };
+        let mut answers = Vec::with_capacity(batch.requests);
+        let taken = self.take(&mut answers, batch.requests, begun).await;
+        self.judge_all(&batch, answers, begun);
+        if let Err(error) = taken {
+            self.give_up(&error);
+        }
+    }
+
+    /// The connection is lost: what is under way will not be answered.
+    fn give_up(&mut self, error: &io::Error) {
+        self.tally.note(Oddity::Dropped, || error.to_string());
+        self.client = None;
+        self.at = (self.at + 1) % self.targets.len();
+        while let Some((batch, begun)) = self.underway.pop_front() {
+            self.judge_all(&batch, Vec::new(), begun);
+        }
+    }
+
+    async fn take(
+        &mut self,
+        answers: &mut Vec<Answer>,
+        count: usize,
+        begun: Instant,
+    ) -> io::Result<()> {
+        for _ in 0..count {
+            let client = self.client.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+            let reply = timeout(REPLY, client.reply()).await;
+            let reply = reply.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+            self.hear(begun);
+            answers.push(match reply {
+                Value::Error(text) => Answer::Error(self.tally.error(&text)),
+                value => Answer::Reply(value),
+            });
+        }
+        if self.underway.is_empty() && self.client.as_ref().is_some_and(Client::has_bytes) {
+            self.tally.note(Oddity::Confusion, || "more replies than requests".to_owned());
+        }
+        Ok(())
+    }
+
+    fn judge_all(&mut self, batch: &Batch, mut answers: Vec<Answer>, begun: Instant) {
+        answers.resize_with(batch.requests, || Answer::None);
         let excused = begun.elapsed() > EXCUSE;
         for check in &batch.checks {
             self.judge(check, &answers, excused);
+        }
+        if excused {
+            self.counters.iter_mut().for_each(|counter| counter.doubtful = true);
         }
     }
 
@@ -286,47 +403,6 @@ impl Worker {
         let counter = self.dice.below(LISTS);
         batch.checks.push(Check::Increment { at: batch.requests, counter });
         batch.push(&["INCR", &self.keys.counters[counter]]);
-    }
-
-    /// Sends a batch and takes its answers, as many as come.
-    async fn exchange(&mut self, batch: &Batch) -> Vec<Answer> {
-        let mut answers = Vec::with_capacity(batch.requests);
-        let begun = Instant::now();
-        if let Err(error) = self.talk(batch, &mut answers, begun).await {
-            self.tally.note(Oddity::Dropped, || error.to_string());
-            self.client = None;
-            self.at = (self.at + 1) % self.targets.len();
-        }
-        answers.resize_with(batch.requests, || Answer::None);
-        answers
-    }
-
-    async fn talk(
-        &mut self,
-        batch: &Batch,
-        answers: &mut Vec<Answer>,
-        begun: Instant,
-    ) -> io::Result<()> {
-        self.heard.get_or_insert(begun);
-        let mut client = match self.client.take() {
-            Some(client) => client,
-            None => self.connect().await?,
-        };
-        client.send(&batch.wire).await?;
-        for _ in 0..batch.requests {
-            let reply = timeout(REPLY, client.reply()).await;
-            let reply = reply.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-            self.hear(begun);
-            answers.push(match reply {
-                Value::Error(text) => Answer::Error(self.tally.error(&text)),
-                value => Answer::Reply(value),
-            });
-        }
-        if client.has_bytes() {
-            self.tally.note(Oddity::Confusion, || "more replies than requests".to_owned());
-        }
-        self.client = Some(client);
-        Ok(())
     }
 
     fn hear(&mut self, begun: Instant) {
@@ -407,8 +483,9 @@ impl Worker {
                 let value = u64::try_from(*value).unwrap_or_default();
                 counter.acknowledged += 1;
                 let before = std::mem::replace(&mut counter.value, value);
+                let doubtful = std::mem::take(&mut counter.doubtful) || excused;
                 if value <= before {
-                    let oddity = if excused { Oddity::Excused } else { Oddity::Order };
+                    let oddity = if doubtful { Oddity::Excused } else { Oddity::Order };
                     self.tally.note(oddity, || format!("INCR answered {before}, then {value}"));
                 }
             }
@@ -444,13 +521,21 @@ impl Worker {
     /// The answer to a read, asked for again while there is an error instead.
     async fn read(&mut self, args: &[&str]) -> Option<Value> {
         let end = Instant::now() + READ_BACK;
-        let mut batch = Batch::default();
-        batch.push(args);
         while Instant::now() < end {
-            if let Some(Answer::Reply(value)) = self.exchange(&batch).await.pop() {
-                return Some(value);
+            let mut batch = Batch::default();
+            batch.push(args);
+            self.underway.push_back((batch, Instant::now()));
+            let mut answers = Vec::new();
+            let taken = match self.write().await {
+                Ok(()) => self.take(&mut answers, 1, Instant::now()).await,
+                error => error,
+            };
+            self.underway.clear();
+            match (taken, answers.pop()) {
+                (Ok(()), Some(Answer::Reply(value))) => return Some(value),
+                (Ok(()), _) => sleep(Duration::from_millis(20)).await,
+                (Err(error), _) => self.give_up(&error),
             }
-            sleep(Duration::from_millis(20)).await;
         }
         None
     }

@@ -45,7 +45,7 @@ async fn a_hiccup_is_waited_out() {
     let _turn = alone().await;
     let story = Event::Hiccup.watch().await;
     story.expect_unnoticed(&[]);
-    assert!(story.tally.stall < HICCUP + Duration::from_millis(500), "{story}");
+    story.tally.expect_no_stall_of(HICCUP + Duration::from_millis(500));
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn a_cluster_that_is_down_for_a_while_is_waited_for() {
     let _turn = alone().await;
     let story = Event::Minority.watch().await;
     story.expect_unnoticed(&["CLUSTERDOWN"]);
-    assert!(story.tally.stall < story.outage + Duration::from_millis(500), "{story}");
+    story.tally.expect_no_stall_of(story.outage + Duration::from_millis(500));
 }
 
 /// One of the keys of a command has moved, another has not. The node says `TRYAGAIN`, while it answers commands behind
