@@ -75,6 +75,8 @@ pub struct Discovery {
     hinted: BTreeSet<Address>,
     facts: Arc<Facts>,
     rounds: u64,
+    /// Whether less than half of the nodes asked last time have answered.
+    few_answered: bool,
     /// Refreshes that had failed when one last succeeded: only the first failure in a row is logged.
     silent_since: u64,
 }
@@ -104,6 +106,7 @@ impl Discovery {
             hinted: BTreeSet::new(),
             facts,
             rounds: 0,
+            few_answered: false,
             silent_since: 0,
         }
     }
@@ -193,6 +196,7 @@ impl Discovery {
                 until = until.min(Instant::now() + GRACE);
             }
         }
+        self.few_answered = views.len() * 2 < total;
         views
     }
 
@@ -209,7 +213,7 @@ impl Discovery {
         let primaries =
             topology.primaries().iter().map(|(index, _)| &topology.node(*index).address);
         chosen.extend(primaries.take(ASKED).chain(known.into_iter().take(2)).cloned());
-        if chosen.len() < 3 {
+        if chosen.len() < 3 || self.few_answered {
             chosen.extend(self.resolve_seeds().await);
         }
         chosen

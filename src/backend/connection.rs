@@ -116,10 +116,7 @@ impl Connection {
         }
         self.pool.stats.read_bytes.add(read as u64);
         let now = self.pool.clock.micros();
-        self.lane.heard.set(now);
-        if self.lane.status.get() == Status::Suspect {
-            self.lane.status.set(Status::Up);
-        }
+        self.alive(now);
         Poll::Ready(self.deliver(now).map_err(End::from))
     }
 
@@ -178,16 +175,20 @@ impl Connection {
         Ok(())
     }
 
-    /// One write. Pending when there is nothing to write, or the socket takes nothing more.
+    /// One write. Pending when there is nothing to write, or the socket takes nothing more. To a node under suspicion
+    /// nothing is written but the rest of a request that it has in part.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Link::Up(stream) = &mut self.link else { return Poll::Pending };
-        if self.lane.status.get() == Status::Suspect {
-            return Poll::Pending;
-        }
+        let front = self.lane.front_unwritten();
+        let most = match self.lane.status.get() {
+            Status::Suspect if !self.lane.is_owed() => 0,
+            Status::Suspect => usize::try_from(front).unwrap_or(usize::MAX).min(ROUND),
+            _ => ROUND,
+        };
         let stream = Pin::new(stream);
         let written = self.lane.write_with(|log| {
             let mut room = [IoSlice::new(&[]); SLICES];
-            let written = match log.slices(&mut room, ROUND) {
+            let written = match log.slices(&mut room, most) {
                 0 => return Poll::Pending,
                 1 => ready!(stream.poll_write(cx, &room[0])),
                 used => ready!(stream.poll_write_vectored(cx, &room[..used])),
@@ -196,7 +197,18 @@ impl Connection {
         });
         let written = ready!(written)?;
         self.pool.stats.written_bytes.add(written as u64);
+        if front > 0 {
+            self.alive(self.pool.clock.micros());
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// The node has given a sign of life.
+    fn alive(&self, now: u32) {
+        self.lane.heard.set(now);
+        if self.lane.status.get() == Status::Suspect {
+            self.lane.status.set(Status::Up);
+        }
     }
 
     /// The connection is over: what was on it is answered or sent elsewhere.

@@ -144,7 +144,7 @@ pub(super) struct Lane {
     pub(super) class: Class,
     pub(super) status: Cell<Status>,
     pub(super) order: Cell<Order>,
-    /// Microseconds of the worker's clock when the node was last heard.
+    /// Microseconds of the worker's clock when the node was last heard, or took a piece of the request it is to answer next.
     pub(super) heard: Cell<u32>,
     queue: RefCell<Queue>,
     waker: RefCell<Option<Waker>>,
@@ -236,11 +236,18 @@ impl Lane {
         (queue.entries.len(), queue.log.unwritten())
     }
 
-    /// When the oldest request that was written was routed.
-    pub(super) fn oldest_written(&self) -> Option<u32> {
+    /// Whether the node owes something: a reply, or that it takes the rest of a request.
+    pub(super) fn is_owed(&self) -> bool {
         let queue = self.queue.borrow();
-        let front = queue.entries.front()?;
-        queue.log.is_written(front.len).then_some(front.ticket.born)
+        queue.log.released() < queue.log.written()
+    }
+
+    /// Bytes of the first request that have not been written.
+    pub(super) fn front_unwritten(&self) -> u64 {
+        let queue = self.queue.borrow();
+        let end =
+            queue.entries.front().map_or(0, |front| queue.log.released() + u64::from(front.len));
+        end.saturating_sub(queue.log.written())
     }
 
     /// Whether there is a request of which nothing has been written and of which `test` is true.

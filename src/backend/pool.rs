@@ -457,8 +457,10 @@ impl Pool {
     }
 
     fn watch(&self, lane: &Lane) {
-        let Some(born) = lane.oldest_written() else { return };
-        let silence = self.age(born).min(self.age(lane.heard.get()));
+        if !lane.is_owed() {
+            return;
+        }
+        let silence = self.age(lane.heard.get());
         if lane.status.get() != Status::Down && silence > SUSPECT_AFTER_US {
             lane.status.set(Status::Suspect);
             self.hint(Hint::Refresh);

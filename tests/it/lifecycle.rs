@@ -372,7 +372,6 @@ fn serve_from(model: &mut Model, first: usize) {
 }
 
 #[test]
-#[ignore = "shows bug: seeds are not asked while three nodes are known, even if none of them answers"]
 fn a_cluster_whose_nodes_were_all_replaced_is_found_by_its_seeds() {
     let quick = |options: &mut slotway::proxy::Options| {
         options.discovery.query_timeout = Duration::from_millis(100);
