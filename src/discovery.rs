@@ -238,16 +238,16 @@ impl Discovery {
     async fn learn(&mut self) -> Option<Arc<Facts>> {
         let mut versions = BTreeMap::new();
         let mut learned = None;
-        for control in self.idle.values_mut() {
-            if let Ok(info) = control.call(&[b"INFO", b"server"]).await {
-                versions.extend(
-                    value::text(&info).and_then(version).map(|text| (numbers(&text), text)),
-                );
-            }
+        for (address, mut control) in std::mem::take(&mut self.idle) {
+            // A connection on which a call failed is out of step and not used again.
+            let Ok(info) = control.call(&[b"INFO", b"server"]).await else { continue };
+            versions
+                .extend(value::text(&info).and_then(version).map(|text| (numbers(&text), text)));
             if learned.is_none() {
-                learned =
-                    control.call(&[b"COMMAND"]).await.ok().map(|reply| Learned::from_reply(&reply));
+                let Ok(reply) = control.call(&[b"COMMAND"]).await else { continue };
+                learned = Some(Learned::from_reply(&reply));
             }
+            self.idle.insert(address, control);
         }
         let (_, version) = versions.into_iter().next()?;
         let facts = Facts { version, learned: learned? };

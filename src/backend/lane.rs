@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::Payload;
 use super::log::Log;
@@ -110,6 +110,21 @@ pub(super) struct Entry {
     pub(super) promise: Promise,
     pub(super) ticket: Ticket,
     len: u32,
+    /// Whether the bytes begin with `ASKING`.
+    asking: bool,
+}
+
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+impl Entry {
+    /// The request with its bytes, which start at this offset of the log.
+    fn into_parcel(self, log: &Log, start: u64) -> Parcel {
+        let mut bytes = log.copy(start, self.len);
+        if self.asking {
+            bytes.advance(ASKING.len());
+        }
+        Parcel { bytes, promise: self.promise, ticket: self.ticket }
+    }
 }
 
 /// How the connection of a lane is.
@@ -174,18 +189,19 @@ impl Lane {
     /// Queues a request and wakes the connection.
     #[inline]
     pub(super) fn push(&self, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
-        let queue = &mut *self.queue.borrow_mut();
-        // Requests are limited far below 4 GiB.
-        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        queue.log.push(payload);
-        queue.entries.push_back(Entry { promise, ticket, len });
+        self.queue.borrow_mut().push(payload, promise, ticket, false);
         self.wake();
     }
 
-    /// Queues `ASKING` and a request as one unit.
+    /// Queues `ASKING` and a request as one unit: one piece of bytes, of which none is written or sent elsewhere without
+    /// the other, and two replies.
     pub(super) fn push_asking(&self, parcel: Parcel) {
-        self.push(Payload::Small(b"*1\r\n$6\r\nASKING\r\n"), Promise::nobody(), parcel.ticket);
-        self.push(payload(&parcel.bytes), parcel.promise, parcel.ticket);
+        let bytes = Bytes::from([ASKING, &parcel.bytes].concat());
+        let mut queue = self.queue.borrow_mut();
+        queue.push(Payload::Small(&[]), Promise::nobody(), parcel.ticket, false);
+        queue.push(payload(&bytes), parcel.promise, parcel.ticket, true);
+        drop(queue);
+        self.wake();
     }
 
     /// Wakes the connection, once until it has run.
@@ -225,9 +241,11 @@ impl Lane {
     pub(super) fn pop_parcel(&self) -> Option<Parcel> {
         let queue = &mut *self.queue.borrow_mut();
         let entry = queue.next()?;
-        let bytes = queue.log.copy(queue.log.released(), entry.len);
-        queue.log.release(entry.len);
-        Some(Parcel { bytes, promise: entry.promise, ticket: entry.ticket })
+        let len = entry.len;
+        let start = queue.log.released();
+        let parcel = entry.into_parcel(&queue.log, start);
+        queue.log.release(len);
+        Some(parcel)
     }
 
     /// Number of requests without reply, and bytes of those not written.
@@ -272,13 +290,7 @@ impl Lane {
             .zip(starts)
             .filter(|(entry, _)| !entry.promise.is_nobody());
         let log = &queue.log;
-        let parcels = entries
-            .map(|(e, start)| Parcel {
-                bytes: log.copy(start, e.len),
-                promise: e.promise,
-                ticket: e.ticket,
-            })
-            .collect();
+        let parcels = entries.map(|(entry, start)| entry.into_parcel(log, start)).collect();
         queue.log.truncate(from);
         parcels
     }
@@ -291,11 +303,7 @@ impl Lane {
         for entry in entries {
             let end = start + u64::from(entry.len);
             if !entry.promise.is_nobody() {
-                let bytes = log.copy(start, entry.len);
-                parcels.push((
-                    end <= log.written(),
-                    Parcel { bytes, promise: entry.promise, ticket: entry.ticket },
-                ));
+                parcels.push((end <= log.written(), entry.into_parcel(&log, start)));
             }
             start = end;
         }
@@ -304,6 +312,14 @@ impl Lane {
 }
 
 impl Queue {
+    #[inline]
+    fn push(&mut self, payload: Payload<'_>, promise: Promise, ticket: Ticket, asking: bool) {
+        // Requests are limited far below 4 GiB.
+        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        self.log.push(payload);
+        self.entries.push_back(Entry { promise, ticket, len, asking });
+    }
+
     /// Takes the first request off, if it has been written: only then can a reply be its.
     #[inline]
     fn next(&mut self) -> Option<Entry> {

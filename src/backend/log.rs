@@ -49,6 +49,9 @@ impl Log {
     /// Appends a request.
     #[inline]
     pub(super) fn push(&mut self, payload: Payload<'_>) {
+        if payload.len() == 0 {
+            return;
+        }
         self.queued += payload.len() as u64;
         match (payload, self.segments.back_mut()) {
             (Payload::Small(bytes), Some(Segment::Own(own)))

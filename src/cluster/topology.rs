@@ -31,7 +31,7 @@ pub struct Topology {
     nodes: Vec<Node>,
     owners: Box<[NodeIndex]>,
     primaries: Vec<(NodeIndex, Slot)>,
-    open_slots: usize,
+    migrating: bool,
 }
 
 impl Default for Topology {
@@ -40,7 +40,7 @@ impl Default for Topology {
             nodes: Vec::new(),
             owners: vec![NONE; SLOTS].into(),
             primaries: Vec::new(),
-            open_slots: 0,
+            migrating: false,
         }
     }
 }
@@ -70,8 +70,8 @@ impl Topology {
         }
         let owners = owners(views, &index);
         let primaries = first_slots(&owners);
-        let open_slots = views.iter().map(|view| view.open_slots).sum();
-        Self { nodes, owners, primaries, open_slots }
+        let migrating = views.iter().any(|view| view.open_slots > 0);
+        Self { nodes, owners, primaries, migrating }
     }
 
     /// All nodes, ordered by id.
@@ -102,7 +102,7 @@ impl Topology {
 
     /// Whether slots are being migrated, as far as the nodes asked knew.
     pub fn is_migrating(&self) -> bool {
-        self.open_slots > 0
+        self.migrating
     }
 
     /// The node at an address.

@@ -181,12 +181,17 @@ async fn a_server_that_ends_at_start_is_quoted() {
 #[tokio::test]
 async fn a_taken_port_is_named_before_anything_starts() {
     let (_parent, dir) = home();
-    let (taken, node) = taken_bus_port();
-    let port = taken.local_addr().unwrap().port();
-    let text = failure(local::up(&Options { port: node, ..options(&dir) }).await);
-    let expected = format!("port {port} (the cluster bus of {node}) cannot be had");
-    assert!(text.starts_with(&expected), "{text}");
-    assert!(!dir.exists());
+    // Other programs take and leave ports as they like: the one taken here must be named soon, or it is never.
+    for attempt in 1.. {
+        let (taken, node) = taken_bus_port();
+        let port = taken.local_addr().expect("an address").port();
+        let text = failure(local::up(&Options { port: node, ..options(&dir) }).await);
+        assert!(!dir.exists());
+        if text.starts_with(&format!("port {port} (the cluster bus of {node}) cannot be had")) {
+            break;
+        }
+        assert!(attempt < 10, "{text}");
+    }
 }
 
 /// Listens where a node would have its bus, and gives the node's port, which is free.
