@@ -1,11 +1,15 @@
 //! Values of many megabytes go through whole, and in reasonable time.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use slotway::cluster::Slot;
 use slotway::resp::value::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use crate::client::{Client, bulk, ok};
+use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::{Cluster, steady};
 use crate::{Dice, alone, front, within};
 
@@ -49,12 +53,12 @@ async fn values_of_sixteen_megabytes() {
     // Small requests around a large one, and large ones split over slots.
     let value = noise(16 << 20);
     let pipelined = [
-        crate::client::wire(&[&b"SET"[..], b"big", &value]),
-        crate::client::wire(&["PING"]),
-        crate::client::wire(&["GET", "big"]),
-        crate::client::wire(&["STRLEN", "big"]),
-        crate::client::wire(&[&b"MSET"[..], b"big1", &value, b"big2", &value, b"big3", b"small"]),
-        crate::client::wire(&["MGET", "big1", "big3", "big2"]),
+        wire(&[&b"SET"[..], b"big", &value]),
+        wire(&["PING"]),
+        wire(&["GET", "big"]),
+        wire(&["STRLEN", "big"]),
+        wire(&[&b"MSET"[..], b"big1", &value, b"big2", &value, b"big3", b"small"]),
+        wire(&["MGET", "big1", "big3", "big2"]),
     ];
     let replies = within(Duration::from_secs(20), "large", client.pipeline(&pipelined)).await;
     assert_eq!(replies[..2], [ok(), Value::SimpleString("PONG".into())]);
@@ -97,4 +101,45 @@ async fn the_first_value_has_300_megabytes() {
     let mut client = Client::to(proxy.data).await;
     check_huge(&mut client, &cluster).await;
     proxy.shutdown().await;
+}
+
+/// Sends requests as fast as they are taken, and gives the bytes that come back, of which so many are expected.
+async fn exchange(address: SocketAddr, requests: Vec<u8>, expected: usize) -> Vec<u8> {
+    let stream = TcpStream::connect(address).await.expect("somebody listens");
+    let (mut reader, mut writer) = stream.into_split();
+    let writing = tokio::spawn(async move {
+        writer.write_all(&requests).await.expect("the requests are taken");
+        writer
+    });
+    let mut replies = Vec::with_capacity(expected);
+    while replies.len() < expected {
+        let read = timeout(Duration::from_secs(10), reader.read_buf(&mut replies)).await;
+        let read = read.unwrap_or_else(|_| panic!("{} of {expected} bytes came", replies.len()));
+        assert_ne!(read.expect("a reply"), 0, "closed after {} of {expected} bytes", replies.len());
+    }
+    writing.await.expect("joined");
+    replies
+}
+
+/// The proxy stops reading from a client that has a megabyte of replies to take, and goes on when they are taken.
+async fn check_pipeline(request: impl Fn(&[u8]) -> Vec<u8>, count: usize) {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let value = noise(300_000);
+    assert_eq!(Client::to(proxy.data).await.ask(&[b"SET", &b"large"[..], &value]).await, ok());
+    let reply = [b"$300000\r\n", &value[..], b"\r\n"].concat();
+    let replies = exchange(proxy.data, request(&value).repeat(count), count * reply.len()).await;
+    assert!(replies == reply.repeat(count));
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_pipeline_of_large_replies_goes_on() {
+    check_pipeline(|_| wire(&["GET", "large"]), 3_000).await;
+}
+
+#[tokio::test]
+async fn a_pipeline_of_large_replies_of_the_proxy_goes_on() {
+    check_pipeline(|value| wire(&[b"ECHO", value]), 40).await;
 }

@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use slotway::resp::value::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
 use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::steady;
 use crate::load::{Load, Plan};
 use crate::tally::Oddity;
-use crate::{alone, front, within};
+use crate::{alone, front, until, within};
 
 #[tokio::test]
 async fn two_proxies_side_by_side() {
@@ -59,7 +63,7 @@ async fn requests_under_way_are_answered_before_a_proxy_stops() {
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
-    assert_eq!(client.call("DEL counter").await, slotway::resp::value::Value::Integer(0));
+    assert_eq!(client.call("DEL counter").await, Value::Integer(0));
     let requests: Vec<u8> = (0..5_000).flat_map(|_| wire(&["INCR", "counter"])).collect();
     client.send(&requests).await.expect("the requests are taken");
     // Once one is answered the rest is on its way.
@@ -68,7 +72,7 @@ async fn requests_under_way_are_answered_before_a_proxy_stops() {
     let mut answered = 1;
     while let Ok(reply) = client.reply().await {
         answered += 1;
-        assert_eq!(reply, slotway::resp::value::Value::Integer(answered));
+        assert_eq!(reply, Value::Integer(answered));
     }
     within(Duration::from_secs(6), "the proxy stops", stopping).await.expect("joined");
     let proxy = front::start(front::options(cluster.addresses())).await;
@@ -77,4 +81,46 @@ async fn requests_under_way_are_answered_before_a_proxy_stops() {
     assert_eq!(counted, bulk(answered.to_string()), "{answered} were answered");
     client.call("DEL counter").await;
     proxy.shutdown().await;
+}
+
+/// A client that sends without ever waiting leaves no moment at which nothing is under way.
+#[tokio::test]
+async fn a_client_that_never_pauses_hears_of_all_that_ran() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let check = front::start(front::options(cluster.addresses())).await;
+    let mut client = Client::to(check.data).await;
+    client.call("DEL flood").await;
+    let stream = TcpStream::connect(proxy.data).await.expect("somebody listens");
+    let (reader, mut writer) = stream.into_split();
+    let requests = wire(&["INCR", "flood"]).repeat(50);
+    let writing = tokio::spawn(async move { while writer.write_all(&requests).await.is_ok() {} });
+    let mut lines = BufReader::new(reader).lines();
+    let mut answered = 0;
+    let stopping = async {
+        // Once it has begun.
+        until(Duration::from_secs(5), "a flood", async || {
+            let count = client.call("GET flood").await;
+            if count == Value::Null { Err("nothing yet".to_owned()) } else { Ok(()) }
+        })
+        .await;
+        let begun = Instant::now();
+        proxy.shutdown().await;
+        begun.elapsed()
+    };
+    let reading = async {
+        while let Ok(Some(line)) = lines.next_line().await {
+            answered += 1;
+            assert_eq!(line, format!(":{answered}"));
+        }
+    };
+    let (took, ()) =
+        within(Duration::from_secs(20), "the end", async { tokio::join!(stopping, reading) }).await;
+    writing.await.expect("joined");
+    let counted = client.call("GET flood").await;
+    eprintln!("stopped in {took:?}, {answered} were answered");
+    assert_eq!(counted, bulk(answered.to_string()), "{answered} were answered");
+    client.call("DEL flood").await;
+    check.shutdown().await;
 }

@@ -140,9 +140,11 @@ impl Event {
     pub(crate) async fn happen_under_load(self, cluster: &mut Cluster, plan: Plan) -> Story {
         let mut load = Load::start(Plan { focus: self.focus(), ..plan });
         load.advance(BATCHES).await;
+        let begun = Instant::now();
         let outage = self.happen(cluster, &mut load).await;
+        let took = begun.elapsed();
         load.advance(BATCHES).await;
-        Story { tally: load.stop().await, outage, met: cluster.errors_said().await }
+        Story { tally: load.stop().await, took, outage, met: cluster.errors_said().await }
     }
 
     /// Lets it happen to a cluster of its own, behind a proxy.
@@ -160,6 +162,8 @@ impl Event {
 pub(crate) struct Story {
     /// What the clients have seen.
     pub(crate) tally: Tally,
+    /// How long the event took.
+    pub(crate) took: Duration,
     /// For how long the cluster could not serve all slots.
     pub(crate) outage: Duration,
     /// Errors that the nodes have answered with, by code: what the proxy had to deal with.

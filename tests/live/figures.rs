@@ -111,22 +111,23 @@ fn line(cells: impl Iterator<Item = String>) -> String {
 fn heading() -> Vec<String> {
     let columns = COLUMNS.iter().map(|(_, heading)| *heading);
     let front = ["event", "proxy", "commands", "errors"].into_iter();
-    let back = ["outage s", "longest stall s", "p50 ms", "p99 ms"].into_iter();
+    let back =
+        ["commands/s", "took s", "outage s", "longest stall s", "p50 ms", "p99 ms"].into_iter();
     let cells: Vec<String> = front.chain(columns).chain(back).map(str::to_owned).collect();
     let rule = line(cells.iter().map(|_| "---".to_owned()));
     vec![line(cells.into_iter()), rule]
 }
 
 fn row(event: Event, name: &str, story: &mut Story) -> String {
-    let (tally, outage) = (&mut story.tally, story.outage.as_secs_f64());
-    let counts: Vec<u64> = [tally.commands, tally.error_count()]
-        .into_iter()
-        .chain(COLUMNS.iter().map(|(oddity, _)| tally.count(*oddity)))
-        .collect();
-    let (p50, p99) = (tally.per_mille_ms(500), tally.per_mille_ms(990));
-    let times = [outage, tally.stall.as_secs_f64(), p50, p99].map(|time| format!("{time:.2}"));
-    let names = [format!("{event:?}"), name.to_owned()].into_iter();
-    line(names.chain(counts.iter().map(u64::to_string)).chain(times))
+    let tally = &mut story.tally;
+    let rate = u128::from(tally.commands) * 1000 / tally.lasted.as_millis().max(1);
+    let times = [story.took, story.outage, tally.stall].map(|time| time.as_secs_f64());
+    let latencies = [tally.per_mille_ms(500), tally.per_mille_ms(990)];
+    let odd = COLUMNS.iter().map(|(oddity, _)| tally.count(*oddity).to_string());
+    let cells = [format!("{event:?}"), name.to_owned()].into_iter();
+    let cells = cells.chain([tally.commands, tally.error_count()].map(|count| count.to_string()));
+    let cells = cells.chain(odd).chain([rate.to_string()]);
+    line(cells.chain(times.into_iter().chain(latencies).map(|figure| format!("{figure:.2}"))))
 }
 
 #[tokio::test]

@@ -73,10 +73,10 @@ impl Load {
         let (counts, rounds): (Vec<_>, Vec<_>) =
             (0..plan.clients).map(|_| watch::channel(0)).unzip();
         let thread = std::thread::spawn(move || {
-            let pulse = Pulse::start();
+            let (pulse, begun) = (Pulse::start(), Instant::now());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let mut tally = runtime.expect("a runtime").block_on(run(plan, counts, stopped));
-            tally.pause = pulse.stop();
+            (tally.pause, tally.lasted) = (pulse.stop(), begun.elapsed());
             tally
         });
         Self { stop, rounds, thread }

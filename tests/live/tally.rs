@@ -38,6 +38,8 @@ pub(crate) enum Oddity {
 pub(crate) struct Tally {
     /// Commands that were answered, with whatever.
     pub(crate) commands: u64,
+    /// How long the load lasted.
+    pub(crate) lasted: Duration,
     /// Error replies by text, numbers left out.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Largest gap between two replies on one connection on which one was due.
