@@ -128,9 +128,11 @@ impl Replies {
         self.0.borrow().unsent()
     }
 
-    /// Bytes that the client's replies take up, ready or not.
-    pub fn size(&self) -> usize {
-        self.0.borrow().size()
+    /// Whether so many requests are not answered, or the replies take up so many bytes, ready or not.
+    #[inline]
+    pub fn is_full(&self, window: usize, size: usize) -> bool {
+        let queue = self.0.borrow();
+        queue.len() >= window || queue.size() >= size
     }
 
     /// Says whom to wake when there is something to send; one wake for any number of replies.

@@ -8,6 +8,9 @@ use bytes::Bytes;
 /// Written bytes are cut off a tail that never runs empty once there are so many of them.
 const COMPACT_AT: usize = 64 * 1024;
 
+/// Most bytes the tail starts with.
+const USUAL_MAX: usize = 16 * 1024;
+
 /// An ordered queue of bytes to be written.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -18,11 +21,17 @@ pub struct Output {
     tail: Vec<u8>,
     /// How much of the tail has been written.
     written: usize,
+    /// Capacity the tail had when it was last given back: what the client's replies take at a time.
+    usual: usize,
 }
 
 impl Output {
     /// The buffer that small replies are appended to.
+    #[inline]
     pub fn tail(&mut self) -> &mut Vec<u8> {
+        if self.tail.capacity() == 0 {
+            self.tail.reserve(self.usual);
+        }
         &mut self.tail
     }
 
@@ -94,6 +103,7 @@ impl Output {
     /// Gives back memory when nothing is left to write.
     pub fn shrink(&mut self) {
         if self.is_empty() && self.tail.capacity() > 0 {
+            self.usual = self.tail.capacity().min(USUAL_MAX);
             self.tail = Vec::new();
         }
     }

@@ -27,7 +27,7 @@ use crate::backend::Payload;
 use crate::client::Client;
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Replies};
-use crate::resp::frame::{self, Limits, Progress, RequestFramer};
+use crate::resp::frame::{self, Progress, RequestFramer};
 use crate::resp::request::{self, Request};
 
 /// Size of a read buffer.
@@ -233,7 +233,12 @@ impl Session {
         if self.is_full() {
             return Flow::Hold;
         }
-        let (len, flow) = match framer.frame(&input[*at..], &self.limits()) {
+        let progress = if self.client.borrow().authenticated {
+            framer.frame(&input[*at..], &self.shared.options.limits)
+        } else {
+            framer.frame(&input[*at..], &self.shared.options.limits.before_auth())
+        };
+        let (len, flow) = match progress {
             Ok(Progress::Partial(want)) => return Flow::More(want),
             Ok(Progress::Complete(len)) if len >= LARGE => {
                 return self.take_large(input, at, len, framer);
@@ -295,15 +300,10 @@ impl Session {
         }
     }
 
-    fn limits(&self) -> Limits {
-        let limits = self.shared.options.limits;
-        if self.client.borrow().authenticated { limits } else { limits.before_auth() }
-    }
-
     /// Whether the client has as much under way as it may, or does not take its replies.
     fn is_full(&self) -> bool {
-        self.replies.waiting() >= self.shared.options.window
-            || self.replies.size() >= self.shared.options.output_limit
+        let options = &self.shared.options;
+        self.replies.is_full(options.window, options.output_limit)
     }
 
     pub(super) fn refuse(&self, refusal: &Refusal) {
