@@ -61,6 +61,19 @@ pub struct Promise {
     part: u32,
 }
 
+/// What stands in the way of a client's next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Nothing: there are no earlier requests.
+    Empty,
+    /// Earlier requests, none of which claims anything.
+    Free,
+    /// Earlier requests that claim slots: [`Replies::is_taken`] tells which.
+    Claimed,
+    /// An earlier request that concerns all slots.
+    Barred,
+}
+
 /// Where the other requests of the same client on the same slot stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "four independent facts, each asked for alone")]
@@ -113,9 +126,10 @@ impl Replies {
         self.0.borrow().is_taken(slot, care)
     }
 
-    /// Whether nothing at all may be sent now, because an earlier request concerns all slots.
-    pub fn is_barred(&self) -> bool {
-        self.0.borrow().is_barred()
+    /// How closely the order of the next request has to be looked at.
+    #[inline]
+    pub fn gate(&self) -> Gate {
+        self.0.borrow().gate()
     }
 
     /// The bytes ready to be sent.

@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use super::{Company, Output, Reply};
+use super::{Company, Gate, Output, Reply};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::{Claim, Standing};
@@ -103,8 +103,17 @@ impl Queue {
             && self.places.iter().flat_map(|place| place.on(slot)).any(Standing::is_open)
     }
 
-    pub(super) fn is_barred(&self) -> bool {
-        self.all > 0
+    #[inline]
+    pub(super) fn gate(&self) -> Gate {
+        if self.places.is_empty() {
+            Gate::Empty
+        } else if self.all > 0 {
+            Gate::Barred
+        } else if self.turned > 0 || !self.whole.is_empty() {
+            Gate::Claimed
+        } else {
+            Gate::Free
+        }
     }
 
     pub(super) fn output(&mut self) -> &mut Output {

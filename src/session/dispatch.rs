@@ -13,7 +13,7 @@ use crate::command::split::Split;
 use crate::command::{Claim, Local, Merge};
 use crate::local::{self, After, Env};
 use crate::refusal::Refusal;
-use crate::replies::{Promise, Reply};
+use crate::replies::{Gate, Promise, Reply};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 use crate::route::{self, Cut, Decision, Route};
@@ -61,25 +61,27 @@ impl Session {
         if matches!(decision.route, Route::Every(_) | Route::Any) && self.waits_for_map() {
             return true;
         }
-        let pool = &self.shared.pool;
-        if self.replies.waiting() == 0 {
+        let (pool, gate) = (&self.shared.pool, self.replies.gate());
+        if gate == Gate::Empty {
             self.version = pool.version();
             return false;
         }
         if self.version != pool.version() {
             return true;
         }
-        if self.replies.is_barred() {
-            return !matches!(decision.route, Route::Refuse(_));
-        }
+        let care = pool.is_unsettled();
         match &decision.route {
-            Route::One(slot, _) => self.must_wait(*slot),
-            Route::Split(Cut { first, step, .. }) => {
-                request.args(*first).step_by(*step).any(|key| self.must_wait(Slot::of(key)))
-            }
+            Route::Refuse(_) => false,
+            _ if gate == Gate::Barred => true,
             Route::Every(_) => true,
             Route::Local(command) => local::is_barrier(*command),
-            Route::Any | Route::Refuse(_) => false,
+            _ if gate == Gate::Free && !care => false,
+            Route::One(slot, _) => self.replies.is_taken(*slot, care),
+            Route::Split(Cut { first, step, .. }) => {
+                let mut keys = request.args(*first).step_by(*step);
+                keys.any(|key| self.replies.is_taken(Slot::of(key), care))
+            }
+            Route::Any => false,
         }
     }
 
@@ -96,12 +98,6 @@ impl Session {
             self.mapless_since = None;
         }
         waits
-    }
-
-    /// Whether a request on this slot has to wait for an earlier one on it.
-    #[inline]
-    fn must_wait(&self, slot: Slot) -> bool {
-        self.replies.is_taken(slot, self.shared.pool.is_unsettled())
     }
 
     #[inline]
