@@ -31,7 +31,7 @@ const LONGEST_WAIT: u8 = 6;
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Silence after which a node with requests in flight is suspected: longer than a healthy node's slowest usual command.
 const SUSPECT_AFTER_US: u32 = 300_000;
-/// How long after the last redirect or loss commands of one client on one slot go one at a time.
+/// How long after a node last could not serve, or was lost, commands of one client on one slot go one at a time.
 const UNSETTLED_MS: u64 = 1_000;
 /// Most frequent hints of one worker to discovery.
 const HINT_EVERY_MS: u64 = 20;
@@ -131,9 +131,6 @@ impl Pool {
     }
 
     fn adopt(self: &Rc<Self>, topology: Arc<Topology>) {
-        if topology.is_migrating() {
-            self.unsettle();
-        }
         let lanes = (0..topology.nodes().len()).map(|_| Default::default()).collect();
         let open = self.lanes.borrow();
         for lane in open.values() {
@@ -284,7 +281,10 @@ impl Pool {
         verdict: Verdict<'_>,
         from: &Address,
     ) {
-        self.unsettle();
+        // Redirects keep the order by themselves: they are followed in the order in which they come.
+        if !matches!(verdict, Verdict::Moved(_) | Verdict::Ask(_)) {
+            self.unsettle();
+        }
         self.count(verdict);
         parcel.ticket.hops = parcel.ticket.hops.saturating_add(1);
         let most = if parcel.ticket.waits() == 0 { HOPS_AT_ONCE } else { HOPS_AFTER_WAIT };

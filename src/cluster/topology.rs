@@ -31,17 +31,11 @@ pub struct Topology {
     nodes: Vec<Node>,
     owners: Box<[NodeIndex]>,
     primaries: Vec<(NodeIndex, Slot)>,
-    migrating: bool,
 }
 
 impl Default for Topology {
     fn default() -> Self {
-        Self {
-            nodes: Vec::new(),
-            owners: vec![NONE; SLOTS].into(),
-            primaries: Vec::new(),
-            migrating: false,
-        }
+        Self { nodes: Vec::new(), owners: vec![NONE; SLOTS].into(), primaries: Vec::new() }
     }
 }
 
@@ -70,8 +64,7 @@ impl Topology {
         }
         let owners = owners(views, &index);
         let primaries = first_slots(&owners);
-        let migrating = views.iter().any(|view| view.open_slots > 0);
-        Self { nodes, owners, primaries, migrating }
+        Self { nodes, owners, primaries }
     }
 
     /// All nodes, ordered by id.
@@ -98,11 +91,6 @@ impl Topology {
     /// Number of slots with an owner.
     pub fn covered(&self) -> usize {
         self.owners.iter().filter(|owner| **owner != NONE).count()
-    }
-
-    /// Whether slots are being migrated, as far as the nodes asked knew.
-    pub fn is_migrating(&self) -> bool {
-        self.migrating
     }
 
     /// The node at an address.

@@ -7,7 +7,7 @@
 //! and the order. Input is held back while
 //! - the client's window is full, or it does not take its replies;
 //! - a new snapshot has appeared and requests routed under the old one are out (they may still be redirected);
-//! - redirects are about, and an earlier request on the same slot is out;
+//! - an earlier request on the same slot claims it, was turned away, or is out while nodes come and go;
 //! - the command changes how later ones travel (`HELLO`, `AUTH`, `RESET`) and earlier ones are out.
 
 use std::cell::{Cell, RefCell};
@@ -79,7 +79,7 @@ enum Patience {
 enum Phase {
     /// Requests come and go.
     Open,
-    /// The client will send nothing more; what it sent is still answered.
+    /// Nothing more is read, because the client sends no more or the proxy stops; what was read is still answered.
     HalfClosed,
     /// Nothing more is processed; replies under way are still sent.
     Closing,
@@ -136,12 +136,15 @@ impl Session {
         if self.doomed.get() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        if self.shared.draining.get() && self.phase == Phase::Open {
+            self.phase = Phase::HalfClosed;
+        }
         let held = self.process();
         let before = self.replies.unsent();
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
-        if self.is_over() {
+        if !held && self.is_over() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if held && self.replies.unsent() < before {
@@ -156,8 +159,7 @@ impl Session {
 
     /// Whether the session ends here: everything is answered and sent, and no more will come.
     fn is_over(&self) -> bool {
-        let last = self.phase != Phase::Open || self.shared.draining.get() && self.input.is_empty();
-        last && self.replies.waiting() == 0 && self.replies.unsent() == 0
+        self.phase != Phase::Open && self.replies.waiting() == 0 && self.replies.unsent() == 0
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
