@@ -482,11 +482,6 @@ impl Pool {
             lane.take_untouched().into_iter().for_each(|parcel| self.send_again(parcel));
         }
     }
-
-    /// Number of requests that have been sent or queued and not answered.
-    pub fn in_flight(&self) -> usize {
-        self.lanes.borrow().values().map(|lane| lane.load().0).sum()
-    }
 }
 
 /// What the client hears when time is up: the node's own words, unless they would tell of other nodes.
