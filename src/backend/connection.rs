@@ -153,17 +153,18 @@ impl Connection {
             b'>' => return Ok(()),
             _ => {}
         }
-        let entry = self.lane.pop().ok_or_else(unasked)?;
-        self.pool.answer(entry.promise, entry.ticket, reply, now);
+        let (promise, ticket) = self.lane.pop().ok_or_else(unasked)?;
+        self.pool.answer(promise, ticket, reply, now);
         Ok(())
     }
 
+    #[inline(never)]
     fn settle_error(&self, reply: &[u8], now: u32) -> io::Result<()> {
         match verdict(reply) {
             Verdict::Final => {
-                let entry = self.lane.pop().ok_or_else(unasked)?;
+                let (promise, ticket) = self.lane.pop().ok_or_else(unasked)?;
                 self.pool.stats.node_errors.add(1);
-                self.pool.answer(entry.promise, entry.ticket, Reply::Small(reply), now);
+                self.pool.answer(promise, ticket, Reply::Small(reply), now);
             }
             verdict => {
                 let parcel = self.lane.pop_parcel().ok_or_else(unasked)?;

@@ -26,6 +26,7 @@ impl Class {
     pub(super) const COUNT: usize = 4;
 
     /// Index of the class below `COUNT`.
+    #[inline]
     pub(super) fn index(self) -> usize {
         usize::from(self.protocol == Protocol::Resp3) * 2 + usize::from(self.replica)
     }
@@ -55,6 +56,7 @@ const REPLICA: u8 = 8;
 
 impl Ticket {
     /// For a request that has not been anywhere.
+    #[inline]
     pub fn new(slot: Slot, class: Class, readonly: bool, born: u32) -> Self {
         let protocol = if class.protocol == Protocol::Resp3 { RESP3 } else { 0 };
         let marks = protocol
@@ -64,6 +66,7 @@ impl Ticket {
     }
 
     /// The class of lane it needs.
+    #[inline]
     pub(super) fn class(self) -> Class {
         let protocol = if self.marks & RESP3 == 0 { Protocol::Resp2 } else { Protocol::Resp3 };
         Class { protocol, replica: self.marks & REPLICA != 0 }
@@ -110,19 +113,17 @@ pub(super) struct Entry {
     pub(super) promise: Promise,
     pub(super) ticket: Ticket,
     len: u32,
-    /// Whether the bytes begin with `ASKING`.
-    asking: bool,
+    /// Bytes in front that are not the client's: `ASKING`, or none.
+    prefix: u32,
 }
 
-const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+const ASKING: &[u8; 16] = b"*1\r\n$6\r\nASKING\r\n";
 
 impl Entry {
     /// The request with its bytes, which start at this offset of the log.
     fn into_parcel(self, log: &Log, start: u64) -> Parcel {
         let mut bytes = log.copy(start, self.len);
-        if self.asking {
-            bytes.advance(ASKING.len());
-        }
+        bytes.advance(self.prefix as usize);
         Parcel { bytes, promise: self.promise, ticket: self.ticket }
     }
 }
@@ -189,17 +190,17 @@ impl Lane {
     /// Queues a request and wakes the connection.
     #[inline]
     pub(super) fn push(&self, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
-        self.queue.borrow_mut().push(payload, promise, ticket, false);
+        self.queue.borrow_mut().push(payload, promise, ticket, 0);
         self.wake();
     }
 
     /// Queues `ASKING` and a request as one unit: one piece of bytes, of which none is written or sent elsewhere without
     /// the other, and two replies.
     pub(super) fn push_asking(&self, parcel: Parcel) {
-        let bytes = Bytes::from([ASKING, &parcel.bytes].concat());
+        let bytes = Bytes::from([ASKING, &parcel.bytes[..]].concat());
         let mut queue = self.queue.borrow_mut();
-        queue.push(Payload::Small(&[]), Promise::nobody(), parcel.ticket, false);
-        queue.push(payload(&bytes), parcel.promise, parcel.ticket, true);
+        queue.push(Payload::Small(&[]), Promise::nobody(), parcel.ticket, 0);
+        queue.push(payload(&bytes), parcel.promise, parcel.ticket, 16);
         drop(queue);
         self.wake();
     }
@@ -230,11 +231,11 @@ impl Lane {
 
     /// The request whose reply comes next; `None` if the node owes none.
     #[inline]
-    pub(super) fn pop(&self) -> Option<Entry> {
+    pub(super) fn pop(&self) -> Option<(Promise, Ticket)> {
         let queue = &mut *self.queue.borrow_mut();
         let entry = queue.next()?;
         queue.log.release(entry.len);
-        Some(entry)
+        Some((entry.promise, entry.ticket))
     }
 
     /// The request whose reply comes next, with its bytes.
@@ -313,11 +314,11 @@ impl Lane {
 
 impl Queue {
     #[inline]
-    fn push(&mut self, payload: Payload<'_>, promise: Promise, ticket: Ticket, asking: bool) {
+    fn push(&mut self, payload: Payload<'_>, promise: Promise, ticket: Ticket, prefix: u32) {
         // Requests are limited far below 4 GiB.
         let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         self.log.push(payload);
-        self.entries.push_back(Entry { promise, ticket, len, asking });
+        self.entries.push_back(Entry { promise, ticket, len, prefix });
     }
 
     /// Takes the first request off, if it has been written: only then can a reply be its.
@@ -341,9 +342,5 @@ impl Queue {
 
 /// Bytes that are sent again, as a payload: by reference if they are worth it.
 pub(super) fn payload(bytes: &Bytes) -> Payload<'_> {
-    if bytes.len() >= crate::replies::LARGE {
-        Payload::Large(bytes.clone())
-    } else {
-        Payload::Small(bytes)
-    }
+    if bytes.len() >= crate::replies::LARGE { Payload::Large(bytes) } else { Payload::Small(bytes) }
 }

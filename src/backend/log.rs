@@ -49,18 +49,23 @@ impl Log {
     /// Appends a request.
     #[inline]
     pub(super) fn push(&mut self, payload: Payload<'_>) {
-        if payload.len() == 0 {
-            return;
-        }
         self.queued += payload.len() as u64;
-        match (payload, self.segments.back_mut()) {
-            (Payload::Small(bytes), Some(Segment::Own(own)))
-                if own.is_empty() || own.len() + bytes.len() <= SEGMENT =>
-            {
-                own.extend_from_slice(bytes);
-            }
-            (Payload::Small(bytes), _) => self.open_segment(bytes),
-            (Payload::Large(bytes), _) => self.segments.push_back(Segment::Shared(bytes)),
+        if let Payload::Small(bytes) = payload
+            && let Some(Segment::Own(own)) = self.segments.back_mut()
+            && own.capacity() - own.len() >= bytes.len()
+        {
+            own.extend_from_slice(bytes);
+        } else {
+            self.push_segment(payload);
+        }
+    }
+
+    #[inline(never)]
+    fn push_segment(&mut self, payload: Payload<'_>) {
+        match payload {
+            Payload::Small([]) => {}
+            Payload::Small(bytes) => self.open_segment(bytes),
+            Payload::Large(bytes) => self.segments.push_back(Segment::Shared(bytes.clone())),
         }
     }
 
@@ -149,7 +154,7 @@ impl Log {
         self.released += u64::from(len);
         if self.released == self.queued {
             self.restart();
-        } else {
+        } else if self.cursor.0 > 0 {
             self.drop_released();
         }
     }
@@ -239,8 +244,9 @@ mod tests {
             let mut log = Log::default();
             let payloads: Vec<Vec<u8>> = (1..40u8).map(|i| vec![i; usize::from(i) * 700]).collect();
             for p in &payloads {
+                let shared = Bytes::copy_from_slice(p);
                 log.push(if p.len() > 20_000 {
-                    Payload::Large(Bytes::copy_from_slice(p))
+                    Payload::Large(&shared)
                 } else {
                     Payload::Small(p)
                 });
@@ -273,7 +279,7 @@ mod tests {
         log.push(Payload::Small(b"first"));
         write_all(&mut log, usize::MAX);
         log.push(Payload::Small(b"second"));
-        log.push(Payload::Large(Bytes::from_static(b"large")));
+        log.push(Payload::Large(&Bytes::from_static(b"large")));
         log.push(Payload::Small(b"fourth"));
         log.truncate(5);
         assert_eq!(log.unwritten(), 0);
@@ -284,8 +290,8 @@ mod tests {
         assert_eq!(log.unwritten(), 0);
         for cut in [0, 6] {
             let mut log = Log::default();
-            log.push(Payload::Large(Bytes::from_static(b"large1")));
-            log.push(Payload::Large(Bytes::from_static(b"large2")));
+            log.push(Payload::Large(&Bytes::from_static(b"large1")));
+            log.push(Payload::Large(&Bytes::from_static(b"large2")));
             log.truncate(cut);
             assert_eq!(log.unwritten(), cut);
             log.push(Payload::Small(b"x"));

@@ -66,16 +66,17 @@ pub struct Credentials {
 }
 
 /// The bytes of a request on their way to a lane.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Payload<'a> {
     /// Copied into the lane's log.
     Small(&'a [u8]),
     /// Kept by reference.
-    Large(Bytes),
+    Large(&'a Bytes),
 }
 
 impl Payload<'_> {
-    fn len(&self) -> usize {
+    #[inline]
+    fn len(self) -> usize {
         match self {
             Self::Small(bytes) => bytes.len(),
             Self::Large(bytes) => bytes.len(),

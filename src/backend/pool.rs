@@ -72,6 +72,16 @@ struct Routes {
     lanes: Vec<[Option<Rc<Lane>>; Class::COUNT]>,
 }
 
+impl Routes {
+    /// The lane to the owner of the request's slot, if it is connected.
+    #[inline]
+    fn usual(&self, ticket: Ticket) -> Option<&Lane> {
+        let owner = self.topology.owner(ticket.slot)?;
+        let lane = self.lanes.get(usize::from(owner))?[ticket.class().index()].as_deref()?;
+        (lane.status.get() == Status::Up).then_some(lane)
+    }
+}
+
 impl Pool {
     /// A pool without connections, for the topologies that appear in `published`.
     pub fn new(
@@ -99,6 +109,7 @@ impl Pool {
     }
 
     /// Number of the current snapshot; changes with it.
+    #[inline]
     pub fn version(&self) -> u64 {
         self.version.get()
     }
@@ -153,6 +164,7 @@ impl Pool {
     }
 
     /// Whether redirects or losses were seen a moment ago, so that order needs more care.
+    #[inline]
     pub fn is_unsettled(&self) -> bool {
         let until = self.unsettled_until.get();
         until > 0 && self.clock.millis() < until
@@ -174,7 +186,20 @@ impl Pool {
 
     /// Sends a request to the owner of its slot, or to a replica of it if its class says so and one can be had.
     #[inline]
-    pub fn send(self: &Rc<Self>, payload: Payload<'_>, promise: Promise, mut ticket: Ticket) {
+    pub fn send(self: &Rc<Self>, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
+        let routes = self.routes.borrow();
+        if !ticket.class().replica
+            && let Some(lane) = routes.usual(ticket)
+        {
+            return lane.push(payload, promise, ticket);
+        }
+        drop(routes);
+        self.send_unusual(payload, promise, ticket);
+    }
+
+    /// To a replica, or to a node to which there is no open connection yet.
+    #[inline(never)]
+    fn send_unusual(self: &Rc<Self>, payload: Payload<'_>, promise: Promise, mut ticket: Ticket) {
         let owner = self.routes.borrow().topology.owner(ticket.slot);
         let Some(owner) = owner else { return self.wait_for_owner(payload, promise, ticket) };
         let class = ticket.class();
@@ -223,21 +248,20 @@ impl Pool {
         self.hint(Hint::Refresh);
         let bytes = match payload {
             Payload::Small(bytes) => Bytes::copy_from_slice(bytes),
-            Payload::Large(bytes) => bytes,
+            Payload::Large(bytes) => bytes.clone(),
         };
         self.put_aside(Parcel { bytes, promise, ticket }, Refusal::SlotNotServed);
     }
 
-    #[inline]
     fn push(&self, lane: &Lane, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
-        if lane.status.get() != Status::Up && self.is_full(lane, &payload) {
+        if lane.status.get() != Status::Up && self.is_full(lane, payload) {
             return self.refuse(promise, &Refusal::QueueFull(lane.address.to_string()));
         }
         lane.push(payload, promise, ticket);
     }
 
     /// Whether as much waits for a node that is down as may.
-    fn is_full(&self, lane: &Lane, payload: &Payload<'_>) -> bool {
+    fn is_full(&self, lane: &Lane, payload: Payload<'_>) -> bool {
         let (requests, bytes) = lane.load();
         requests >= self.options.queue_requests
             || requests > 0 && bytes + payload.len() as u64 > self.options.queue_bytes as u64

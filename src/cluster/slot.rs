@@ -64,22 +64,39 @@ const fn tables() -> [[u16; 256]; 8] {
 #[inline]
 fn crc16(bytes: &[u8]) -> u16 {
     let mut crc: u16 = 0;
-    let mut chunks = bytes.chunks_exact(8);
-    for chunk in &mut chunks {
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for chunk in chunks {
         let [high, low] = crc.to_be_bytes();
         crc = TABLES[7][usize::from(chunk[0] ^ high)] ^ TABLES[6][usize::from(chunk[1] ^ low)];
         for at in 2..8 {
             crc ^= TABLES[7 - at][usize::from(chunk[at])];
         }
     }
-    for byte in chunks.remainder() {
+    for byte in rest {
         crc = crc << 8 ^ TABLES[0][usize::from(byte ^ crc.to_be_bytes()[0])];
     }
     crc
 }
 
+/// Whether there is a `{`, eight bytes at a time: the keys are short and most have none.
+#[inline]
+fn has_brace(key: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    let (chunks, rest) = key.as_chunks();
+    let found = chunks.iter().any(|chunk| {
+        // Subtracting one from a zero byte sets its high bit.
+        let zeros = u64::from_ne_bytes(*chunk) ^ (ONES * 0x7b);
+        zeros.wrapping_sub(ONES) & !zeros & HIGHS != 0
+    });
+    found || rest.contains(&b'{')
+}
+
 /// What of the key is hashed: the text between the first `{` and the next `}` unless that is empty, else all.
 fn hashed_part(key: &[u8]) -> &[u8] {
+    if !has_brace(key) {
+        return key;
+    }
     let Some(open) = memchr::memchr(b'{', key) else { return key };
     let tail = &key[open + 1..];
     match tail.iter().position(|b| *b == b'}') {

@@ -248,10 +248,26 @@ impl Flags {
 
 impl Spec {
     /// Whether `argc` arguments (the name counted) are acceptable to the command.
+    #[inline]
     pub fn accepts(&self, argc: usize) -> bool {
-        let argc = i64::try_from(argc).unwrap_or(i64::MAX);
-        let arity = i64::from(self.arity);
-        if arity >= 0 { argc == arity } else { argc >= -arity }
+        let arity = usize::from(self.arity.unsigned_abs());
+        argc == arity || argc > arity && self.arity < 0
+    }
+
+    /// Whether the command has exactly one key, right behind its name.
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        matches!(self.keys, Keys::Range { first: 1, last: 1, .. })
+            && self.policy == Policy::Keyed
+            && self.subcommands.is_empty()
+    }
+
+    /// Whether a replica may answer it.
+    #[inline]
+    pub fn suits_replica(&self) -> bool {
+        self.is_readonly()
+            && !self.flags.has(Flags::MAY_REPLICATE)
+            && matches!(self.policy, Policy::Keyed | Policy::Split(_))
     }
 
     /// Whether the command only reads, so that sending it twice is harmless.

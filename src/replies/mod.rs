@@ -53,12 +53,27 @@ impl Reply<'_> {
 #[derive(Clone, Debug, Default)]
 pub struct Replies(Rc<RefCell<Queue>>);
 
-/// The right, and duty, to answer one request, or one part of a request that was split.
+/// The right, and duty, to answer one request, or one part of a request that was split. Two words, so that it travels in
+/// registers.
 #[derive(Debug)]
 pub struct Promise {
     queue: Option<Rc<RefCell<Queue>>>,
-    place: u32,
-    part: u32,
+    seat: Seat,
+}
+
+/// A request's place in the queue and the part of it: the place in the low half, the part in the high half.
+#[derive(Clone, Copy, Debug)]
+struct Seat(u64);
+
+impl Seat {
+    fn new(place: u32, part: u32) -> Self {
+        Self(u64::from(part) << 32 | u64::from(place))
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the halves")]
+    fn halves(self) -> (u32, u32) {
+        (self.0 as u32, (self.0 >> 32) as u32)
+    }
 }
 
 /// What stands in the way of a client's next request.
@@ -93,7 +108,7 @@ impl Replies {
     #[inline]
     pub fn promise(&self, claim: Claim) -> Promise {
         let place = self.0.borrow_mut().push(claim);
-        Promise { place, part: 0, queue: Some(Rc::clone(&self.0)) }
+        Promise { queue: Some(Rc::clone(&self.0)), seat: Seat::new(place, 0) }
     }
 
     /// Takes the next place for a request in parts: one promise for each part, in order.
@@ -101,7 +116,10 @@ impl Replies {
         let parts = gather.parts();
         let place = self.0.borrow_mut().push_gather(gather);
         let queue = Rc::clone(&self.0);
-        (0..parts).map(move |part| Promise { queue: Some(Rc::clone(&queue)), place, part })
+        (0..parts).map(move |part| Promise {
+            queue: Some(Rc::clone(&queue)),
+            seat: Seat::new(place, part),
+        })
     }
 
     /// Answers the next place at once.
@@ -171,7 +189,7 @@ impl Replies {
 impl Promise {
     /// The promise of a reply that nobody waits for, such as that to `ASKING`.
     pub fn nobody() -> Self {
-        Self { queue: None, place: 0, part: 0 }
+        Self { queue: None, seat: Seat::new(0, 0) }
     }
 
     /// Whether nobody waits for the reply.
@@ -183,7 +201,7 @@ impl Promise {
     #[inline]
     pub fn fulfil(mut self, reply: Reply<'_>) {
         if let Some(queue) = self.queue.take() {
-            Self::settle(&queue, (self.place, self.part), Standing::Answered, reply);
+            Self::settle(&queue, self.seat, Standing::Answered, reply);
         }
     }
 
@@ -192,31 +210,33 @@ impl Promise {
         self.give_up(refusal);
     }
 
+    #[cold]
     fn give_up(&mut self, refusal: &Refusal) {
         if let Some(queue) = self.queue.take() {
             let mut wire = Vec::new();
             write::error(&mut wire, &refusal.to_string());
-            Self::settle(&queue, (self.place, self.part), Standing::Refused, Reply::Small(&wire));
+            Self::settle(&queue, self.seat, Standing::Refused, Reply::Small(&wire));
         }
     }
 
     /// Takes note of where the request stands, for the order among its client's requests.
     pub fn mark(&self, standing: Standing) {
         if let Some(queue) = &self.queue {
-            queue.borrow_mut().mark(self.place, self.part, standing);
+            let (place, part) = self.seat.halves();
+            queue.borrow_mut().mark(place, part, standing);
         }
     }
 
     /// Where the client's other requests on this slot stand.
     pub fn company(&self, slot: Slot) -> Company {
-        self.queue
-            .as_ref()
-            .map_or_else(Company::default, |queue| queue.borrow().company(self.place, slot))
+        self.queue.as_ref().map_or_else(Company::default, |queue| {
+            queue.borrow().company(self.seat.halves().0, slot)
+        })
     }
 
     #[inline]
-    fn settle(queue: &RefCell<Queue>, at: (u32, u32), standing: Standing, reply: Reply<'_>) {
-        let waker = queue.borrow_mut().settle(at, standing, reply);
+    fn settle(queue: &RefCell<Queue>, seat: Seat, standing: Standing, reply: Reply<'_>) {
+        let waker = queue.borrow_mut().settle(seat.halves(), standing, reply);
         if let Some(waker) = waker {
             waker.wake_by_ref();
         }
@@ -224,7 +244,10 @@ impl Promise {
 }
 
 impl Drop for Promise {
+    #[inline]
     fn drop(&mut self) {
-        self.give_up(&Refusal::Dropped);
+        if self.queue.is_some() {
+            self.give_up(&Refusal::Dropped);
+        }
     }
 }

@@ -94,7 +94,7 @@ impl Queue {
         self.places.len()
     }
 
-    #[inline]
+    #[inline(never)]
     pub(super) fn is_taken(&self, slot: Slot, care: bool) -> bool {
         if self.whole.contains(&slot) {
             return true;
@@ -226,6 +226,7 @@ impl Queue {
         self.release()
     }
 
+    #[inline(never)]
     fn settle_part(
         &mut self,
         (at, part): (usize, u32),

@@ -276,7 +276,7 @@ impl Session {
         }
         let bytes = input.split_to(len).freeze();
         *input = BytesMut::from(&input[..]);
-        self.dispatch(&Request::new(&bytes, spans), Payload::Large(bytes.clone()))
+        self.dispatch(&Request::new(&bytes, spans), Payload::Large(&bytes))
     }
 
     fn take_inline(&mut self, line: &[u8]) -> Flow {

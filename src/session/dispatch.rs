@@ -10,7 +10,7 @@ use crate::backend::{Class, Payload, Ticket};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::split::Split;
-use crate::command::{Claim, Local, Merge};
+use crate::command::{Claim, Local, Merge, Spec};
 use crate::local::{self, After, Env};
 use crate::refusal::Refusal;
 use crate::replies::{Gate, Promise, Reply};
@@ -21,6 +21,39 @@ use crate::route::{self, Cut, Decision, Route};
 impl Session {
     /// Does what the route of a request says, unless the request has to wait.
     pub(super) fn dispatch(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
+        let client = self.client.borrow();
+        if let Some((spec, slot)) = route::single(request, &client) {
+            drop(client);
+            return self.dispatch_single(payload, spec, slot);
+        }
+        drop(client);
+        self.dispatch_any(request, payload)
+    }
+
+    /// A request with one key goes to the owner of its slot.
+    #[inline]
+    fn dispatch_single(&mut self, payload: Payload<'_>, spec: &'static Spec, slot: Slot) -> Flow {
+        let gate = self.replies.gate();
+        if self.is_stale(gate) || self.is_taken(gate, slot) {
+            return Flow::Hold;
+        }
+        let mut client = self.client.borrow_mut();
+        client.commands += 1;
+        client.last = spec.name;
+        let pool = &self.shared.pool;
+        let class = Class {
+            protocol: client.protocol,
+            replica: spec.suits_replica() && pool.reads_replicas(),
+        };
+        drop(client);
+        pool.stats.commands.add(1);
+        let promise = self.replies.promise(Claim::Slot(slot));
+        pool.send(payload, promise, Ticket::new(slot, class, spec.is_readonly(), self.now));
+        Flow::Next
+    }
+
+    #[inline(never)]
+    fn dispatch_any(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
         if request.is_empty() {
             return Flow::Next;
         }
@@ -51,37 +84,52 @@ impl Session {
         self.holds(&decision, request)
     }
 
-    #[inline]
     fn decide(&self, request: &Request<'_>) -> Decision {
         route::decide(request, &self.client.borrow(), &self.shared.facts.borrow().learned)
     }
 
-    #[inline]
     fn holds(&mut self, decision: &Decision, request: &Request<'_>) -> bool {
         if matches!(decision.route, Route::Every(_) | Route::Any) && self.waits_for_map() {
             return true;
         }
-        let (pool, gate) = (&self.shared.pool, self.replies.gate());
-        if gate == Gate::Empty {
-            self.version = pool.version();
-            return false;
-        }
-        if self.version != pool.version() {
+        let gate = self.replies.gate();
+        if self.is_stale(gate) {
             return true;
         }
-        let care = pool.is_unsettled();
         match &decision.route {
             Route::Refuse(_) => false,
+            _ if gate == Gate::Empty => false,
             _ if gate == Gate::Barred => true,
             Route::Every(_) => true,
             Route::Local(command) => local::is_barrier(*command),
-            _ if gate == Gate::Free && !care => false,
-            Route::One(slot, _) => self.replies.is_taken(*slot, care),
+            Route::One(slot, _) => self.is_taken(gate, *slot),
             Route::Split(Cut { first, step, .. }) => {
                 let mut keys = request.args(*first).step_by(*step);
-                keys.any(|key| self.replies.is_taken(Slot::of(key), care))
+                keys.any(|key| self.is_taken(gate, Slot::of(key)))
             }
             Route::Any => false,
+        }
+    }
+
+    /// Whether requests are out that were routed by an older snapshot.
+    #[inline]
+    fn is_stale(&mut self, gate: Gate) -> bool {
+        let version = self.shared.pool.version();
+        if gate == Gate::Empty {
+            self.version = version;
+        }
+        self.version != version
+    }
+
+    /// Whether an earlier request keeps one on this slot from being sent.
+    #[inline]
+    fn is_taken(&self, gate: Gate, slot: Slot) -> bool {
+        match gate {
+            Gate::Empty => false,
+            Gate::Barred => true,
+            Gate::Free if !self.shared.pool.is_unsettled() => false,
+            Gate::Free => self.replies.is_taken(slot, true),
+            Gate::Claimed => self.replies.is_taken(slot, self.shared.pool.is_unsettled()),
         }
     }
 
@@ -100,7 +148,6 @@ impl Session {
         waits
     }
 
-    #[inline]
     fn note(&self, decision: &Decision) {
         let mut client = self.client.borrow_mut();
         client.commands += 1;
@@ -108,7 +155,6 @@ impl Session {
         self.shared.pool.stats.commands.add(1);
     }
 
-    #[inline]
     fn send(&self, payload: Payload<'_>, promise: Promise, slot: Slot, decision: &Decision) {
         let pool = &self.shared.pool;
         let class = Class {
