@@ -9,6 +9,24 @@ pub const BOUNDS_US: [u32; 18] = [
     1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
 
+/// For a time of so many binary digits the first bucket that may be its own; the next one is the only other.
+const FIRST_BUCKET: [u8; 33] = {
+    let mut first = [0; 33];
+    let mut digits = 1;
+    while digits < first.len() {
+        let least = 1 << (digits - 1);
+        let mut at = 0;
+        while at < BOUNDS_US.len() && BOUNDS_US[at] < least {
+            at += 1;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 256 buckets")]
+        let bucket = at as u8;
+        first[digits] = bucket;
+        digits += 1;
+    }
+    first
+};
+
 /// A number with a single writer.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -47,7 +65,9 @@ pub struct Latencies {
 impl Latencies {
     /// Counts one time.
     pub fn observe(&self, us: u32) {
-        self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)].add(1);
+        let at = usize::from(FIRST_BUCKET[(u32::BITS - us.leading_zeros()) as usize]);
+        let above = BOUNDS_US.get(at).is_some_and(|bound| *bound < us);
+        self.buckets[at + usize::from(above)].add(1);
         self.sum_us.add(u64::from(us));
     }
 }
@@ -124,5 +144,21 @@ impl Clock {
     /// Milliseconds.
     pub fn millis(self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_fall_into_their_buckets() {
+        let edges = BOUNDS_US.iter().flat_map(|bound| [bound - 1, *bound, bound + 1]);
+        for us in edges.chain([0, 1, 1 << 20, 1 << 21, u32::MAX]) {
+            let latencies = Latencies::default();
+            latencies.observe(us);
+            let bucket = latencies.buckets.iter().position(|bucket| bucket.get() == 1);
+            assert_eq!(bucket, Some(BOUNDS_US.partition_point(|bound| *bound < us)), "{us}");
+        }
     }
 }

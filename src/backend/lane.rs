@@ -55,6 +55,8 @@ const RESP3: u8 = 4;
 const REPLICA: u8 = 8;
 
 impl Ticket {
+    const BLANK: Self = Self { born: 0, slot: Slot::FIRST, hops: 0, marks: 0 };
+
     /// For a request that has not been anywhere.
     #[inline]
     pub fn new(slot: Slot, class: Class, readonly: bool, born: u32) -> Self {
@@ -120,6 +122,9 @@ pub(super) struct Entry {
 const ASKING: &[u8; 16] = b"*1\r\n$6\r\nASKING\r\n";
 
 impl Entry {
+    const BLANK: Self =
+        Self { promise: Promise::nobody(), ticket: Ticket::BLANK, len: 0, prefix: 0 };
+
     /// The request with its bytes, which start at this offset of the log.
     fn into_parcel(self, log: &Log, start: u64) -> Parcel {
         let mut bytes = log.copy(start, self.len);
@@ -233,9 +238,14 @@ impl Lane {
     #[inline]
     pub(super) fn pop(&self) -> Option<(Promise, Ticket)> {
         let queue = &mut *self.queue.borrow_mut();
-        let entry = queue.next()?;
-        queue.log.release(entry.len);
-        Some((entry.promise, entry.ticket))
+        let front = queue.entries.front_mut()?;
+        if !queue.log.is_written(front.len) {
+            return None;
+        }
+        let (promise, ticket, len) = (front.promise.take(), front.ticket, front.len);
+        queue.entries.pop_front();
+        queue.log.release(len);
+        Some((promise, ticket))
     }
 
     /// The request whose reply comes next, with its bytes.
@@ -318,7 +328,15 @@ impl Queue {
         // Requests are limited far below 4 GiB.
         let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         self.log.push(payload);
-        self.entries.push_back(Entry { promise, ticket, len, prefix });
+        // Filled in place: an entry put together on the stack first would be read back before it is all written, which
+        // costs more than everything else here.
+        self.entries.push_back(Entry::BLANK);
+        if let Some(entry) = self.entries.back_mut() {
+            entry.promise = promise;
+            entry.ticket = ticket;
+            entry.len = len;
+            entry.prefix = prefix;
+        }
     }
 
     /// Takes the first request off, if it has been written: only then can a reply be its.

@@ -1,6 +1,7 @@
 //! The cluster as values: slots, nodes, and the immutable map from one to the other.
 
 pub mod node;
+mod owners;
 pub mod parse;
 pub mod slot;
 pub mod topology;

@@ -10,6 +10,9 @@ pub const SLOTS: usize = 16384;
 pub struct Slot(u16);
 
 impl Slot {
+    /// Slot 0.
+    pub const FIRST: Self = Self(0);
+
     /// The slot with this number, if there is one.
     pub fn new(number: usize) -> Option<Self> {
         u16::try_from(number).ok().filter(|n| usize::from(*n) < SLOTS).map(Self)

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::node::{Address, NodeId};
+use super::owners::Owners;
 use super::parse::{NodeLine, View};
 use super::slot::{SLOTS, Slot};
 
 /// Position of a node in [`Topology::nodes`].
 pub type NodeIndex = u16;
-const NONE: NodeIndex = NodeIndex::MAX;
+/// Most nodes of a snapshot; the numbers above mean something else to [`Owners`].
+const MOST: NodeIndex = NodeIndex::MAX - 1;
 
 /// One node of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +31,13 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
     nodes: Vec<Node>,
-    owners: Box<[NodeIndex]>,
+    owners: Owners,
     primaries: Vec<(NodeIndex, Slot)>,
 }
 
 impl Default for Topology {
     fn default() -> Self {
-        Self { nodes: Vec::new(), owners: vec![NONE; SLOTS].into(), primaries: Vec::new() }
+        Self { nodes: Vec::new(), owners: Owners::new(std::iter::empty()), primaries: Vec::new() }
     }
 }
 
@@ -59,7 +61,7 @@ impl Topology {
             .collect();
         for at in 0..nodes.len() {
             if let (Some(primary), false) = (nodes[at].primary, nodes[at].failed) {
-                nodes[usize::from(primary)].replicas.push(NodeIndex::try_from(at).unwrap_or(NONE));
+                nodes[usize::from(primary)].replicas.push(NodeIndex::try_from(at).unwrap_or(MOST));
             }
         }
         let owners = owners(views, &index);
@@ -80,7 +82,7 @@ impl Topology {
     /// The primary that owns a slot.
     #[inline]
     pub fn owner(&self, slot: Slot) -> Option<NodeIndex> {
-        Some(self.owners[slot.index()]).filter(|owner| *owner != NONE)
+        self.owners.of(slot)
     }
 
     /// Every primary that owns slots, with its first one.
@@ -90,7 +92,7 @@ impl Topology {
 
     /// Number of slots with an owner.
     pub fn covered(&self) -> usize {
-        self.owners.iter().filter(|owner| **owner != NONE).count()
+        self.owners.iter().flatten().count()
     }
 
     /// The node at an address.
@@ -112,10 +114,10 @@ fn best_lines(views: &[View]) -> BTreeMap<&NodeId, &NodeLine> {
             *known = line;
         }
     }
-    best.into_iter().take(usize::from(NONE)).collect()
+    best.into_iter().take(usize::from(MOST)).collect()
 }
 
-fn owners(views: &[View], index: &BTreeMap<&NodeId, NodeIndex>) -> Box<[NodeIndex]> {
+fn owners(views: &[View], index: &BTreeMap<&NodeId, NodeIndex>) -> Owners {
     let mut best: Vec<Option<(u64, bool, NodeIndex)>> = vec![None; SLOTS];
     for line in views.iter().flat_map(|view| &view.nodes) {
         let Some(&node) = index.get(&line.id) else { continue };
@@ -124,14 +126,14 @@ fn owners(views: &[View], index: &BTreeMap<&NodeId, NodeIndex>) -> Box<[NodeInde
             best[slot] = best[slot].max(claim);
         }
     }
-    best.into_iter().map(|claim| claim.map_or(NONE, |(_, _, node)| node)).collect()
+    Owners::new(best.into_iter().map(|claim| claim.map(|(_, _, node)| node)))
 }
 
-fn first_slots(owners: &[NodeIndex]) -> Vec<(NodeIndex, Slot)> {
+fn first_slots(owners: &Owners) -> Vec<(NodeIndex, Slot)> {
     let mut first = BTreeMap::new();
-    for (slot, owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != NONE) {
-        if let Some(slot) = Slot::new(slot) {
-            first.entry(*owner).or_insert(slot);
+    for (slot, owner) in owners.iter().enumerate() {
+        if let (Some(slot), Some(owner)) = (Slot::new(slot), owner) {
+            first.entry(owner).or_insert(slot);
         }
     }
     first.into_iter().collect()

@@ -188,8 +188,15 @@ impl Replies {
 
 impl Promise {
     /// The promise of a reply that nobody waits for, such as that to `ASKING`.
-    pub fn nobody() -> Self {
-        Self { queue: None, seat: Seat::new(0, 0) }
+    pub const fn nobody() -> Self {
+        Self { queue: None, seat: Seat(0) }
+    }
+
+    /// The promise, with that of nobody in its place.
+    #[inline]
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        Self { queue: self.queue.take(), seat: self.seat }
     }
 
     /// Whether nobody waits for the reply.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 /// Written bytes are cut off a tail that never runs empty once there are so many of them.
 const COMPACT_AT: usize = 64 * 1024;
 
-/// Most bytes the tail starts with.
-const USUAL_MAX: usize = 16 * 1024;
+/// Most bytes a buffer starts with.
+pub(super) const USUAL_MAX: usize = 16 * 1024;
 
 /// An ordered queue of bytes to be written.
 #[derive(Debug, Default)]

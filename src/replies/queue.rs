@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+use super::output::USUAL_MAX;
 use super::{Company, Gate, Output, Reply};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
@@ -27,6 +28,8 @@ pub(super) struct Queue {
     /// Small replies that came out of order, side by side.
     kept: Vec<u8>,
     kept_count: usize,
+    /// Capacity that buffer had when it was last given back: what the client's pipelines take.
+    kept_usual: usize,
     /// Bytes of the replies kept by themselves.
     apart: usize,
     output: Output,
@@ -282,6 +285,7 @@ impl Queue {
         self.kept.clear();
         if self.places.is_empty() {
             if self.kept.capacity() > 4096 {
+                self.kept_usual = self.kept.capacity().min(USUAL_MAX);
                 self.kept = Vec::new();
             }
             if self.places.capacity() > 256 {
@@ -298,6 +302,9 @@ impl Queue {
             }
             Reply::Small(bytes) => {
                 let start = self.kept.len();
+                if self.kept.capacity() == 0 {
+                    self.kept.reserve(self.kept_usual);
+                }
                 self.kept.extend_from_slice(bytes);
                 self.kept_from(start)
             }

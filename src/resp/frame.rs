@@ -60,6 +60,19 @@ pub struct Span {
     pub end: u32,
 }
 
+/// The arguments of one request. A type of its own because a reference to it is one word: the two words of a slice would be
+/// read together right after the length alone was written, which the processor cannot forward.
+#[derive(Debug, Default)]
+pub struct Spans(Vec<Span>);
+
+impl std::ops::Deref for Spans {
+    type Target = [Span];
+
+    fn deref(&self) -> &[Span] {
+        &self.0
+    }
+}
+
 /// Sizes above which a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -106,19 +119,19 @@ pub struct RequestFramer {
     at: usize,
     left: usize,
     open: bool,
-    args: Vec<Span>,
+    args: Spans,
 }
 
 impl RequestFramer {
     /// Spans of the arguments of the request just completed, relative to its first byte.
-    pub fn args(&self) -> &[Span] {
+    pub fn args(&self) -> &Spans {
         &self.args
     }
 
     /// Frees the list of spans if a large request has blown it up.
     pub fn shrink(&mut self) {
-        if !self.open && self.args.capacity() > 64 {
-            self.args = Vec::new();
+        if !self.open && self.args.0.capacity() > 64 {
+            self.args = Spans::default();
         }
     }
 
@@ -140,7 +153,7 @@ impl RequestFramer {
     fn usual(&mut self, buf: &[u8], limits: &Limits) -> Option<usize> {
         let [b'*', count @ b'1'..=b'9', b'\r', b'\n', rest @ ..] = buf else { return None };
         let mut rest = rest;
-        self.args.clear();
+        self.args.0.clear();
         for _ in b'0'..*count {
             let (len, string) = short_header(rest)?;
             let (_, [b'\r', b'\n', behind @ ..]) = string.split_at_checked(len)? else {
@@ -150,7 +163,7 @@ impl RequestFramer {
             if len > limits.bulk || start + len > limits.request {
                 return None;
             }
-            self.args.push(Span { start: offset(start), end: offset(start + len) });
+            self.args.0.push(Span { start: offset(start), end: offset(start + len) });
             rest = behind;
         }
         let len = buf.len() - rest.len();
@@ -178,7 +191,7 @@ impl RequestFramer {
             if buf[end..end + 2] != *b"\r\n" {
                 return Err(RequestError::Crlf);
             }
-            self.args.push(Span { start: offset(from), end: offset(end) });
+            self.args.0.push(Span { start: offset(from), end: offset(end) });
             self.at = end + 2;
             self.left -= 1;
         }
@@ -188,7 +201,7 @@ impl RequestFramer {
 
     /// Reads the `*N` line; `None` when the arguments can be read next.
     fn begin(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<Progress>, RequestError> {
-        self.args.clear();
+        self.args.0.clear();
         match buf.first() {
             None => return Ok(Some(Progress::Partial(1))),
             Some(b'*') => {}
@@ -384,10 +397,11 @@ impl ReplyFramer {
     }
 }
 
-/// The length of the reply if it is a whole bulk string or `+OK`, as most are.
+/// The length of the reply if it is a whole bulk string, none, or `+OK`, as most are.
 #[inline]
 fn usual_reply(buf: &[u8]) -> Option<usize> {
     match buf {
+        [b'+', b'O', b'K', b'\r', b'\n', ..] | [b'$', b'-', b'1', b'\r', b'\n', ..] => Some(5),
         [b'$', ..] => {
             let (len, string) = short_header(buf)?;
             let (_, [b'\r', b'\n', behind @ ..]) = string.split_at_checked(len)? else {
@@ -395,7 +409,6 @@ fn usual_reply(buf: &[u8]) -> Option<usize> {
             };
             Some(buf.len() - behind.len())
         }
-        [b'+', b'O', b'K', b'\r', b'\n', ..] => Some(5),
         _ => None,
     }
 }

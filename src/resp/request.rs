@@ -1,17 +1,17 @@
 //! One whole request as bytes and argument spans, and the reading of inline commands.
 
-use super::frame::{RequestError, Span};
+use super::frame::{RequestError, Spans};
 
 /// A framed request: its bytes on the wire and where its arguments lie in them. Has at least one argument, the name.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     bytes: &'a [u8],
-    args: &'a [Span],
+    args: &'a Spans,
 }
 
 impl<'a> Request<'a> {
     /// Puts together what a framer found.
-    pub fn new(bytes: &'a [u8], args: &'a [Span]) -> Self {
+    pub fn new(bytes: &'a [u8], args: &'a Spans) -> Self {
         Self { bytes, args }
     }
 
