@@ -109,7 +109,7 @@ fn ordering(c: &mut Criterion) {
             let replies = Replies::default();
             b.iter(|| {
                 let mut promises: Vec<_> =
-                    (0..BATCH).map(|_| Some(replies.promise(Claim::None))).collect();
+                    (0..BATCH).map(|_| Some(replies.promise(Claim::None, true))).collect();
                 for n in 0..BATCH {
                     if let Some(promise) = promises[n * step % BATCH].take() {
                         promise.fulfil(Reply::Small(reply));

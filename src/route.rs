@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::cluster::Slot;
 use crate::command::keys::{self, ArgList};
 use crate::command::learned::Learned;
-use crate::command::{Claim, Flags, Keys, Local, Merge, Policy, Spec, table};
+use crate::command::{Claim, Flags, Keys, Local, Merge, Nature, Policy, Spec, table};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 
@@ -43,8 +43,8 @@ pub struct Decision {
     pub route: Route,
     /// Name of the command, for `CLIENT LIST`; empty for one that the table does not have.
     pub name: &'static str,
-    /// Whether the command only reads.
-    pub readonly: bool,
+    /// What of the command matters on its way.
+    pub nature: Nature,
     /// Whether a replica may answer it.
     pub replica: bool,
 }
@@ -76,7 +76,7 @@ pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Deci
     Decision {
         route: route(spec, container, request, client),
         name: container.map_or(spec.name, |container| container.name),
-        readonly: spec.is_readonly(),
+        nature: spec.nature(),
         replica: spec.suits_replica(),
     }
 }
@@ -173,7 +173,7 @@ fn refusal(refusal: Refusal) -> Route {
 }
 
 fn refuse(reason: Refusal) -> Decision {
-    Decision { route: refusal(reason), name: "", readonly: false, replica: false }
+    Decision { route: refusal(reason), name: "", nature: Nature::WRITE, replica: false }
 }
 
 impl ArgList for Request<'_> {

@@ -138,7 +138,8 @@ fn end_idle(shared: &Shared, idle_ms: u64) {
     let now = shared.pool.clock.millis();
     let is_idle = |since: u64| now.saturating_sub(since) > idle_ms;
     let ended = shared.roster.end_where(|member| {
-        member.replies.waiting() == 0 && is_idle(member.client.borrow().active_ms)
+        let replies = &member.replies;
+        replies.waiting() == 0 && replies.unsent() == 0 && is_idle(member.client.borrow().active_ms)
     });
     shared.pool.stats.client_timeouts.add(ended);
 }

@@ -13,12 +13,12 @@ use tokio::time::{Duration, Sleep, sleep};
 
 use super::Options;
 use super::handshake;
-use super::lane::{Lane, Order, Status};
+use super::lane::{Lane, Order, Status, Ticket};
 use super::pool::{Hint, Pool};
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Reply};
 use crate::resp::frame::{self, Progress, ReplyFramer};
-use crate::resp::redirect::{Verdict, verdict};
+use crate::resp::redirect::{Verdict, scripted_verdict, verdict};
 
 /// Read buffer: what one receive call usefully takes.
 const READ: usize = 64 * 1024;
@@ -139,6 +139,7 @@ impl Connection {
                 Progress::Inline(want) | Progress::Partial(want) => break want,
             }
         };
+        self.pool.make_room(&self.lane);
         self.buf.advance(at);
         self.buf.reserve(frame::growth(self.buf.len(), want));
         Ok(())
@@ -160,7 +161,9 @@ impl Connection {
 
     #[inline(never)]
     fn settle_error(&self, reply: &[u8], now: u32) -> io::Result<()> {
-        match verdict(reply) {
+        let scripted = self.lane.front().is_some_and(Ticket::is_scripted);
+        let verdict = if scripted { scripted_verdict(reply) } else { verdict(reply) };
+        match verdict {
             Verdict::Final => {
                 let (promise, ticket) = self.lane.pop().ok_or_else(unasked)?;
                 self.pool.stats.node_errors.add(1);
@@ -229,6 +232,7 @@ impl Connection {
         let lost = self.lane.take_all();
         self.pool.stats.lost_connections.add(1);
         self.pool.rescue(lost, &refusal);
+        self.pool.make_room(&self.lane);
     }
 
     /// Decides what to do while there is no connection: connect if requests wait, or if reads go to replicas that are

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use super::Payload;
 use super::log::Log;
 use crate::cluster::{Address, Slot};
+use crate::command::Nature;
 use crate::replies::Promise;
 use crate::resp::Protocol;
 
@@ -39,9 +40,9 @@ pub struct Ticket {
     pub(super) born: u32,
     /// The slot of its keys, or one of the node it is meant for.
     pub(super) slot: Slot,
-    /// Redirects followed since it last waited.
-    pub(super) hops: u8,
-    /// Marks in the low half, the number of waits in the high half.
+    /// Redirects followed since it last waited in the low half, the number of waits in the high half; as far as they are
+    /// worth counting.
+    tries: u8,
     marks: u8,
 }
 
@@ -53,18 +54,23 @@ const RESENT: u8 = 2;
 const RESP3: u8 = 4;
 /// It may go to a replica.
 const REPLICA: u8 = 8;
+/// Its errors may be a script's own.
+const SCRIPTED: u8 = 16;
+/// Most that either half of `tries` counts.
+const TRIES_MAX: u8 = 15;
 
 impl Ticket {
-    const BLANK: Self = Self { born: 0, slot: Slot::FIRST, hops: 0, marks: 0 };
+    const BLANK: Self = Self { born: 0, slot: Slot::FIRST, tries: 0, marks: 0 };
 
     /// For a request that has not been anywhere.
     #[inline]
-    pub fn new(slot: Slot, class: Class, readonly: bool, born: u32) -> Self {
-        let protocol = if class.protocol == Protocol::Resp3 { RESP3 } else { 0 };
-        let marks = protocol
-            | if class.replica { REPLICA } else { 0 }
-            | if readonly { READONLY } else { 0 };
-        Self { born, slot, hops: 0, marks }
+    pub fn new(slot: Slot, class: Class, nature: Nature, born: u32) -> Self {
+        let mark = |is: bool, mark: u8| if is { mark } else { 0 };
+        let marks = mark(class.protocol == Protocol::Resp3, RESP3)
+            | mark(class.replica, REPLICA)
+            | mark(nature.reads, READONLY)
+            | mark(nature.scripted, SCRIPTED);
+        Self { born, slot, tries: 0, marks }
     }
 
     /// The class of lane it needs.
@@ -79,15 +85,34 @@ impl Ticket {
         self.marks & (READONLY | RESENT) == READONLY
     }
 
-    /// How often it has waited, as far as is worth counting.
+    /// Whether it only reads.
+    pub(super) fn reads(self) -> bool {
+        self.marks & READONLY != 0
+    }
+
+    /// Whether its errors may be a script's own.
+    pub(super) fn is_scripted(self) -> bool {
+        self.marks & SCRIPTED != 0
+    }
+
+    /// Redirects followed since it last waited.
+    pub(super) fn hops(self) -> u8 {
+        self.tries & TRIES_MAX
+    }
+
+    /// The same, after one more redirect.
+    pub(super) fn redirected(self) -> Self {
+        Self { tries: self.tries + u8::from(self.hops() < TRIES_MAX), ..self }
+    }
+
+    /// How often it has waited.
     pub(super) fn waits(self) -> u8 {
-        self.marks >> 4
+        self.tries >> 4
     }
 
     /// The same, after one more wait.
     pub(super) fn waited(self) -> Self {
-        let more = if self.waits() < 15 { 1 << 4 } else { 0 };
-        Self { marks: self.marks + more, hops: 0, ..self }
+        Self { tries: (self.waits() + 1).min(TRIES_MAX) << 4, ..self }
     }
 
     /// The same, to be answered by a primary.
@@ -248,6 +273,11 @@ impl Lane {
         Some((promise, ticket))
     }
 
+    /// What is known of the request whose reply comes next.
+    pub(super) fn front(&self) -> Option<Ticket> {
+        self.queue.borrow().entries.front().map(|entry| entry.ticket)
+    }
+
     /// The request whose reply comes next, with its bytes.
     pub(super) fn pop_parcel(&self) -> Option<Parcel> {
         let queue = &mut *self.queue.borrow_mut();
@@ -265,6 +295,12 @@ impl Lane {
         (queue.entries.len(), queue.log.unwritten())
     }
 
+    /// Bytes of the requests without reply, written or not.
+    #[inline]
+    pub(super) fn held(&self) -> u64 {
+        self.queue.borrow().log.held()
+    }
+
     /// Whether the node owes something: a reply, or that it takes the rest of a request.
     pub(super) fn is_owed(&self) -> bool {
         let queue = self.queue.borrow();
@@ -274,8 +310,9 @@ impl Lane {
     /// Bytes of the first request that have not been written.
     pub(super) fn front_unwritten(&self) -> u64 {
         let queue = self.queue.borrow();
-        let end =
-            queue.entries.front().map_or(0, |front| queue.log.released() + u64::from(front.len));
+        // The reply to `ASKING` is owed by an entry that has no bytes of its own.
+        let first = queue.entries.iter().find(|entry| entry.len > 0);
+        let end = first.map_or(0, |first| queue.log.released() + u64::from(first.len));
         end.saturating_sub(queue.log.written())
     }
 
@@ -361,4 +398,23 @@ impl Queue {
 /// Bytes that are sent again, as a payload: by reference if they are worth it.
 pub(super) fn payload(bytes: &Bytes) -> Payload<'_> {
     if bytes.len() >= crate::replies::LARGE { Payload::Large(bytes) } else { Payload::Small(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Nature;
+
+    #[test]
+    fn a_node_that_is_sent_asking_owes_the_request_behind_it() {
+        let class = Class { protocol: Protocol::Resp2, replica: false };
+        let lane = Lane::new(Address::parse("127.0.0.1:1", None).unwrap(), class);
+        let bytes = Bytes::from_static(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+        let ticket = Ticket::new(Slot::FIRST, class, Nature::WRITE, 0);
+        lane.push_asking(Parcel { bytes: bytes.clone(), promise: Promise::nobody(), ticket });
+        assert_eq!(lane.front_unwritten(), (ASKING.len() + bytes.len()) as u64);
+        lane.write_with(|log| log.advance(ASKING.len()));
+        assert_eq!(lane.front_unwritten(), bytes.len() as u64);
+        assert!(lane.is_owed());
+    }
 }

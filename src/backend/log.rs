@@ -91,6 +91,12 @@ impl Log {
         self.queued - self.written
     }
 
+    /// Bytes of all requests without reply.
+    #[inline]
+    pub(super) fn held(&self) -> u64 {
+        self.queued - self.released
+    }
+
     /// Fills `room` with up to `most` bytes to be written and says how many slices it used.
     pub(super) fn slices<'a>(&'a self, room: &mut [IoSlice<'a>], mut most: usize) -> usize {
         let (first, offset) = self.cursor;

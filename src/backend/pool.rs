@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -58,6 +59,10 @@ pub struct Pool {
     version: Cell<u64>,
     lanes: RefCell<HashMap<(Address, Class), Rc<Lane>>>,
     pub(super) retries: Retries,
+    /// Whether a lane holds as many bytes of requests as it may.
+    crowded: Cell<bool>,
+    /// Who waits for that to end.
+    waiting: RefCell<Vec<Waker>>,
     unsettled_until: Cell<u64>,
     hinted: Cell<u64>,
     /// Whose turn it is among replicas.
@@ -99,6 +104,8 @@ impl Pool {
             version: Cell::new(0),
             lanes: RefCell::default(),
             retries: Retries::default(),
+            crowded: Cell::new(false),
+            waiting: RefCell::default(),
             unsettled_until: Cell::new(0),
             hinted: Cell::new(0),
             turn: Cell::new(0),
@@ -191,10 +198,39 @@ impl Pool {
         if !ticket.class().replica
             && let Some(lane) = routes.usual(ticket)
         {
-            return lane.push(payload, promise, ticket);
+            return self.push_up(lane, payload, promise, ticket);
         }
         drop(routes);
         self.send_unusual(payload, promise, ticket);
+    }
+
+    /// Whether the owner of a slot has been sent as many bytes as it may owe replies to. Then the requests of this client
+    /// wait, unread, and `waker` is woken when there is room. A node that is down refuses instead.
+    #[inline]
+    pub fn lacks_room(&self, slot: Slot, waker: impl FnOnce() -> Option<Waker>) -> bool {
+        self.crowded.get() && self.is_crowded(slot, waker)
+    }
+
+    #[cold]
+    fn is_crowded(&self, slot: Slot, waker: impl FnOnce() -> Option<Waker>) -> bool {
+        let routes = self.routes.borrow();
+        let Some(owner) = routes.topology.owner(slot) else { return false };
+        let crowded = routes.lanes[usize::from(owner)]
+            .iter()
+            .flatten()
+            .any(|lane| lane.status.get() != Status::Down && self.has_too_much(lane));
+        if crowded {
+            self.waiting.borrow_mut().extend(waker());
+        }
+        crowded
+    }
+
+    /// A lane has been relieved of requests: those who wait for room look again if there may be some.
+    pub(super) fn make_room(&self, lane: &Lane) {
+        if self.crowded.get() && !self.has_too_much(lane) {
+            self.crowded.set(false);
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
     }
 
     /// To a replica, or to a node to which there is no open connection yet.
@@ -257,7 +293,20 @@ impl Pool {
         if lane.status.get() != Status::Up && self.is_full(lane, payload) {
             return self.refuse(promise, &Refusal::QueueFull(lane.address.to_string()));
         }
+        self.push_up(lane, payload, promise, ticket);
+    }
+
+    #[inline]
+    fn push_up(&self, lane: &Lane, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
         lane.push(payload, promise, ticket);
+        if self.has_too_much(lane) {
+            self.crowded.set(true);
+        }
+    }
+
+    #[inline]
+    fn has_too_much(&self, lane: &Lane) -> bool {
+        lane.held() > self.options.queue_bytes as u64
     }
 
     /// Whether as much waits for a node that is down as may.
@@ -310,18 +359,24 @@ impl Pool {
             self.unsettle();
         }
         self.count(verdict);
-        parcel.ticket.hops = parcel.ticket.hops.saturating_add(1);
+        parcel.ticket = parcel.ticket.redirected();
         let most = if parcel.ticket.waits() == 0 { HOPS_AT_ONCE } else { HOPS_AFTER_WAIT };
         let target = match verdict {
             Verdict::Moved(address) | Verdict::Ask(address) => Address::parse(address, Some(from)),
             _ => None,
         };
+        // A script may name any address: it gets no connection and no password of ours unless the cluster knows it.
+        let target = target.filter(|address| !parcel.ticket.is_scripted() || self.knows(address));
         self.hint(target.clone().map_or(Hint::Refresh, Hint::Node));
         parcel.ticket = parcel.ticket.for_primary();
-        match target.filter(|_| parcel.ticket.hops <= most) {
+        match target.filter(|_| parcel.ticket.hops() <= most) {
             Some(address) => self.redirect(&address, parcel, matches!(verdict, Verdict::Ask(_))),
             None => self.put_aside(parcel, last_word(reply, verdict)),
         }
+    }
+
+    fn knows(&self, address: &Address) -> bool {
+        self.routes.borrow().topology.at(address).is_some()
     }
 
     fn redirect(self: &Rc<Self>, address: &Address, parcel: Parcel, ask: bool) {
@@ -337,7 +392,7 @@ impl Pool {
     /// Looks at where the client's other requests on the slot stand before a request goes again: not behind a later one
     /// that ran, and not before an earlier one that waits. Gives the request back if it may go.
     fn in_order(self: &Rc<Self>, parcel: Parcel) -> Option<Parcel> {
-        let company = parcel.promise.company(parcel.ticket.slot);
+        let company = parcel.promise.company(parcel.ticket.slot, parcel.ticket.reads());
         if company.answered_behind {
             self.refuse(parcel.promise, &Refusal::Overtaken);
         } else if company.aside_before {
@@ -375,13 +430,16 @@ impl Pool {
         if left.is_zero() {
             return self.refuse(parcel.promise, &last_word);
         }
+        if !self.retries.has_room(parcel.bytes.len(), self.options.queue_bytes) {
+            return self.refuse(parcel.promise, &last_word);
+        }
         parcel.promise.mark(Standing::Aside);
         self.retries.put(parcel, wait.min(left), last_word);
     }
 
     /// A request's wait is over. It goes again if no other of its client on its slot is on its way, and none behind it ran.
     pub(super) fn try_again(self: &Rc<Self>, parcel: Parcel, last_word: Refusal) {
-        let company = parcel.promise.company(parcel.ticket.slot);
+        let company = parcel.promise.company(parcel.ticket.slot, parcel.ticket.reads());
         if company.answered_behind {
             self.refuse(parcel.promise, &Refusal::Overtaken);
         } else if self.is_expired(parcel.ticket.born) {

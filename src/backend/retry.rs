@@ -1,6 +1,6 @@
 //! Requests that a node did not run and that are tried again a little later: `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, …
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BinaryHeap;
 use std::rc::Rc;
 
@@ -16,6 +16,8 @@ use crate::refusal::Refusal;
 pub(super) struct Retries {
     waiting: RefCell<BinaryHeap<Waiting>>,
     count: RefCell<u64>,
+    /// Bytes of the waiting requests.
+    bytes: Cell<usize>,
     changed: Notify,
 }
 
@@ -29,8 +31,15 @@ struct Waiting {
 }
 
 impl Retries {
+    /// Whether a request of this size may wait when `most` bytes of them may; one always may.
+    pub(super) fn has_room(&self, size: usize, most: usize) -> bool {
+        let bytes = self.bytes.get();
+        bytes == 0 || bytes + size <= most
+    }
+
     /// Puts a request aside until it is due; `last_word` is for the client if it has no more time then.
     pub(super) fn put(&self, parcel: Parcel, wait: Duration, last_word: Refusal) {
+        self.bytes.set(self.bytes.get() + parcel.bytes.len());
         let mut count = self.count.borrow_mut();
         *count += 1;
         self.waiting.borrow_mut().push(Waiting {
@@ -67,6 +76,9 @@ impl Retries {
         let mut due = Vec::new();
         while waiting.peek().is_some_and(|next| next.due <= now) {
             due.extend(waiting.pop().map(|next| (next.parcel, next.last_word)));
+        }
+        for (parcel, _) in &due {
+            self.bytes.set(self.bytes.get() - parcel.bytes.len());
         }
         due
     }

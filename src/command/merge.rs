@@ -65,6 +65,11 @@ impl Gather {
         Self { writes, ..self }
     }
 
+    /// Whether the command writes.
+    pub fn writes(&self) -> bool {
+        self.writes
+    }
+
     /// Number of parts.
     pub fn parts(&self) -> u32 {
         u32::try_from(self.parts.len()).unwrap_or(u32::MAX)
@@ -82,6 +87,14 @@ impl Gather {
         self.waiting -= usize::from(part.reply.is_none());
         part.reply = Some((start, self.bytes.len()));
         part.claim
+    }
+
+    /// The replies are needed no more, nor is that to the whole.
+    pub fn throw_away(&mut self) {
+        self.bytes = Vec::new();
+        for part in &mut self.parts {
+            part.reply = part.reply.map(|_| (0, 0));
+        }
     }
 
     /// Whether every part has answered.

@@ -66,6 +66,20 @@ impl Claim {
     }
 }
 
+/// What of a command matters on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nature {
+    /// It only reads, so that it may be sent twice and need not keep its order among other reads.
+    pub reads: bool,
+    /// Its replies, errors too, may be words of a script's and not of the server's.
+    pub scripted: bool,
+}
+
+impl Nature {
+    /// Of a command that writes and whose errors are the server's.
+    pub const WRITE: Self = Self { reads: false, scripted: false };
+}
+
 /// One command, or one subcommand of a container command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -273,5 +287,12 @@ impl Spec {
     /// Whether the command only reads, so that sending it twice is harmless.
     pub fn is_readonly(&self) -> bool {
         self.flags.has(Flags::READONLY)
+    }
+
+    /// What of it matters on its way. The commands of modules may run scripts as well.
+    #[inline]
+    pub fn nature(&self) -> Nature {
+        let scripted = matches!(self.group, Group::Scripting | Group::Module);
+        Nature { reads: self.is_readonly(), scripted }
     }
 }

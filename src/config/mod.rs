@@ -247,6 +247,7 @@ impl Default for Client {
                 limits,
                 window: 1024,
                 output_limit: 1 << 20,
+                output_max: 1 << 30,
                 idle_timeout: Duration::ZERO,
             },
         }

@@ -50,7 +50,7 @@ impl Reply<'_> {
 }
 
 /// The ordered replies of one client.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Replies(Rc<RefCell<Queue>>);
 
 /// The right, and duty, to answer one request, or one part of a request that was split. Two words, so that it travels in
@@ -99,15 +99,31 @@ pub struct Company {
     pub aside_before: bool,
     /// A later one is on its way.
     pub out_behind: bool,
-    /// A later one has run.
+    /// A later one has run, and one of the two writes.
     pub answered_behind: bool,
 }
 
+impl Default for Replies {
+    fn default() -> Self {
+        Self::with_most(usize::MAX)
+    }
+}
+
 impl Replies {
-    /// Takes the next place for a request.
+    /// For a client that may keep so many bytes of replies waiting and no more.
+    pub fn with_most(bytes: usize) -> Self {
+        Self(Rc::new(RefCell::new(Queue::with_most(bytes))))
+    }
+
+    /// Whether more replies came than may wait. They are thrown away, and nothing else can be answered in order.
+    pub fn is_overflown(&self) -> bool {
+        self.0.borrow().is_overflown()
+    }
+
+    /// Takes the next place for a request; `reads` if it only reads.
     #[inline]
-    pub fn promise(&self, claim: Claim) -> Promise {
-        let place = self.0.borrow_mut().push(claim);
+    pub fn promise(&self, claim: Claim, reads: bool) -> Promise {
+        let place = self.0.borrow_mut().push(claim, reads);
         Promise { queue: Some(Rc::clone(&self.0)), seat: Seat::new(place, 0) }
     }
 
@@ -172,6 +188,11 @@ impl Replies {
         self.0.borrow_mut().listen(waker);
     }
 
+    /// Whom the replies wake.
+    pub fn waker(&self) -> Option<Waker> {
+        self.0.borrow().waker()
+    }
+
     /// Wakes the session without having anything to send.
     pub fn wake(&self) {
         let waker = self.0.borrow().waker();
@@ -234,10 +255,10 @@ impl Promise {
         }
     }
 
-    /// Where the client's other requests on this slot stand.
-    pub fn company(&self, slot: Slot) -> Company {
+    /// Where the client's other requests on this slot stand, as seen by one that only `reads` or not.
+    pub fn company(&self, slot: Slot, reads: bool) -> Company {
         self.queue.as_ref().map_or_else(Company::default, |queue| {
-            queue.borrow().company(self.seat.halves().0, slot)
+            queue.borrow().company((self.seat.halves().0, reads), slot)
         })
     }
 

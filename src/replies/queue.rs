@@ -35,11 +35,16 @@ pub(super) struct Queue {
     output: Output,
     waker: Option<Waker>,
     woken: bool,
+    /// Most bytes of replies that may wait.
+    most: usize,
+    /// The client is gone, or has let too much wait: replies are thrown away.
+    closed: bool,
 }
 
 #[derive(Debug)]
 struct Place {
     claim: Claim,
+    reads: bool,
     standing: Standing,
     state: State,
 }
@@ -57,17 +62,31 @@ enum State {
     Gathering(Box<Gather>),
 }
 
+impl State {
+    /// Answered with no bytes.
+    const NOTHING: Self = Self::Kept { start: 0, len: 0 };
+
+    fn is_kept(&self) -> bool {
+        matches!(self, Self::Kept { .. })
+    }
+}
+
 impl Queue {
+    pub(super) fn with_most(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
     #[inline]
-    pub(super) fn push(&mut self, claim: Claim) -> u32 {
+    pub(super) fn push(&mut self, claim: Claim, reads: bool) -> u32 {
         self.claim(claim);
-        self.put(Place { claim, standing: Standing::Out, state: State::Empty })
+        self.put(Place { claim, reads, standing: Standing::Out, state: State::Empty })
     }
 
     pub(super) fn push_gather(&mut self, gather: Gather) -> u32 {
         gather.claims().for_each(|claim| self.claim(claim));
+        let reads = !gather.writes();
         let state = State::Gathering(Box::new(gather));
-        self.put(Place { claim: Claim::None, standing: Standing::Out, state })
+        self.put(Place { claim: Claim::None, reads, standing: Standing::Out, state })
     }
 
     fn put(&mut self, place: Place) -> u32 {
@@ -90,7 +109,7 @@ impl Queue {
             fill(&mut self.kept);
             self.kept_from(start)
         };
-        self.put(Place { claim: Claim::None, standing: Standing::Answered, state });
+        self.put(Place { claim: Claim::None, reads: true, standing: Standing::Answered, state });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -144,7 +163,27 @@ impl Queue {
 
     pub(super) fn close(&mut self) {
         self.waker = None;
+        self.throw_away();
+    }
+
+    pub(super) fn is_overflown(&self) -> bool {
+        self.closed
+    }
+
+    /// Replies are needed no more; the places stay, for the order of requests that are still out.
+    fn throw_away(&mut self) {
+        self.closed = true;
         self.output = Output::default();
+        self.kept = Vec::new();
+        self.apart = 0;
+        for place in &mut self.places {
+            match &mut place.state {
+                State::Empty => {}
+                State::Gathering(gather) => gather.throw_away(),
+                answered => *answered = State::NOTHING,
+            }
+        }
+        self.kept_count = self.places.iter().filter(|place| place.state.is_kept()).count();
     }
 
     pub(super) fn mark(&mut self, number: u32, part: u32, standing: Standing) {
@@ -162,16 +201,19 @@ impl Queue {
         self.turned = self.turned + usize::from(is_turned(after)) - usize::from(is_turned(before));
     }
 
-    pub(super) fn company(&self, number: u32, slot: Slot) -> Company {
+    pub(super) fn company(&self, (number, reads): (u32, bool), slot: Slot) -> Company {
         let mut company = Company::default();
         let at = self.index(number);
         for standing in self.places.iter().take(at).flat_map(|place| place.on(slot)) {
             company.out_before |= matches!(standing, Standing::Out | Standing::OutAgain);
             company.aside_before |= standing == Standing::Aside;
         }
-        for standing in self.places.iter().skip(at + 1).flat_map(|place| place.on(slot)) {
-            company.out_behind |= matches!(standing, Standing::Out | Standing::OutAgain);
-            company.answered_behind |= standing == Standing::Answered;
+        for place in self.places.iter().skip(at + 1) {
+            for standing in place.on(slot) {
+                company.out_behind |= matches!(standing, Standing::Out | Standing::OutAgain);
+                company.answered_behind |=
+                    standing == Standing::Answered && !(reads && place.reads);
+            }
         }
         company
     }
@@ -210,6 +252,7 @@ impl Queue {
     ) -> Option<Waker> {
         let at = self.index(number);
         let place = self.places.get_mut(at)?;
+        let reply = if self.closed { Reply::Small(b"") } else { reply };
         if let State::Gathering(_) = place.state {
             return self.settle_part((at, part), standing, &reply);
         }
@@ -219,7 +262,7 @@ impl Queue {
         if at > 0 {
             let state = self.keep(reply);
             self.places[at].state = state;
-            return None;
+            return self.overflow();
         }
         match reply {
             Reply::Small(bytes) => self.output.tail().extend_from_slice(bytes),
@@ -243,7 +286,17 @@ impl Queue {
         self.apart += reply.bytes().len();
         self.unclaim(claim);
         self.count(before, standing);
-        if done { self.release() } else { None }
+        if done { self.release() } else { self.overflow() }
+    }
+
+    /// Throws the replies away if too many bytes of them wait. Gives the waker if they have just been.
+    #[inline]
+    fn overflow(&mut self) -> Option<Waker> {
+        if self.apart <= self.most || self.closed {
+            return None;
+        }
+        self.throw_away();
+        self.waker.clone()
     }
 
     fn pop(&mut self) {
@@ -274,6 +327,9 @@ impl Queue {
             self.pop();
         }
         self.shrink();
+        if self.output.len() > self.most {
+            self.throw_away();
+        }
         if std::mem::replace(&mut self.woken, true) { None } else { self.waker.clone() }
     }
 

@@ -35,6 +35,28 @@ pub fn verdict(reply: &[u8]) -> Verdict<'_> {
     }
 }
 
+/// The same of a reply that a script may have made up (`redis.error_reply('TRYAGAIN later')`): a script's own words are the
+/// client's. What the server says by itself it says in these words.
+pub fn scripted_verdict(reply: &[u8]) -> Verdict<'_> {
+    const WORDS: [&[u8]; 9] = [
+        b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n",
+        b"-CLUSTERDOWN The cluster is down\r\n",
+        b"-CLUSTERDOWN The cluster is down and only accepts read commands\r\n",
+        b"-CLUSTERDOWN Hash slot not served\r\n",
+        b"-LOADING Redis is loading the dataset in memory\r\n",
+        b"-LOADING Valkey is loading the dataset in memory\r\n",
+        b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n",
+        b"-MASTERDOWN Link with PRIMARY is down and replica-serve-stale-data is set to 'no'.\r\n",
+        b"-READONLY You can't write against a read only replica.\r\n",
+    ];
+    match verdict(reply) {
+        Verdict::Moved("") | Verdict::Ask("") => Verdict::Final,
+        verdict @ (Verdict::Moved(_) | Verdict::Ask(_)) => verdict,
+        verdict if WORDS.contains(&reply) => verdict,
+        _ => Verdict::Final,
+    }
+}
+
 /// The address in `slot host:port`.
 fn address(rest: &[u8]) -> Option<&str> {
     let (slot, address) = std::str::from_utf8(rest).ok()?.split_once(' ')?;
@@ -63,6 +85,14 @@ mod tests {
         check("-MOVED nonsense\r\n", Verdict::Moved(""));
         check("-ERR x\r\n", Verdict::Final);
         check("+MOVED 1 a:1\r\n", Verdict::Final);
+        let check = |reply: &str, expected| {
+            assert_eq!(scripted_verdict(reply.as_bytes()), expected, "{reply:?}");
+        };
+        check("-TRYAGAIN later\r\n", Verdict::Final);
+        check("-TRYAGAIN Multiple keys request during rehashing of slot\r\n", Verdict::TryAgain);
+        check("-MOVED elsewhere\r\n", Verdict::Final);
+        check("-MOVED 3999 127.0.0.1:6381\r\n", Verdict::Moved("127.0.0.1:6381"));
+        check("-LOADING Redis is loading the dataset in memory\r\n", Verdict::NotNow);
         check("-MOVEDX 1 a:1\r\n", Verdict::Final);
     }
 }

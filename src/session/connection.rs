@@ -58,6 +58,8 @@ pub struct Session {
     pub(super) mapless_since: Option<u32>,
     /// Microseconds of the worker's clock when the input at hand was taken up.
     pub(super) now: u32,
+    /// The same, of input that has been held back since while nodes could not serve: that time is part of the requests'.
+    held_since: Option<u32>,
     phase: Phase,
     patience: Patience,
 }
@@ -107,7 +109,7 @@ impl Session {
         let client =
             Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), authenticated, now);
         let client = Rc::new(RefCell::new(client));
-        let replies = Replies::default();
+        let replies = Replies::with_most(shared.options.output_max);
         let doomed = Rc::new(Cell::new(false));
         let seat = shared.roster.join(Member {
             client: Rc::clone(&client),
@@ -126,6 +128,7 @@ impl Session {
             version: 0,
             mapless_since: None,
             now: 0,
+            held_since: None,
             phase: Phase::Open,
             patience: Patience::Fresh,
         }
@@ -133,7 +136,7 @@ impl Session {
 
     /// One round: what has been read, what is ready, what has arrived. Pending when only events can help.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.doomed.get() {
+        if self.doomed.get() || self.replies.is_overflown() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if self.shared.draining.get() && self.phase == Phase::Open {
@@ -188,11 +191,17 @@ impl Session {
             return false;
         }
         self.shared.pool.refresh();
-        self.now = self.shared.pool.clock.micros();
+        let now = self.shared.pool.clock.micros();
+        self.now = self.held_since.unwrap_or(now);
         let (mut input, mut framer) =
             (std::mem::take(&mut self.input), std::mem::take(&mut self.framer));
         let held = self.process_input(&mut input, &mut framer);
         framer.shrink();
+        if !held {
+            self.held_since = None;
+        } else if self.shared.pool.is_unsettled() {
+            self.held_since.get_or_insert(now);
+        }
         if input.is_empty() {
             self.shared.take_buffer(input);
         } else {
@@ -271,12 +280,14 @@ impl Session {
     ) -> Flow {
         input.advance(std::mem::take(at));
         let spans = framer.args();
-        if self.must_hold(&Request::new(&input[..len], spans)) {
+        let request = Request::new(&input[..len], spans);
+        let decision = self.decide(&request);
+        if self.holds(&decision, &request) {
             return Flow::Hold;
         }
         let bytes = input.split_to(len).freeze();
         *input = BytesMut::from(&input[..]);
-        self.dispatch(&Request::new(&bytes, spans), Payload::Large(&bytes))
+        self.carry_out(decision, &Request::new(&bytes, spans), Payload::Large(&bytes))
     }
 
     fn take_inline(&mut self, line: &[u8]) -> Flow {
@@ -352,7 +363,9 @@ impl Session {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             output.advance(written);
+            drop(output);
             self.shared.pool.stats.client_written_bytes.add(written as u64);
+            self.client.borrow_mut().active_ms = self.shared.pool.clock.millis();
         }
         cx.waker().wake_by_ref();
         Poll::Pending

@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Message;
@@ -13,7 +14,7 @@ use crate::command::split::Split;
 use crate::command::{Claim, Local, Merge, Spec};
 use crate::local::{self, After, Env};
 use crate::refusal::Refusal;
-use crate::replies::{Gate, Promise, Reply};
+use crate::replies::{Gate, LARGE, Promise, Reply};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 use crate::route::{self, Cut, Decision, Route};
@@ -34,21 +35,21 @@ impl Session {
     #[inline]
     fn dispatch_single(&mut self, payload: Payload<'_>, spec: &'static Spec, slot: Slot) -> Flow {
         let gate = self.replies.gate();
-        if self.is_stale(gate) || self.is_taken(gate, slot) {
+        if self.is_stale(gate) || self.is_taken(gate, slot) || self.lacks_room(slot) {
             return Flow::Hold;
         }
         let mut client = self.client.borrow_mut();
         client.commands += 1;
         client.last = spec.name;
-        let pool = &self.shared.pool;
+        let (pool, nature) = (&self.shared.pool, spec.nature());
         let class = Class {
             protocol: client.protocol,
             replica: spec.suits_replica() && pool.reads_replicas(),
         };
         drop(client);
         pool.stats.commands.add(1);
-        let promise = self.replies.promise(Claim::Slot(slot));
-        pool.send(payload, promise, Ticket::new(slot, class, spec.is_readonly(), self.now));
+        let promise = self.replies.promise(Claim::Slot(slot), nature.reads);
+        pool.send(payload, promise, Ticket::new(slot, class, nature, self.now));
         Flow::Next
     }
 
@@ -61,10 +62,21 @@ impl Session {
         if self.holds(&decision, request) {
             return Flow::Hold;
         }
+        self.carry_out(decision, request, payload)
+    }
+
+    /// Does what was decided on a request that need not wait.
+    pub(super) fn carry_out(
+        &mut self,
+        decision: Decision,
+        request: &Request<'_>,
+        payload: Payload<'_>,
+    ) -> Flow {
         self.note(&decision);
         match decision.route {
             Route::One(slot, claim) => {
-                self.send(payload, self.replies.promise(claim), slot, &decision);
+                let promise = self.replies.promise(claim, decision.nature.reads);
+                self.send(payload, promise, slot, &decision);
             }
             Route::Split(cut) => self.split(request, cut, &decision),
             Route::Every(merge) => self.every(request, merge, &decision),
@@ -78,17 +90,12 @@ impl Session {
         Flow::Next
     }
 
-    /// Whether a request would have to wait now.
-    pub(super) fn must_hold(&mut self, request: &Request<'_>) -> bool {
-        let decision = self.decide(request);
-        self.holds(&decision, request)
-    }
-
-    fn decide(&self, request: &Request<'_>) -> Decision {
+    pub(super) fn decide(&self, request: &Request<'_>) -> Decision {
         route::decide(request, &self.client.borrow(), &self.shared.facts.borrow().learned)
     }
 
-    fn holds(&mut self, decision: &Decision, request: &Request<'_>) -> bool {
+    /// Whether a request has to wait now.
+    pub(super) fn holds(&mut self, decision: &Decision, request: &Request<'_>) -> bool {
         if matches!(decision.route, Route::Every(_) | Route::Any) && self.waits_for_map() {
             return true;
         }
@@ -98,17 +105,22 @@ impl Session {
         }
         match &decision.route {
             Route::Refuse(_) => false,
-            _ if gate == Gate::Empty => false,
             _ if gate == Gate::Barred => true,
-            Route::Every(_) => true,
-            Route::Local(command) => local::is_barrier(*command),
-            Route::One(slot, _) => self.is_taken(gate, *slot),
+            Route::Every(_) => gate != Gate::Empty,
+            Route::Local(command) => gate != Gate::Empty && local::is_barrier(*command),
+            Route::One(slot, _) => self.is_taken(gate, *slot) || self.lacks_room(*slot),
             Route::Split(Cut { first, step, .. }) => {
                 let mut keys = request.args(*first).step_by(*step);
-                keys.any(|key| self.is_taken(gate, Slot::of(key)))
+                keys.any(|key| self.is_taken(gate, Slot::of(key)) || self.lacks_room(Slot::of(key)))
             }
-            Route::Any => false,
+            Route::Any => self.any_slot().is_some_and(|slot| self.lacks_room(slot)),
         }
+    }
+
+    /// Whether the slot's node owes replies to as many bytes as it may. Replies or room wake the session.
+    #[inline]
+    fn lacks_room(&self, slot: Slot) -> bool {
+        self.shared.pool.lacks_room(slot, || self.replies.waker())
     }
 
     /// Whether requests are out that were routed by an older snapshot.
@@ -161,21 +173,26 @@ impl Session {
             protocol: self.client.borrow().protocol,
             replica: decision.replica && pool.reads_replicas(),
         };
-        pool.send(payload, promise, Ticket::new(slot, class, decision.readonly, self.now));
+        pool.send(payload, promise, Ticket::new(slot, class, decision.nature, self.now));
     }
 
     fn split(&self, request: &Request<'_>, cut: Cut, decision: &Decision) {
         let split = Split::by_slot(request, cut.first, cut.step);
         let gather =
             Gather::new(cut.merge, self.protocol(), split.parts().map(|part| part.claim()))
-                .writing(!decision.readonly);
+                .writing(!decision.nature.reads);
         let gather = if cut.merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
         self.shared.pool.stats.commands_split.add(1);
         let mut wire = Vec::with_capacity(request.bytes().len().min(1024));
         for (part, promise) in split.parts().zip(self.replies.gather(gather)) {
             wire.clear();
             part.write(request, &mut wire);
-            self.send(Payload::Small(&wire), promise, part.slot, decision);
+            if wire.len() < LARGE {
+                self.send(Payload::Small(&wire), promise, part.slot, decision);
+            } else {
+                let large = Bytes::from(std::mem::take(&mut wire));
+                self.send(Payload::Large(&large), promise, part.slot, decision);
+            }
         }
     }
 
@@ -186,7 +203,7 @@ impl Session {
             return self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down"));
         }
         let mut gather = Gather::new(merge, self.protocol(), slots.iter().map(|_| Claim::All))
-            .writing(!decision.readonly);
+            .writing(!decision.nature.reads);
         let mut wire = request.bytes();
         if merge == Merge::Info {
             gather = gather.with_own(self.with_env(|env| local::info::text(request.args(1), env)));
@@ -197,12 +214,19 @@ impl Session {
         }
     }
 
-    /// To a primary that stays the same for a client as long as the primaries do.
-    fn any(&self, payload: Payload<'_>, decision: &Decision) {
+    /// A slot of a primary that stays the same for a client as long as the primaries do.
+    fn any_slot(&self) -> Option<Slot> {
         let slots = self.shared.pool.primaries();
         let turn = usize::try_from(self.client.borrow().id).unwrap_or(0);
-        match slots.get(turn % slots.len().max(1)) {
-            Some(slot) => self.send(payload, self.replies.promise(Claim::None), *slot, decision),
+        slots.get(turn % slots.len().max(1)).copied()
+    }
+
+    fn any(&self, payload: Payload<'_>, decision: &Decision) {
+        match self.any_slot() {
+            Some(slot) => {
+                let promise = self.replies.promise(Claim::None, decision.nature.reads);
+                self.send(payload, promise, slot, decision);
+            }
             None => self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down")),
         }
     }
@@ -241,7 +265,7 @@ impl Session {
     /// Asks every worker for its clients and answers when all have.
     fn list_clients(&self) {
         let (promise, protocol, workers) =
-            (self.replies.promise(Claim::None), self.protocol(), self.shared.workers.clone());
+            (self.replies.promise(Claim::None, true), self.protocol(), self.shared.workers.clone());
         tokio::task::spawn_local(async move {
             let mut lines = Vec::new();
             for worker in workers {

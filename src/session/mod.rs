@@ -30,6 +30,8 @@ pub struct Options {
     pub window: usize,
     /// Bytes of replies waiting for one client from which on nothing more is read from it.
     pub output_limit: usize,
+    /// Bytes of replies waiting for one client beyond which it is disconnected.
+    pub output_max: usize,
     /// How long a client may be idle; zero for ever.
     pub idle_timeout: Duration,
 }

@@ -15,6 +15,7 @@ mod fake;
 mod hello;
 mod hostile;
 mod lifecycle;
+mod limits;
 mod loss;
 mod multikey;
 mod order;

@@ -659,7 +659,7 @@ impl Ledger {
         let number = self.answers.len();
         match step {
             Step::Promise => {
-                self.open.push((number, self.replies.promise(Claim::None)));
+                self.open.push((number, self.replies.promise(Claim::None, true)));
                 self.answers.push(None);
             }
             Step::Gather(count) => {
@@ -751,10 +751,10 @@ proptest! {
 #[test]
 fn a_pipeline_that_never_runs_empty_does_not_grow() {
     let replies = Replies::default();
-    let mut last = replies.promise(Claim::None);
+    let mut last = replies.promise(Claim::None, true);
     for _ in 0..2000 {
         replies.answer(|out| out.extend_from_slice(&[b'x'; 1000]));
-        let next = replies.promise(Claim::None);
+        let next = replies.promise(Claim::None, true);
         replies.answer(|out| out.extend_from_slice(b"+OK\r\n"));
         std::mem::replace(&mut last, next).fulfil(Reply::Small(b"+OK\r\n"));
         take(&replies, usize::MAX);

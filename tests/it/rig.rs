@@ -119,6 +119,7 @@ fn options(seeds: Vec<String>) -> Options {
             },
             window: 1024,
             output_limit: 1 << 20,
+            output_max: 1 << 30,
             idle_timeout: Duration::ZERO,
         },
         backend: backend::Options {

@@ -24,6 +24,7 @@ pub(crate) fn options(seeds: Vec<String>) -> proxy::Options {
             limits,
             window: 1024,
             output_limit: 1 << 20,
+            output_max: 1 << 30,
             idle_timeout: Duration::ZERO,
         },
         backend: backend::Options {
