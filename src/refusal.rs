@@ -27,6 +27,10 @@ pub enum Refusal {
     NotYet(String),
     #[error("CROSSSLOT Keys in request don't hash to the same slot")]
     CrossSlot,
+    #[error("ERR Command not allowed inside a transaction")]
+    InMulti,
+    #[error("EXECABORT Transaction discarded because of previous errors.")]
+    ExecAbort,
     #[error("CLUSTERDOWN Hash slot not served")]
     SlotNotServed,
     #[error(
@@ -111,6 +115,7 @@ impl Refusal {
             Self::NotAllowed(_) => "not_allowed",
             Self::NotYet(_) => "not_supported",
             Self::CrossSlot => "cross_slot",
+            Self::InMulti | Self::ExecAbort => "transaction",
             Self::SlotNotServed => "slot_not_served",
             Self::NodeDown { .. } => "node_down",
             Self::QueueFull(_) => "queue_full",

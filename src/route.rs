@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::cluster::Slot;
 use crate::command::keys::{self, ArgList};
 use crate::command::learned::Learned;
-use crate::command::{Claim, Flags, Keys, Local, Merge, Nature, Policy, Spec, table};
+use crate::command::{Claim, Flags, Keys, Local, Merge, Nature, Policy, Spec, Verb, table};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 
@@ -21,6 +21,8 @@ pub enum Route {
     Any,
     /// Answered by the proxy.
     Local(Local),
+    /// The session's own business.
+    Session(Verb),
     /// Answered with an error.
     Refuse(Box<Refusal>),
 }
@@ -95,6 +97,7 @@ fn route(spec: &Spec, container: Option<&Spec>, request: &Request<'_>, client: &
         Policy::Every(merge) => Route::Every(merge),
         Policy::Any => Route::Any,
         Policy::Local(local) => Route::Local(local),
+        Policy::Session(verb) => Route::Session(verb),
         Policy::Refuse => refusal(Refusal::NotAllowed(full_name(spec, container, request))),
         Policy::Later => refusal(Refusal::NotYet(full_name(spec, container, request))),
     }
@@ -213,6 +216,7 @@ mod tests {
                 Route::Every(merge) => format!("every {merge:?}"),
                 Route::Any => "any".to_owned(),
                 Route::Local(local) => format!("local {local:?}"),
+                Route::Session(verb) => format!("session {verb:?}"),
                 Route::Refuse(refusal) => refusal.to_string(),
             };
         assert_eq!(route, expected, "{line}");
@@ -242,7 +246,7 @@ mod tests {
         check("DBSIZE", "every Sum");
         check("PING", "local Ping");
         check("SHUTDOWN", "ERR command 'shutdown' is not allowed through the proxy");
-        check("MULTI", "ERR command 'multi' is not supported by this proxy yet");
+        check("MULTI", "session Multi");
         check("NONSENSE a b", "ERR unknown command 'NONSENSE', with args beginning with: 'a' 'b' ");
     }
 

@@ -13,7 +13,7 @@ use tokio::time::{Duration, Sleep, sleep};
 
 use super::Options;
 use super::handshake;
-use super::lane::{Lane, Order, Status, Ticket};
+use super::lane::{Lane, Order, Status};
 use super::pool::{Hint, Pool};
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Reply};
@@ -161,8 +161,17 @@ impl Connection {
 
     #[inline(never)]
     fn settle_error(&self, reply: &[u8], now: u32) -> io::Result<()> {
-        let scripted = self.lane.front().is_some_and(Ticket::is_scripted);
-        let verdict = if scripted { scripted_verdict(reply) } else { verdict(reply) };
+        let (ticket, skip) = self.lane.front().ok_or_else(unasked)?;
+        if skip > 0 {
+            // Scripts have not run yet: whatever is said here is the server's word.
+            if ticket.is_unit() && verdict(reply) != Verdict::Final {
+                self.lane.keep_cause(reply);
+            }
+            return self.lane.pop().map(|_| ()).ok_or_else(unasked);
+        }
+        let cause = if ticket.is_unit() { self.lane.take_cause() } else { Vec::new() };
+        let reply = if cause.is_empty() { reply } else { &cause };
+        let verdict = if ticket.is_scripted() { scripted_verdict(reply) } else { verdict(reply) };
         match verdict {
             Verdict::Final => {
                 let (promise, ticket) = self.lane.pop().ok_or_else(unasked)?;

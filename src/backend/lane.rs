@@ -11,7 +11,7 @@ use super::log::Log;
 use crate::cluster::{Address, Slot};
 use crate::command::Nature;
 use crate::replies::Promise;
-use crate::resp::Protocol;
+use crate::resp::{Protocol, request};
 
 /// What distinguishes the lanes to one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +56,10 @@ const RESP3: u8 = 4;
 const REPLICA: u8 = 8;
 /// Its errors may be a script's own.
 const SCRIPTED: u8 = 16;
+/// It is several requests in one piece, and the reply to the last of them is its reply: a transaction.
+const UNIT: u8 = 32;
+/// Its bytes on the lane begin with `ASKING`.
+const ASKED: u8 = 64;
 /// Most that either half of `tries` counts.
 const TRIES_MAX: u8 = 15;
 
@@ -69,7 +73,8 @@ impl Ticket {
         let marks = mark(class.protocol == Protocol::Resp3, RESP3)
             | mark(class.replica, REPLICA)
             | mark(nature.reads, READONLY)
-            | mark(nature.scripted, SCRIPTED);
+            | mark(nature.scripted, SCRIPTED)
+            | mark(nature.unit, UNIT);
         Self { born, slot, tries: 0, marks }
     }
 
@@ -93,6 +98,19 @@ impl Ticket {
     /// Whether its errors may be a script's own.
     pub(super) fn is_scripted(self) -> bool {
         self.marks & SCRIPTED != 0
+    }
+
+    /// Whether it is several requests in one piece.
+    pub(super) fn is_unit(self) -> bool {
+        self.marks & UNIT != 0
+    }
+
+    fn is_asked(self) -> bool {
+        self.marks & ASKED != 0
+    }
+
+    fn asked(self, asked: bool) -> Self {
+        Self { marks: self.marks & !ASKED | if asked { ASKED } else { 0 }, ..self }
     }
 
     /// Redirects followed since it last waited.
@@ -140,21 +158,22 @@ pub(super) struct Entry {
     pub(super) promise: Promise,
     pub(super) ticket: Ticket,
     len: u32,
-    /// Bytes in front that are not the client's: `ASKING`, or none.
-    prefix: u32,
+    /// Replies that come before its own: to `ASKING`, and to all but the last request of a unit.
+    skip: u32,
 }
 
 const ASKING: &[u8; 16] = b"*1\r\n$6\r\nASKING\r\n";
 
 impl Entry {
-    const BLANK: Self =
-        Self { promise: Promise::nobody(), ticket: Ticket::BLANK, len: 0, prefix: 0 };
+    const BLANK: Self = Self { promise: Promise::nobody(), ticket: Ticket::BLANK, len: 0, skip: 0 };
 
     /// The request with its bytes, which start at this offset of the log.
     fn into_parcel(self, log: &Log, start: u64) -> Parcel {
         let mut bytes = log.copy(start, self.len);
-        bytes.advance(self.prefix as usize);
-        Parcel { bytes, promise: self.promise, ticket: self.ticket }
+        if self.ticket.is_asked() {
+            bytes.advance(ASKING.len());
+        }
+        Parcel { bytes, promise: self.promise, ticket: self.ticket.asked(false) }
     }
 }
 
@@ -193,6 +212,7 @@ pub(super) struct Lane {
     /// Microseconds of the worker's clock when the node was last heard, or took a piece of the request it is to answer next.
     pub(super) heard: Cell<u32>,
     queue: RefCell<Queue>,
+    cause: RefCell<Vec<u8>>,
     waker: RefCell<Option<Waker>>,
     woken: Cell<bool>,
 }
@@ -212,6 +232,7 @@ impl Lane {
             order: Cell::new(Order::Serve),
             heard: Cell::new(0),
             queue: RefCell::default(),
+            cause: RefCell::default(),
             waker: RefCell::default(),
             woken: Cell::new(false),
         }
@@ -220,19 +241,15 @@ impl Lane {
     /// Queues a request and wakes the connection.
     #[inline]
     pub(super) fn push(&self, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
-        self.queue.borrow_mut().push(payload, promise, ticket, 0);
+        self.queue.borrow_mut().push(payload, promise, ticket);
         self.wake();
     }
 
     /// Queues `ASKING` and a request as one unit: one piece of bytes, of which none is written or sent elsewhere without
-    /// the other, and two replies.
+    /// the other, and a reply more. Before `MULTI` it is for all of the transaction.
     pub(super) fn push_asking(&self, parcel: Parcel) {
         let bytes = Bytes::from([ASKING, &parcel.bytes[..]].concat());
-        let mut queue = self.queue.borrow_mut();
-        queue.push(Payload::Small(&[]), Promise::nobody(), parcel.ticket, 0);
-        queue.push(payload(&bytes), parcel.promise, parcel.ticket, 16);
-        drop(queue);
-        self.wake();
+        self.push(payload(&bytes), parcel.promise, parcel.ticket.asked(true));
     }
 
     /// Wakes the connection, once until it has run.
@@ -259,11 +276,15 @@ impl Lane {
         write(&mut self.queue.borrow_mut().log)
     }
 
-    /// The request whose reply comes next; `None` if the node owes none.
+    /// The request whose reply comes next, or nobody's if the reply is to be skipped; `None` if the node owes none.
     #[inline]
     pub(super) fn pop(&self) -> Option<(Promise, Ticket)> {
         let queue = &mut *self.queue.borrow_mut();
         let front = queue.entries.front_mut()?;
+        if front.skip > 0 && queue.log.is_begun() {
+            front.skip -= 1;
+            return Some((Promise::nobody(), front.ticket));
+        }
         if !queue.log.is_written(front.len) {
             return None;
         }
@@ -273,9 +294,22 @@ impl Lane {
         Some((promise, ticket))
     }
 
-    /// What is known of the request whose reply comes next.
-    pub(super) fn front(&self) -> Option<Ticket> {
-        self.queue.borrow().entries.front().map(|entry| entry.ticket)
+    /// What is known of the request whose reply comes next, and the replies that come before its own.
+    pub(super) fn front(&self) -> Option<(Ticket, u32)> {
+        self.queue.borrow().entries.front().map(|entry| (entry.ticket, entry.skip))
+    }
+
+    /// Keeps the first error because of which a unit will not run, until the unit's own reply comes.
+    pub(super) fn keep_cause(&self, error: &[u8]) {
+        let mut cause = self.cause.borrow_mut();
+        if cause.is_empty() {
+            cause.extend_from_slice(error);
+        }
+    }
+
+    /// The error because of which the unit at the front did not run; empty if there was none.
+    pub(super) fn take_cause(&self) -> Vec<u8> {
+        self.cause.take()
     }
 
     /// The request whose reply comes next, with its bytes.
@@ -310,8 +344,7 @@ impl Lane {
     /// Bytes of the first request that have not been written.
     pub(super) fn front_unwritten(&self) -> u64 {
         let queue = self.queue.borrow();
-        // The reply to `ASKING` is owed by an entry that has no bytes of its own.
-        let first = queue.entries.iter().find(|entry| entry.len > 0);
+        let first = queue.entries.front();
         let end = first.map_or(0, |first| queue.log.released() + u64::from(first.len));
         end.saturating_sub(queue.log.written())
     }
@@ -346,6 +379,7 @@ impl Lane {
     /// Takes everything, in order, each with whether it had been written whole; the lane is then as new.
     pub(super) fn take_all(&self) -> Vec<(bool, Parcel)> {
         let Queue { log, entries } = std::mem::take(&mut *self.queue.borrow_mut());
+        self.cause.take();
         let mut start = log.released();
         let mut parcels = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -361,7 +395,7 @@ impl Lane {
 
 impl Queue {
     #[inline]
-    fn push(&mut self, payload: Payload<'_>, promise: Promise, ticket: Ticket, prefix: u32) {
+    fn push(&mut self, payload: Payload<'_>, promise: Promise, ticket: Ticket) {
         // Requests are limited far below 4 GiB.
         let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         self.log.push(payload);
@@ -372,7 +406,9 @@ impl Queue {
             entry.promise = promise;
             entry.ticket = ticket;
             entry.len = len;
-            entry.prefix = prefix;
+            if ticket.marks & (UNIT | ASKED) != 0 {
+                entry.skip = skipped(payload, ticket);
+            }
         }
     }
 
@@ -392,6 +428,20 @@ impl Queue {
             *end += u64::from(entry.len);
             Some((start, entry))
         })
+    }
+}
+
+/// Number of replies that come before the one to the request.
+#[cold]
+fn skipped(payload: Payload<'_>, ticket: Ticket) -> u32 {
+    let bytes: &[u8] = match payload {
+        Payload::Small(bytes) => bytes,
+        Payload::Large(bytes) => bytes,
+    };
+    if ticket.is_unit() {
+        u32::try_from(request::count(bytes)).unwrap_or(u32::MAX).saturating_sub(1)
+    } else {
+        1
     }
 }
 

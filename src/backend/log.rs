@@ -148,6 +148,12 @@ impl Log {
         Bytes::new()
     }
 
+    /// Whether some of the first request has been handed to the socket.
+    #[inline]
+    pub(super) fn is_begun(&self) -> bool {
+        self.released < self.written
+    }
+
     /// Whether all of the first request, so many bytes long, has been handed to the socket.
     #[inline]
     pub(super) fn is_written(&self, len: u32) -> bool {

@@ -18,6 +18,8 @@ pub struct Gather {
     bytes: Vec<u8>,
     /// For `Merge::Info`: the proxy's own text.
     own: String,
+    /// For `Merge::Splice`: the replies in order, `None` where the node's next one belongs.
+    spliced: Vec<Option<Vec<u8>>>,
     /// Whether the command writes.
     writes: bool,
 }
@@ -43,6 +45,7 @@ impl Gather {
             parts,
             bytes: Vec::new(),
             own: String::new(),
+            spliced: Vec::new(),
             writes: false,
         }
     }
@@ -57,6 +60,12 @@ impl Gather {
     #[must_use]
     pub fn with_own(self, own: String) -> Self {
         Self { own, ..self }
+    }
+
+    /// With the replies of a transaction that are the proxy's own, `None` for each that is the node's.
+    #[must_use]
+    pub fn splicing(self, spliced: Vec<Option<Vec<u8>>>) -> Self {
+        Self { spliced, ..self }
     }
 
     /// Of a command that writes: an error must not say that it did not run if a part of it did.
@@ -140,6 +149,7 @@ impl Gather {
             Merge::AllOk => self.replies().next().map(|first| out.extend_from_slice(first)),
             Merge::Concat => self.concat(out),
             Merge::AnyValue => self.any_value().map(|value| out.extend_from_slice(value)),
+            Merge::Splice => self.splice(out),
             Merge::Info => {
                 write::verbatim(out, self.protocol, &info::merge(&self.own, self.replies()));
                 Some(())
@@ -188,6 +198,26 @@ impl Gather {
             total = total.checked_add(std::str::from_utf8(digits).ok()?.parse().ok()?)?;
         }
         write::integer(out, total);
+        Some(())
+    }
+
+    /// A transaction that did not run has no array to put anything into.
+    fn splice(&self, out: &mut Vec<u8>) -> Option<()> {
+        let reply = self.replies().next()?;
+        let Some((_, mut elements)) = array(reply).filter(|_| !reply.starts_with(b"*-1")) else {
+            out.extend_from_slice(reply);
+            return Some(());
+        };
+        write::array(out, self.spliced.len());
+        for own in &self.spliced {
+            if let Some(own) = own {
+                out.extend_from_slice(own);
+            } else {
+                let (element, rest) = elements.split_at_checked(element_len(elements)?)?;
+                out.extend_from_slice(element);
+                elements = rest;
+            }
+        }
         Some(())
     }
 
@@ -294,5 +324,11 @@ mod tests {
         );
         check(gather(Merge::AnyValue, 2), &["$-1\r\n", "$1\r\na\r\n"], "$1\r\na\r\n");
         check(gather(Merge::AnyValue, 2), &["$-1\r\n", "$-1\r\n"], "$-1\r\n");
+        let exec =
+            || gather(Merge::Splice, 1).splicing(vec![None, Some(b"+PONG\r\n".to_vec()), None]);
+        check(exec(), &["*2\r\n:1\r\n*1\r\n:2\r\n"], "*3\r\n:1\r\n+PONG\r\n*1\r\n:2\r\n");
+        check(exec(), &["*-1\r\n"], "*-1\r\n");
+        check(exec(), &["_\r\n"], "_\r\n");
+        check(exec(), &["-EXECABORT x\r\n"], "-EXECABORT x\r\n");
     }
 }

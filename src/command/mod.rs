@@ -73,11 +73,13 @@ pub struct Nature {
     pub reads: bool,
     /// Its replies, errors too, may be words of a script's and not of the server's.
     pub scripted: bool,
+    /// It is several requests in one piece, of which the last one's reply counts.
+    pub unit: bool,
 }
 
 impl Nature {
     /// Of a command that writes and whose errors are the server's.
-    pub const WRITE: Self = Self { reads: false, scripted: false };
+    pub const WRITE: Self = Self { reads: false, scripted: false, unit: false };
 }
 
 /// One command, or one subcommand of a container command.
@@ -151,10 +153,21 @@ pub enum Policy {
     Any,
     /// Answered by the proxy itself.
     Local(Local),
+    /// Changes what the session does with the commands behind it.
+    Session(Verb),
     /// Never allowed through a proxy.
     Refuse,
     /// Understood, and not offered yet.
     Later,
+}
+
+/// Commands that change what the session does with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is the command of the same name")]
+pub enum Verb {
+    Multi,
+    Exec,
+    Discard,
 }
 
 /// How the replies of the parts become one reply.
@@ -172,6 +185,8 @@ pub enum Merge {
     AnyValue,
     /// `INFO`: the nodes' numbers added into the proxy's own text.
     Info,
+    /// `EXEC`: the proxy's own replies put in among the node's.
+    Splice,
 }
 
 /// Commands that the proxy answers itself, each with its own function under `local`.
@@ -293,6 +308,6 @@ impl Spec {
     #[inline]
     pub fn nature(&self) -> Nature {
         let scripted = matches!(self.group, Group::Scripting | Group::Module);
-        Nature { reads: self.is_readonly(), scripted }
+        Nature { reads: self.is_readonly(), scripted, unit: false }
     }
 }

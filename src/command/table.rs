@@ -9,7 +9,7 @@ use crate::command::Group::{
     Server, Set, SortedSet, Stream, String, Transactions,
 };
 use crate::command::Merge::{AllOk, AnyValue, ByKey, Concat, Info, Sum};
-use crate::command::{Flags, Group, Keys, Local, Merge, Policy, Spec};
+use crate::command::{Flags, Group, Keys, Local, Merge, Policy, Spec, Verb};
 
 /// Finds the row of a command by its name, in any case.
 #[inline]
@@ -279,9 +279,9 @@ pub static TABLE: &[Spec] = &[
     row("script",     -2, NONE,       Scripting, "").later().of(SCRIPT),
 
     // Transactions.
-    row("discard",  1, NONE, Transactions, "noscript loading stale fast allow_busy").later(),
-    row("exec",     1, NONE, Transactions, "noscript loading stale skip_slowlog").later(),
-    row("multi",    1, NONE, Transactions, "noscript loading stale fast allow_busy").later(),
+    row("discard",  1, NONE, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Discard),
+    row("exec",     1, NONE, Transactions, "noscript loading stale skip_slowlog").verb(Verb::Exec),
+    row("multi",    1, NONE, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Multi),
     row("unwatch",  1, NONE, Transactions, "noscript loading stale fast allow_busy").later(),
     row("watch",   -2, KEYS, Transactions, "noscript loading stale fast allow_busy").later(),
 
@@ -525,6 +525,10 @@ impl Spec {
 
     const fn refuse(self) -> Self {
         self.policy(Policy::Refuse)
+    }
+
+    const fn verb(self, verb: Verb) -> Self {
+        self.policy(Policy::Session(verb))
     }
 
     const fn later(self) -> Self {

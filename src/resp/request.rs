@@ -1,6 +1,6 @@
 //! One whole request as bytes and argument spans, and the reading of inline commands.
 
-use super::frame::{RequestError, Spans};
+use super::frame::{Limits, Progress, RequestError, RequestFramer, Spans};
 
 /// A framed request: its bytes on the wire and where its arguments lie in them. Has at least one argument, the name.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,22 @@ impl<'a> Request<'a> {
     pub fn name(&self) -> &'a [u8] {
         self.arg(0)
     }
+}
+
+/// Number of requests in bytes that hold nothing but whole ones.
+pub fn count(bytes: &[u8]) -> usize {
+    let limits = Limits {
+        args: usize::MAX,
+        bulk: usize::MAX / 2,
+        request: usize::MAX / 2,
+        unauthenticated: false,
+    };
+    let (mut framer, mut at, mut count) = (RequestFramer::default(), 0, 0);
+    while let Ok(Progress::Complete(len)) = framer.frame(&bytes[at..], &limits) {
+        at += len;
+        count += 1;
+    }
+    count
 }
 
 /// Rewrites an inline command as the array it stands for, by Redis' quoting rules (`sdssplitargs`). An empty line gives

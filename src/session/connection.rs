@@ -22,6 +22,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::transaction::Transaction;
 use super::{Member, Shared};
 use crate::backend::Payload;
 use crate::client::Client;
@@ -60,6 +61,8 @@ pub struct Session {
     pub(super) now: u32,
     /// The same, of input that has been held back since while nodes could not serve: that time is part of the requests'.
     held_since: Option<u32>,
+    /// The commands since `MULTI`.
+    pub(super) transaction: Option<Box<Transaction>>,
     phase: Phase,
     patience: Patience,
 }
@@ -129,6 +132,7 @@ impl Session {
             mapless_since: None,
             now: 0,
             held_since: None,
+            transaction: None,
             phase: Phase::Open,
             patience: Patience::Fresh,
         }
@@ -251,7 +255,7 @@ impl Session {
         };
         let (len, flow) = match progress {
             Ok(Progress::Partial(want)) => return Flow::More(want),
-            Ok(Progress::Complete(len)) if len >= LARGE => {
+            Ok(Progress::Complete(len)) if len >= LARGE && self.transaction.is_none() => {
                 return self.take_large(input, at, len, framer);
             }
             Ok(Progress::Complete(len)) => {

@@ -22,6 +22,9 @@ use crate::route::{self, Cut, Decision, Route};
 impl Session {
     /// Does what the route of a request says, unless the request has to wait.
     pub(super) fn dispatch(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
+        if self.transaction.is_some() {
+            return self.dispatch_queued(request);
+        }
         let client = self.client.borrow();
         if let Some((spec, slot)) = route::single(request, &client) {
             drop(client);
@@ -82,6 +85,7 @@ impl Session {
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),
             Route::Local(command) => return self.answer(command, request),
+            Route::Session(verb) => return self.session_verb(verb),
             Route::Refuse(refusal) => {
                 self.shared.pool.stats.commands_refused.add(1);
                 self.refuse(&refusal);
@@ -104,7 +108,7 @@ impl Session {
             return true;
         }
         match &decision.route {
-            Route::Refuse(_) => false,
+            Route::Refuse(_) | Route::Session(_) => false,
             _ if gate == Gate::Barred => true,
             Route::Every(_) => gate != Gate::Empty,
             Route::Local(command) => gate != Gate::Empty && local::is_barrier(*command),
@@ -119,13 +123,13 @@ impl Session {
 
     /// Whether the slot's node owes replies to as many bytes as it may. Replies or room wake the session.
     #[inline]
-    fn lacks_room(&self, slot: Slot) -> bool {
+    pub(super) fn lacks_room(&self, slot: Slot) -> bool {
         self.shared.pool.lacks_room(slot, || self.replies.waker())
     }
 
     /// Whether requests are out that were routed by an older snapshot.
     #[inline]
-    fn is_stale(&mut self, gate: Gate) -> bool {
+    pub(super) fn is_stale(&mut self, gate: Gate) -> bool {
         let version = self.shared.pool.version();
         if gate == Gate::Empty {
             self.version = version;
@@ -135,7 +139,7 @@ impl Session {
 
     /// Whether an earlier request keeps one on this slot from being sent.
     #[inline]
-    fn is_taken(&self, gate: Gate, slot: Slot) -> bool {
+    pub(super) fn is_taken(&self, gate: Gate, slot: Slot) -> bool {
         match gate {
             Gate::Empty => false,
             Gate::Barred => true,
@@ -146,7 +150,7 @@ impl Session {
     }
 
     /// Whether a request for all or any nodes has to wait because none is known yet; not for longer than a request may.
-    fn waits_for_map(&mut self) -> bool {
+    pub(super) fn waits_for_map(&mut self) -> bool {
         let pool = &self.shared.pool;
         if pool.has_map() {
             self.mapless_since = None;
@@ -160,7 +164,7 @@ impl Session {
         waits
     }
 
-    fn note(&self, decision: &Decision) {
+    pub(super) fn note(&self, decision: &Decision) {
         let mut client = self.client.borrow_mut();
         client.commands += 1;
         client.last = decision.name;
@@ -215,7 +219,7 @@ impl Session {
     }
 
     /// A slot of a primary that stays the same for a client as long as the primaries do.
-    fn any_slot(&self) -> Option<Slot> {
+    pub(super) fn any_slot(&self) -> Option<Slot> {
         let slots = self.shared.pool.primaries();
         let turn = usize::try_from(self.client.borrow().id).unwrap_or(0);
         slots.get(turn % slots.len().max(1)).copied()
@@ -231,7 +235,7 @@ impl Session {
         }
     }
 
-    fn answer(&self, command: Local, request: &Request<'_>) -> Flow {
+    pub(super) fn answer(&self, command: Local, request: &Request<'_>) -> Flow {
         self.shared.pool.stats.commands_local.add(1);
         let mut after = After::Next;
         let mut wire = Vec::new();
@@ -243,6 +247,19 @@ impl Session {
             After::Next | After::Close => self.replies.answer(|out| out.extend_from_slice(&wire)),
         }
         if after == After::Close { Flow::Close } else { Flow::Next }
+    }
+
+    /// The reply to a local command, as a part of another reply.
+    pub(super) fn own_reply(&self, command: Local, request: &Request<'_>) -> Vec<u8> {
+        let mut wire = Vec::new();
+        self.with_env(|env| {
+            local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire);
+        });
+        if wire.is_empty() {
+            // The list of clients is put together by all workers, in its own time.
+            write::error(&mut wire, &Refusal::InMulti.to_string());
+        }
+        wire
     }
 
     fn with_env<T>(&self, f: impl FnOnce(&Env<'_>) -> T) -> T {
@@ -258,7 +275,7 @@ impl Session {
         })
     }
 
-    fn protocol(&self) -> Protocol {
+    pub(super) fn protocol(&self) -> Protocol {
         self.client.borrow().protocol
     }
 

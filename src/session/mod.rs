@@ -4,6 +4,7 @@
 
 mod connection;
 mod dispatch;
+mod transaction;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

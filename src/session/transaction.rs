@@ -1,0 +1,220 @@
+//! `MULTI`: commands are checked and kept as they come, and go to their node in one piece at `EXEC`.
+//!
+//! Within one piece on a lane nothing comes between `MULTI` and `EXEC`, so a transaction needs no connection of its own. What
+//! the proxy answers by itself it answers at `EXEC`, and its replies are put in among the node's.
+
+use super::connection::{Flow, Session};
+use crate::backend::{Class, Payload, Ticket};
+use crate::cluster::Slot;
+use crate::command::merge::Gather;
+use crate::command::{Claim, Local, Merge, Nature, Verb};
+use crate::local;
+use crate::refusal::Refusal;
+use crate::replies::{Gate, LARGE};
+use crate::resp::frame::{Limits, RequestFramer};
+use crate::resp::request::Request;
+use crate::resp::write;
+use crate::route::{Decision, Route};
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+/// The commands between `MULTI` and `EXEC`.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    /// `MULTI` and what goes to the node.
+    wire: Vec<u8>,
+    steps: Vec<Step>,
+    /// The slot of all keys, if there are any.
+    slot: Option<Slot>,
+    nature: Nature,
+    /// A command could not be queued, so none will run.
+    dirty: bool,
+}
+
+#[derive(Debug)]
+enum Step {
+    Node,
+    Local(Local, Vec<u8>),
+}
+
+impl Default for Transaction {
+    fn default() -> Self {
+        Self {
+            wire: MULTI.to_vec(),
+            steps: Vec::new(),
+            slot: None,
+            nature: Nature { reads: true, scripted: false, unit: true },
+            dirty: false,
+        }
+    }
+}
+
+impl Transaction {
+    /// Takes a command in, or says why it cannot be part of a transaction.
+    fn queue(&mut self, request: &Request<'_>, decision: Decision) -> Result<(), Refusal> {
+        match decision.route {
+            Route::Refuse(refusal) => return Err(*refusal),
+            Route::One(slot, _) => {
+                if *self.slot.get_or_insert(slot) != slot {
+                    return Err(Refusal::CrossSlot);
+                }
+            }
+            Route::Any => {}
+            Route::Local(command) if local::is_barrier(command) => return Err(Refusal::InMulti),
+            Route::Local(command) => {
+                self.steps.push(Step::Local(command, request.bytes().to_vec()));
+                return Ok(());
+            }
+            Route::Split(_) => return Err(Refusal::CrossSlot),
+            Route::Every(_) | Route::Session(_) => return Err(Refusal::InMulti),
+        }
+        self.nature.reads &= decision.nature.reads;
+        self.nature.scripted |= decision.nature.scripted;
+        self.wire.extend_from_slice(request.bytes());
+        self.steps.push(Step::Node);
+        Ok(())
+    }
+
+    fn goes_to_a_node(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Node))
+    }
+}
+
+impl Session {
+    /// What `MULTI`, `EXEC` and their like do while no transaction is open.
+    pub(super) fn session_verb(&mut self, verb: Verb) -> Flow {
+        match verb {
+            Verb::Multi => {
+                self.transaction = Some(Box::default());
+                self.replies.answer(|out| write::simple(out, "OK"));
+            }
+            Verb::Exec => self.refuse(&Refusal::text("ERR EXEC without MULTI")),
+            Verb::Discard => self.refuse(&Refusal::text("ERR DISCARD without MULTI")),
+        }
+        Flow::Next
+    }
+
+    /// A command while a transaction is open.
+    pub(super) fn dispatch_queued(&mut self, request: &Request<'_>) -> Flow {
+        if request.is_empty() {
+            return Flow::Next;
+        }
+        let decision = self.decide(request);
+        match decision.route {
+            Route::Session(Verb::Exec) => return self.execute(&decision),
+            Route::Session(Verb::Discard) => {
+                self.transaction = None;
+                self.replies.answer(|out| write::simple(out, "OK"));
+            }
+            Route::Session(Verb::Multi) => {
+                self.refuse(&Refusal::text("ERR MULTI calls can not be nested"));
+            }
+            Route::Local(command @ (Local::Reset | Local::Quit)) => {
+                if self.holds(&decision, request) {
+                    return Flow::Hold;
+                }
+                self.note(&decision);
+                self.transaction = None;
+                return self.answer(command, request);
+            }
+            _ => {
+                self.note(&decision);
+                self.queue(request, decision);
+            }
+        }
+        Flow::Next
+    }
+
+    fn queue(&mut self, request: &Request<'_>, decision: Decision) {
+        let Some(transaction) = &mut self.transaction else { return };
+        let room = self.shared.options.limits.request.saturating_sub(transaction.wire.len());
+        let queued = if request.bytes().len() > room {
+            Err(Refusal::text("ERR transaction larger than the limit of the proxy"))
+        } else {
+            transaction.queue(request, decision)
+        };
+        match queued {
+            Ok(()) => self.replies.answer(|out| write::simple(out, "QUEUED")),
+            Err(refusal) => {
+                transaction.dirty = true;
+                self.refuse(&refusal);
+            }
+        }
+    }
+
+    fn execute(&mut self, decision: &Decision) -> Flow {
+        let Some(transaction) = self.transaction.take() else { return Flow::Next };
+        if !transaction.dirty && transaction.goes_to_a_node() {
+            let slot = transaction.slot.or_else(|| self.any_slot());
+            let gate = self.replies.gate();
+            let held = match slot {
+                Some(slot) => {
+                    self.is_stale(gate) || self.is_taken(gate, slot) || self.lacks_room(slot)
+                }
+                None => self.waits_for_map(),
+            };
+            if held {
+                self.transaction = Some(transaction);
+                return Flow::Hold;
+            }
+        } else if self.replies.gate() == Gate::Barred {
+            self.transaction = Some(transaction);
+            return Flow::Hold;
+        }
+        self.note(decision);
+        if transaction.dirty {
+            self.refuse(&Refusal::ExecAbort);
+        } else {
+            self.run(*transaction);
+        }
+        Flow::Next
+    }
+
+    /// Sends a transaction off, or answers it if it has nothing for a node.
+    fn run(&mut self, mut transaction: Transaction) {
+        let spliced = self.answer_own(&transaction.steps);
+        if !transaction.goes_to_a_node() {
+            return self.replies.answer(|out| {
+                write::array(out, spliced.len());
+                spliced.iter().flatten().for_each(|reply| out.extend_from_slice(reply));
+            });
+        }
+        let claim = transaction.slot.map_or(Claim::None, Claim::Whole);
+        let Some(slot) = transaction.slot.or_else(|| self.any_slot()) else {
+            return self.refuse(&Refusal::SlotNotServed);
+        };
+        transaction.wire.extend_from_slice(EXEC);
+        let promise = if spliced.iter().all(Option::is_none) {
+            Some(self.replies.promise(claim, transaction.nature.reads))
+        } else {
+            let gather = Gather::new(Merge::Splice, self.protocol(), std::iter::once(claim))
+                .splicing(spliced)
+                .writing(!transaction.nature.reads);
+            self.replies.gather(gather).next()
+        };
+        let Some(promise) = promise else { return };
+        let class = Class { protocol: self.protocol(), replica: false };
+        let ticket = Ticket::new(slot, class, transaction.nature, self.now);
+        let pool = &self.shared.pool;
+        if transaction.wire.len() < LARGE {
+            pool.send(Payload::Small(&transaction.wire), promise, ticket);
+        } else {
+            pool.send(Payload::Large(&transaction.wire.into()), promise, ticket);
+        }
+    }
+
+    /// The proxy's own replies, and `None` for each that is the node's.
+    fn answer_own(&mut self, steps: &[Step]) -> Vec<Option<Vec<u8>>> {
+        let limits = Limits { args: usize::MAX, ..self.shared.options.limits };
+        let mut framer = RequestFramer::default();
+        steps
+            .iter()
+            .map(|step| {
+                let Step::Local(command, bytes) = step else { return None };
+                framer.frame(bytes, &limits).ok()?;
+                Some(self.own_reply(*command, &Request::new(bytes, framer.args())))
+            })
+            .collect()
+    }
+}
