@@ -13,6 +13,7 @@ mod connection;
 pub mod control;
 mod handshake;
 mod lane;
+pub mod lease;
 mod log;
 mod pool;
 mod retry;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 
 pub use control::Control;
 pub use lane::{Class, Ticket};
+pub use lease::Lease;
 pub use pool::{Hint, Pool};
 
 /// How the proxy deals with nodes.

@@ -10,9 +10,11 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::lane::{Class, Lane, Order, Parcel, Status, Ticket, payload};
+use super::lease::Leases;
 use super::retry::Retries;
 use super::{Options, Payload, ReadFrom};
 use crate::cluster::{Address, NodeIndex, Slot, Topology};
@@ -59,6 +61,7 @@ pub struct Pool {
     version: Cell<u64>,
     lanes: RefCell<HashMap<(Address, Class), Rc<Lane>>>,
     pub(super) retries: Retries,
+    pub(super) leases: Leases,
     /// Whether a lane holds as many bytes of requests as it may.
     crowded: Cell<bool>,
     /// Who waits for that to end.
@@ -104,6 +107,7 @@ impl Pool {
             version: Cell::new(0),
             lanes: RefCell::default(),
             retries: Retries::default(),
+            leases: Leases::default(),
             crowded: Cell::new(false),
             waiting: RefCell::default(),
             unsettled_until: Cell::new(0),
@@ -119,6 +123,25 @@ impl Pool {
     #[inline]
     pub fn version(&self) -> u64 {
         self.version.get()
+    }
+
+    /// Where the owner of a slot is.
+    pub fn owner(&self, slot: Slot) -> Option<Address> {
+        let topology = &self.routes.borrow().topology;
+        Some(topology.node(topology.owner(slot)?).address.clone())
+    }
+
+    /// When a request that comes now has had all the time it may have.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.options.request_budget
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn budget_ms(&self) -> u64 {
+        u64::try_from(self.options.request_budget.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// A slot of every primary that owns any.
@@ -160,6 +183,7 @@ impl Pool {
             });
             lane.wake();
         }
+        self.leases.retain(|address| topology.at(address).is_some());
         let waiting: Vec<Rc<Lane>> =
             open.values().filter(|lane| lane.status.get() != Status::Up).map(Rc::clone).collect();
         drop(open);

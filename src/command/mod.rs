@@ -168,6 +168,8 @@ pub enum Verb {
     Multi,
     Exec,
     Discard,
+    Watch,
+    Unwatch,
 }
 
 /// How the replies of the parts become one reply.

@@ -282,8 +282,8 @@ pub static TABLE: &[Spec] = &[
     row("discard",  1, NONE, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Discard),
     row("exec",     1, NONE, Transactions, "noscript loading stale skip_slowlog").verb(Verb::Exec),
     row("multi",    1, NONE, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Multi),
-    row("unwatch",  1, NONE, Transactions, "noscript loading stale fast allow_busy").later(),
-    row("watch",   -2, KEYS, Transactions, "noscript loading stale fast allow_busy").later(),
+    row("unwatch",  1, NONE, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Unwatch),
+    row("watch",   -2, KEYS, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Watch),
 
     // Connection.
     row("auth",   -2, NONE, Connection, "noscript loading stale fast no_auth allow_busy").local(Local::Auth),

@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::transaction::Transaction;
+use super::watch::Watch;
 use super::{Member, Shared};
 use crate::backend::Payload;
 use crate::client::Client;
@@ -63,6 +64,8 @@ pub struct Session {
     held_since: Option<u32>,
     /// The commands since `MULTI`.
     pub(super) transaction: Option<Box<Transaction>>,
+    /// The keys since `WATCH`.
+    pub(super) watch: Option<Watch>,
     phase: Phase,
     patience: Patience,
 }
@@ -133,6 +136,7 @@ impl Session {
             now: 0,
             held_since: None,
             transaction: None,
+            watch: None,
             phase: Phase::Open,
             patience: Patience::Fresh,
         }

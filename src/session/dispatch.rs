@@ -84,8 +84,13 @@ impl Session {
             Route::Split(cut) => self.split(request, cut, &decision),
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),
-            Route::Local(command) => return self.answer(command, request),
-            Route::Session(verb) => return self.session_verb(verb),
+            Route::Local(command) => {
+                if command == Local::Reset {
+                    self.unwatch();
+                }
+                return self.answer(command, request);
+            }
+            Route::Session(verb) => return self.session_verb(verb, request),
             Route::Refuse(refusal) => {
                 self.shared.pool.stats.commands_refused.add(1);
                 self.refuse(&refusal);

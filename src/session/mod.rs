@@ -5,6 +5,7 @@
 mod connection;
 mod dispatch;
 mod transaction;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

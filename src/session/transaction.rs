@@ -10,7 +10,7 @@ use crate::command::merge::Gather;
 use crate::command::{Claim, Local, Merge, Nature, Verb};
 use crate::local;
 use crate::refusal::Refusal;
-use crate::replies::{Gate, LARGE};
+use crate::replies::{Gate, LARGE, Promise};
 use crate::resp::frame::{Limits, RequestFramer};
 use crate::resp::request::Request;
 use crate::resp::write;
@@ -36,6 +36,8 @@ pub(super) struct Transaction {
 enum Step {
     Node,
     Local(Local, Vec<u8>),
+    /// Answered with these bytes.
+    Own(&'static [u8]),
 }
 
 impl Default for Transaction {
@@ -67,6 +69,11 @@ impl Transaction {
                 return Ok(());
             }
             Route::Split(_) => return Err(Refusal::CrossSlot),
+            // It would change nothing: `EXEC` forgets what is watched as well.
+            Route::Session(Verb::Unwatch) => {
+                self.steps.push(Step::Own(b"+OK\r\n"));
+                return Ok(());
+            }
             Route::Every(_) | Route::Session(_) => return Err(Refusal::InMulti),
         }
         self.nature.reads &= decision.nature.reads;
@@ -83,10 +90,19 @@ impl Transaction {
 
 impl Session {
     /// What `MULTI`, `EXEC` and their like do while no transaction is open.
-    pub(super) fn session_verb(&mut self, verb: Verb) -> Flow {
+    pub(super) fn session_verb(&mut self, verb: Verb, request: &Request<'_>) -> Flow {
         match verb {
+            Verb::Watch => return self.watch(request),
+            Verb::Unwatch => {
+                if self.watch.is_some() && self.replies.gate() != Gate::Empty {
+                    return Flow::Hold;
+                }
+                self.unwatch();
+                self.replies.answer(|out| write::simple(out, "OK"));
+            }
             Verb::Multi => {
-                self.transaction = Some(Box::default());
+                let slot = self.watch.as_ref().map(|watch| watch.slot);
+                self.transaction = Some(Box::new(Transaction { slot, ..Transaction::default() }));
                 self.replies.answer(|out| write::simple(out, "OK"));
             }
             Verb::Exec => self.refuse(&Refusal::text("ERR EXEC without MULTI")),
@@ -104,11 +120,18 @@ impl Session {
         match decision.route {
             Route::Session(Verb::Exec) => return self.execute(&decision),
             Route::Session(Verb::Discard) => {
+                if self.watch.is_some() && self.replies.gate() != Gate::Empty {
+                    return Flow::Hold;
+                }
                 self.transaction = None;
+                self.unwatch();
                 self.replies.answer(|out| write::simple(out, "OK"));
             }
             Route::Session(Verb::Multi) => {
                 self.refuse(&Refusal::text("ERR MULTI calls can not be nested"));
+            }
+            Route::Session(Verb::Watch) => {
+                self.refuse(&Refusal::text("ERR WATCH inside MULTI is not allowed"));
             }
             Route::Local(command @ (Local::Reset | Local::Quit)) => {
                 if self.holds(&decision, request) {
@@ -116,6 +139,7 @@ impl Session {
                 }
                 self.note(&decision);
                 self.transaction = None;
+                self.unwatch();
                 return self.answer(command, request);
             }
             _ => {
@@ -144,6 +168,9 @@ impl Session {
     }
 
     fn execute(&mut self, decision: &Decision) -> Flow {
+        if self.watch.is_some() {
+            return self.execute_watched(decision);
+        }
         let Some(transaction) = self.transaction.take() else { return Flow::Next };
         if !transaction.dirty && transaction.goes_to_a_node() {
             let slot = transaction.slot.or_else(|| self.any_slot());
@@ -171,6 +198,45 @@ impl Session {
         Flow::Next
     }
 
+    /// A transaction behind `WATCH` runs on the connection that watches, after everything before it and before everything
+    /// behind it.
+    fn execute_watched(&mut self, decision: &Decision) -> Flow {
+        if self.replies.gate() != Gate::Empty {
+            return Flow::Hold;
+        }
+        let Some(mut transaction) = self.transaction.take() else { return Flow::Next };
+        self.note(decision);
+        if transaction.dirty {
+            self.unwatch();
+            self.refuse(&Refusal::ExecAbort);
+            return Flow::Next;
+        }
+        let Some(watch) = self.watch.take() else { return Flow::Next };
+        let spliced = self.answer_own(&transaction.steps);
+        let count = 2 + spliced.iter().filter(|own| own.is_none()).count();
+        transaction.wire.extend_from_slice(EXEC);
+        if let Some(promise) = self.promise_of(spliced, Claim::All, transaction.nature) {
+            self.run_watched(&watch, transaction.wire, count, promise);
+        }
+        Flow::Next
+    }
+
+    /// The promise of the whole of a transaction's reply.
+    fn promise_of(
+        &self,
+        spliced: Vec<Option<Vec<u8>>>,
+        claim: Claim,
+        nature: Nature,
+    ) -> Option<Promise> {
+        if spliced.iter().all(Option::is_none) {
+            return Some(self.replies.promise(claim, nature.reads));
+        }
+        let gather = Gather::new(Merge::Splice, self.protocol(), std::iter::once(claim))
+            .splicing(spliced)
+            .writing(!nature.reads);
+        self.replies.gather(gather).next()
+    }
+
     /// Sends a transaction off, or answers it if it has nothing for a node.
     fn run(&mut self, mut transaction: Transaction) {
         let spliced = self.answer_own(&transaction.steps);
@@ -185,15 +251,7 @@ impl Session {
             return self.refuse(&Refusal::SlotNotServed);
         };
         transaction.wire.extend_from_slice(EXEC);
-        let promise = if spliced.iter().all(Option::is_none) {
-            Some(self.replies.promise(claim, transaction.nature.reads))
-        } else {
-            let gather = Gather::new(Merge::Splice, self.protocol(), std::iter::once(claim))
-                .splicing(spliced)
-                .writing(!transaction.nature.reads);
-            self.replies.gather(gather).next()
-        };
-        let Some(promise) = promise else { return };
+        let Some(promise) = self.promise_of(spliced, claim, transaction.nature) else { return };
         let class = Class { protocol: self.protocol(), replica: false };
         let ticket = Ticket::new(slot, class, transaction.nature, self.now);
         let pool = &self.shared.pool;
@@ -211,9 +269,13 @@ impl Session {
         steps
             .iter()
             .map(|step| {
-                let Step::Local(command, bytes) = step else { return None };
+                let (command, bytes) = match step {
+                    Step::Node => return None,
+                    Step::Own(reply) => return Some(reply.to_vec()),
+                    Step::Local(command, bytes) => (*command, bytes),
+                };
                 framer.frame(bytes, &limits).ok()?;
-                Some(self.own_reply(*command, &Request::new(bytes, framer.args())))
+                Some(self.own_reply(command, &Request::new(bytes, framer.args())))
             })
             .collect()
     }

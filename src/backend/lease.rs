@@ -1,0 +1,184 @@
+//! Connections that belong to one session for a while: what watches keys or blocks cannot share a lane with others.
+//!
+//! A lease is taken from the idle ones of its node or opened, and given back when the node owes it nothing and remembers
+//! nothing of it. One that is dropped instead is closed, which makes the node forget.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::handshake;
+use super::lane::Class;
+use super::pool::{Hint, Pool};
+use crate::cluster::{Address, Slot};
+use crate::refusal::Refusal;
+use crate::resp::Protocol;
+use crate::resp::frame::{Progress, ReplyFramer};
+
+/// Idle connections kept for one node and protocol.
+const IDLE_MAX: usize = 256;
+/// Wait before a node that could not be reached, or a slot without owner, is tried again.
+const PAUSE: Duration = Duration::from_millis(20);
+const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+
+type Key = (Address, Protocol);
+
+/// The connections that nobody has at the moment.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    idle: RefCell<HashMap<Key, Vec<Link>>>,
+}
+
+#[derive(Debug)]
+struct Link {
+    stream: TcpStream,
+    /// The node's number for the connection.
+    id: Bytes,
+}
+
+impl Link {
+    /// Whether the node has neither closed the connection nor said anything on it.
+    fn is_quiet(&self) -> bool {
+        let read = self.stream.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// A connection of a session's own.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Rc<Pool>,
+    key: Key,
+    link: Link,
+    buf: BytesMut,
+    framer: ReplyFramer,
+}
+
+impl Pool {
+    /// A connection to the owner of a slot; waits for one until the deadline.
+    pub async fn lease(
+        self: &Rc<Self>,
+        slot: Slot,
+        protocol: Protocol,
+        deadline: Instant,
+    ) -> Result<Lease, Refusal> {
+        loop {
+            let owner = self.owner(slot);
+            let refusal = match &owner {
+                None => Refusal::SlotNotServed,
+                Some(address) => match self.lease_at(address, protocol).await {
+                    Ok(lease) => return Ok(lease),
+                    Err(_) => {
+                        Refusal::NodeDown { node: address.to_string(), waited_ms: self.budget_ms() }
+                    }
+                },
+            };
+            if Instant::now() >= deadline {
+                return Err(refusal);
+            }
+            self.look_again().await;
+        }
+    }
+
+    /// Asks for a newer map and waits a moment for it.
+    pub async fn look_again(self: &Rc<Self>) {
+        self.hint(Hint::Refresh);
+        sleep(PAUSE).await;
+        self.refresh();
+    }
+
+    /// A connection to this node.
+    pub async fn lease_at(
+        self: &Rc<Self>,
+        address: &Address,
+        protocol: Protocol,
+    ) -> io::Result<Lease> {
+        let key = (address.clone(), protocol);
+        while let Some(link) = self.leases.take(&key) {
+            if link.is_quiet() {
+                return Ok(Lease::new(Rc::clone(self), key, link));
+            }
+        }
+        let class = Class { protocol, replica: false };
+        let stream = handshake::connect(address.clone(), class, self.options().clone()).await?;
+        let mut lease =
+            Lease::new(Rc::clone(self), key, Link { stream, id: Bytes::from_static(b"0") });
+        let reply = lease.call(CLIENT_ID).await?;
+        let id = reply.strip_prefix(b":").and_then(|id| id.strip_suffix(b"\r\n"));
+        lease.link.id = Bytes::copy_from_slice(id.unwrap_or(b"0"));
+        Ok(lease)
+    }
+}
+
+impl Leases {
+    fn take(&self, key: &Key) -> Option<Link> {
+        self.idle.borrow_mut().get_mut(key)?.pop()
+    }
+
+    fn give_back(&self, key: Key, link: Link) {
+        let mut idle = self.idle.borrow_mut();
+        let links = idle.entry(key).or_default();
+        if links.len() < IDLE_MAX {
+            links.push(link);
+        }
+    }
+
+    /// Closes the idle connections to nodes that are not wanted any more.
+    pub(super) fn retain(&self, is_wanted: impl Fn(&Address) -> bool) {
+        self.idle.borrow_mut().retain(|(address, _), _| is_wanted(address));
+    }
+}
+
+impl Lease {
+    fn new(pool: Rc<Pool>, key: Key, link: Link) -> Self {
+        Self { pool, key, link, buf: BytesMut::new(), framer: ReplyFramer::default() }
+    }
+
+    /// The node it leads to.
+    pub fn address(&self) -> &Address {
+        &self.key.0
+    }
+
+    /// The node's number for the connection, in decimal.
+    pub fn id(&self) -> Bytes {
+        self.link.id.clone()
+    }
+
+    /// Sends one request and waits for its reply.
+    pub async fn call(&mut self, request: &[u8]) -> io::Result<Bytes> {
+        self.send(request).await?;
+        self.reply().await
+    }
+
+    /// Sends requests.
+    pub async fn send(&mut self, requests: &[u8]) -> io::Result<()> {
+        self.link.stream.write_all(requests).await
+    }
+
+    /// Waits for the next reply. Nothing is lost if the wait is given up.
+    pub async fn reply(&mut self) -> io::Result<Bytes> {
+        loop {
+            if let Progress::Complete(len) =
+                self.framer.frame(&self.buf).map_err(io::Error::other)?
+            {
+                return Ok(self.buf.split_to(len).freeze());
+            }
+            if self.link.stream.read_buf(&mut self.buf).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// Lets others have the connection. The node must owe nothing and watch nothing for it.
+    pub fn give_back(self) {
+        if self.buf.is_empty() {
+            self.pool.leases.give_back(self.key, self.link);
+        }
+    }
+}
