@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::cluster::Slot;
 use crate::command::keys::{self, ArgList};
 use crate::command::learned::Learned;
-use crate::command::{Claim, Flags, Keys, Local, Merge, Nature, Policy, Spec, Verb, table};
+use crate::command::{Claim, Flags, Keys, Local, Merge, Nature, Policy, Spec, Verb, Wait, table};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 
@@ -13,6 +13,8 @@ use crate::resp::request::Request;
 pub enum Route {
     /// Sent whole to the owner of the slot of its keys.
     One(Slot, Claim),
+    /// The same, on a connection of its own on which it waits.
+    Block(Slot, Wait),
     /// One part per slot.
     Split(Cut),
     /// Sent to every primary.
@@ -93,6 +95,11 @@ fn route(spec: &Spec, container: Option<&Spec>, request: &Request<'_>, client: &
     }
     match spec.policy {
         Policy::Keyed => keyed(spec, request, None),
+        Policy::Blocking(timeout) => match (keyed(spec, request, None), Wait::of(timeout, request))
+        {
+            (Route::One(slot, _), Some(wait)) => Route::Block(slot, wait),
+            (route, _) => route,
+        },
         Policy::Split(merge) => keyed(spec, request, Some(merge)),
         Policy::Every(merge) => Route::Every(merge),
         Policy::Any => Route::Any,
@@ -107,9 +114,6 @@ fn route(spec: &Spec, container: Option<&Spec>, request: &Request<'_>, client: &
 /// wrong with it.
 #[inline]
 fn keyed(spec: &Spec, request: &Request<'_>, merge: Option<Merge>) -> Route {
-    if blocks(spec, request) {
-        return refusal(Refusal::NotYet(format!("{} … BLOCK", spec.name)));
-    }
     let Ok(mut positions) = keys::positions(spec.keys, request) else { return Route::Any };
     let keys = positions.len();
     let Some(first) = positions.next() else { return Route::Any };
@@ -131,13 +135,6 @@ fn split(spec: &Spec, merge: Merge, first: usize, step: usize, request: &Request
     } else {
         refusal(Refusal::Arity(spec.name.to_owned()))
     }
-}
-
-/// Whether a stream read asks to wait.
-fn blocks(spec: &Spec, request: &Request<'_>) -> bool {
-    let Keys::Streams { .. } = spec.keys else { return false };
-    let options = request.args(1).take_while(|arg| !arg.eq_ignore_ascii_case(b"STREAMS"));
-    options.into_iter().any(|arg| arg.eq_ignore_ascii_case(b"BLOCK"))
 }
 
 /// The row of a container's subcommand, with its container.
@@ -212,6 +209,7 @@ mod tests {
                 Route::One(slot, claim) => {
                     format!("{} {slot}", if claim == Claim::Slot(slot) { "one" } else { "whole" })
                 }
+                Route::Block(slot, wait) => format!("block {slot} {:?}", wait.timeout()),
                 Route::Split(Cut { first, step, .. }) => format!("split {first} {step}"),
                 Route::Every(merge) => format!("every {merge:?}"),
                 Route::Any => "any".to_owned(),
@@ -236,10 +234,7 @@ mod tests {
         check("EVAL return 1 foo x", "one 12182");
         check("EVAL return nonsense foo", "any");
         check("XREAD COUNT 1 STREAMS foo 0", "one 12182");
-        check(
-            "XREAD BLOCK 1 STREAMS foo 0",
-            "ERR command 'xread … BLOCK' is not supported by this proxy yet",
-        );
+        check("XREAD BLOCK 1 STREAMS foo 0", "block 12182 Some(1ms)");
         check("OBJECT ENCODING foo", "one 12182");
         check("OBJECT NONSENSE foo", "ERR unknown subcommand 'NONSENSE'. Try OBJECT HELP.");
         check("OBJECT ENCODING", "ERR wrong number of arguments for 'object|encoding' command");

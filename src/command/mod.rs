@@ -9,10 +9,12 @@ pub mod learned;
 pub mod merge;
 pub mod split;
 pub mod table;
+pub mod wait;
 
 use crate::cluster::Slot;
 
 pub use table::lookup;
+pub use wait::{Timeout, Wait};
 
 /// How far a request, or a part of one, is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +147,8 @@ pub enum Keys {
 pub enum Policy {
     /// Sent whole to the owner of its keys' one slot; keys in several slots are refused.
     Keyed,
+    /// As `Keyed`, but it may wait at its node for as long as this argument says.
+    Blocking(Timeout),
     /// As `Keyed` if all keys share a slot; else one command per slot, and one reply merged of theirs.
     Split(Merge),
     /// Sent to every primary, one reply merged of theirs.

@@ -9,7 +9,7 @@ use crate::command::Group::{
     Server, Set, SortedSet, Stream, String, Transactions,
 };
 use crate::command::Merge::{AllOk, AnyValue, ByKey, Concat, Info, Sum};
-use crate::command::{Flags, Group, Keys, Local, Merge, Policy, Spec, Verb};
+use crate::command::{Flags, Group, Keys, Local, Merge, Policy, Spec, Timeout, Verb};
 
 /// Finds the row of a command by its name, in any case.
 #[inline]
@@ -139,11 +139,11 @@ pub static TABLE: &[Spec] = &[
     row("hvals",         2, KEY, Hash, "readonly"),
 
     // List.
-    row("blmove",      6, TWO,          List, "write denyoom blocking").later(),
-    row("blmpop",     -5, counted(2),   List, "write blocking movablekeys").later(),
-    row("blpop",      -3, ALL_BUT_LAST, List, "write blocking").later(),
-    row("brpop",      -3, ALL_BUT_LAST, List, "write blocking").later(),
-    row("brpoplpush",  4, TWO,          List, "write denyoom blocking").later(),
+    row("blmove",      6, TWO,          List, "write denyoom blocking").blocking(Timeout::Last),
+    row("blmpop",     -5, counted(2),   List, "write blocking movablekeys").blocking(Timeout::First),
+    row("blpop",      -3, ALL_BUT_LAST, List, "write blocking").blocking(Timeout::Last),
+    row("brpop",      -3, ALL_BUT_LAST, List, "write blocking").blocking(Timeout::Last),
+    row("brpoplpush",  4, TWO,          List, "write denyoom blocking").blocking(Timeout::Last),
     row("lindex",      3, KEY,          List, "readonly"),
     row("linsert",     5, KEY,          List, "write denyoom"),
     row("llen",        2, KEY,          List, "readonly fast"),
@@ -182,9 +182,9 @@ pub static TABLE: &[Spec] = &[
     row("sunionstore", -3, KEYS,       Set, "write denyoom"),
 
     // Sorted set.
-    row("bzmpop",           -5, counted(2),    SortedSet, "write blocking movablekeys").later(),
-    row("bzpopmax",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").later(),
-    row("bzpopmin",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").later(),
+    row("bzmpop",           -5, counted(2),    SortedSet, "write blocking movablekeys").blocking(Timeout::First),
+    row("bzpopmax",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").blocking(Timeout::Last),
+    row("bzpopmin",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").blocking(Timeout::Last),
     row("zadd",             -4, KEY,           SortedSet, "write denyoom fast"),
     row("zcard",             2, KEY,           SortedSet, "readonly fast"),
     row("zcount",            4, KEY,           SortedSet, "readonly fast"),
@@ -232,8 +232,8 @@ pub static TABLE: &[Spec] = &[
     row("xlen",        2, KEY,     Stream, "readonly fast"),
     row("xpending",   -3, KEY,     Stream, "readonly"),
     row("xrange",     -4, KEY,     Stream, "readonly"),
-    row("xread",      -4, STREAMS, Stream, "readonly blocking movablekeys"),
-    row("xreadgroup", -7, STREAMS, Stream, "write blocking movablekeys"),
+    row("xread",      -4, STREAMS, Stream, "readonly blocking movablekeys").blocking(Timeout::Block),
+    row("xreadgroup", -7, STREAMS, Stream, "write blocking movablekeys").blocking(Timeout::Block),
     row("xrevrange",  -4, KEY,     Stream, "readonly"),
     row("xsetid",     -3, KEY,     Stream, "write denyoom fast"),
     row("xtrim",      -4, KEY,     Stream, "write"),
@@ -525,6 +525,10 @@ impl Spec {
 
     const fn refuse(self) -> Self {
         self.policy(Policy::Refuse)
+    }
+
+    const fn blocking(self, timeout: Timeout) -> Self {
+        self.policy(Policy::Blocking(timeout))
     }
 
     const fn verb(self, verb: Verb) -> Self {

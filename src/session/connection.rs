@@ -22,6 +22,7 @@ use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::blocking::{Blocked, Unblock};
 use super::transaction::Transaction;
 use super::watch::Watch;
 use super::{Member, Shared};
@@ -51,6 +52,7 @@ pub struct Session {
     pub(super) client: Rc<RefCell<Client>>,
     pub(super) replies: Replies,
     doomed: Rc<Cell<bool>>,
+    pub(super) blocked: Rc<Blocked>,
     seat: usize,
     input: BytesMut,
     framer: RequestFramer,
@@ -117,10 +119,12 @@ impl Session {
         let client = Rc::new(RefCell::new(client));
         let replies = Replies::with_most(shared.options.output_max);
         let doomed = Rc::new(Cell::new(false));
+        let blocked = Rc::<Blocked>::default();
         let seat = shared.roster.join(Member {
             client: Rc::clone(&client),
             replies: replies.clone(),
             doomed: Rc::clone(&doomed),
+            blocked: Rc::clone(&blocked),
         });
         Self {
             shared,
@@ -128,6 +132,7 @@ impl Session {
             client,
             replies,
             doomed,
+            blocked,
             seat,
             input: BytesMut::new(),
             framer: RequestFramer::default(),
@@ -162,10 +167,27 @@ impl Session {
             // What was held back for want of room may have it now.
             return Poll::Ready(Ok(()));
         }
+        if self.blocked.is_blocked() {
+            return self.poll_blocked(cx);
+        }
         if held || self.phase != Phase::Open {
             return Poll::Pending;
         }
         self.poll_read(cx)
+    }
+
+    /// While a command waits at its node, the client is listened to only to hear it leave. A drain ends the wait.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.shared.draining.get() {
+            self.blocked.unblock(Unblock::Error);
+        }
+        while self.input.len() < READ {
+            ready!(self.poll_read(cx))?;
+            if self.phase != Phase::Open {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+        }
+        Poll::Pending
     }
 
     /// Whether the session ends here: everything is answered and sent, and no more will come.
@@ -402,6 +424,7 @@ impl Future for Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.replies.close();
+        self.blocked.abort();
         self.shared.roster.leave(self.seat);
         self.shared.proxy.clients.fetch_sub(1, Relaxed);
         self.shared.pool.stats.clients.fetch_sub(1, Relaxed);

@@ -81,6 +81,7 @@ impl Session {
                 let promise = self.replies.promise(claim, decision.nature.reads);
                 self.send(payload, promise, slot, &decision);
             }
+            Route::Block(slot, wait) => self.block(request, slot, wait),
             Route::Split(cut) => self.split(request, cut, &decision),
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),
@@ -115,6 +116,7 @@ impl Session {
         match &decision.route {
             Route::Refuse(_) | Route::Session(_) => false,
             _ if gate == Gate::Barred => true,
+            Route::Block(..) => gate != Gate::Empty,
             Route::Every(_) => gate != Gate::Empty,
             Route::Local(command) => gate != Gate::Empty && local::is_barrier(*command),
             Route::One(slot, _) => self.is_taken(gate, *slot) || self.lacks_room(*slot),

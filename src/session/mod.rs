@@ -2,6 +2,7 @@
 //!
 //! A session sends requests and receives promises' answers; it never sees a redirect or a node's connection.
 
+mod blocking;
 mod connection;
 mod dispatch;
 mod transaction;
@@ -21,6 +22,7 @@ use crate::local::{Facts, Proxy};
 use crate::replies::Replies;
 use crate::resp::frame::Limits;
 
+pub use blocking::{Blocked, Unblock};
 pub use connection::Session;
 
 /// How the proxy deals with clients.
@@ -86,6 +88,8 @@ pub struct Member {
     pub replies: Replies,
     /// Set to end the session.
     pub doomed: Rc<Cell<bool>>,
+    /// What it waits for at a node.
+    pub blocked: Rc<Blocked>,
 }
 
 impl Roster {

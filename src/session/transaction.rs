@@ -57,7 +57,8 @@ impl Transaction {
     fn queue(&mut self, request: &Request<'_>, decision: Decision) -> Result<(), Refusal> {
         match decision.route {
             Route::Refuse(refusal) => return Err(*refusal),
-            Route::One(slot, _) => {
+            // Within a transaction nothing waits.
+            Route::One(slot, _) | Route::Block(slot, _) => {
                 if *self.slot.get_or_insert(slot) != slot {
                     return Err(Refusal::CrossSlot);
                 }

@@ -1,0 +1,128 @@
+//! For how long a command waits at its node, and where it says so.
+
+use std::time::Duration;
+
+use super::keys::ArgList;
+use crate::resp::Protocol;
+
+/// Which argument of a command says how long it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// The first behind the name, in seconds.
+    First,
+    /// The last, in seconds.
+    Last,
+    /// The one behind `BLOCK`, in milliseconds; without it the command does not wait.
+    Block,
+}
+
+/// The wait of one request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wait {
+    at: usize,
+    millis: bool,
+    timeout: Option<Duration>,
+}
+
+/// What can stand in front of `STREAMS`, and the number of arguments of each.
+const STREAM_OPTIONS: [(&[u8], usize); 5] =
+    [(b"BLOCK", 1), (b"COUNT", 1), (b"GROUP", 2), (b"NOACK", 0), (b"CLAIM", 1)];
+
+impl Wait {
+    /// The wait that a request asks for; `None` if it does not wait, or not in words that a server would accept.
+    pub fn of(timeout: Timeout, args: &(impl ArgList + ?Sized)) -> Option<Self> {
+        let (at, millis) = match timeout {
+            Timeout::First => (1, false),
+            Timeout::Last => (args.len().checked_sub(1)?, false),
+            Timeout::Block => (behind_block(args)?, true),
+        };
+        let text = std::str::from_utf8((at < args.len()).then(|| args.arg(at))?).ok()?;
+        let timeout = if millis {
+            Duration::from_millis(text.parse().ok()?)
+        } else {
+            Duration::try_from_secs_f64(text.parse().ok()?).ok()?
+        };
+        Some(Self { at, millis, timeout: Some(timeout).filter(|timeout| !timeout.is_zero()) })
+    }
+
+    /// Index of the argument.
+    pub fn at(self) -> usize {
+        self.at
+    }
+
+    /// How long it waits; `None` for ever.
+    pub fn timeout(self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// The argument for a wait of so long.
+    pub fn argument(self, wait: Option<Duration>) -> String {
+        match wait {
+            None => "0".to_owned(),
+            Some(wait) if self.millis => wait.as_millis().to_string(),
+            Some(wait) => format!("{:.3}", wait.as_secs_f64()),
+        }
+    }
+
+    /// The reply when nothing came.
+    pub fn nothing(self, protocol: Protocol) -> &'static [u8] {
+        match protocol {
+            Protocol::Resp2 => b"*-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        }
+    }
+}
+
+/// Index of the argument behind `BLOCK`.
+fn behind_block(args: &(impl ArgList + ?Sized)) -> Option<usize> {
+    let mut at = 1;
+    while at < args.len() {
+        let word = args.arg(at);
+        if word.eq_ignore_ascii_case(b"BLOCK") {
+            return Some(at + 1);
+        }
+        let known = STREAM_OPTIONS.iter().find(|(option, _)| word.eq_ignore_ascii_case(option));
+        at += 1 + known?.1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits() {
+        let check = |timeout, line: &str, expected: Option<(usize, Option<u64>)>| {
+            let args: Vec<&str> = line.split(' ').collect();
+            let wait = Wait::of(timeout, args.as_slice());
+            let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap();
+            assert_eq!(wait.map(|w| (w.at, w.timeout.map(millis))), expected, "{line}");
+        };
+        check(Timeout::Last, "BLPOP a b 1.5", Some((3, Some(1500))));
+        check(Timeout::Last, "BLPOP a 0", Some((2, None)));
+        check(Timeout::Last, "BLPOP a -1", None);
+        check(Timeout::Last, "BLPOP a x", None);
+        check(Timeout::Last, "BLPOP a nan", None);
+        check(Timeout::First, "BLMPOP 2 1 a LEFT", Some((1, Some(2000))));
+        check(Timeout::Block, "XREAD COUNT 1 BLOCK 50 STREAMS a 0", Some((4, Some(50))));
+        check(Timeout::Block, "XREAD STREAMS BLOCK 0", None);
+        check(
+            Timeout::Block,
+            "XREADGROUP GROUP block BLOCK NOACK BLOCK 7 STREAMS s >",
+            Some((6, Some(7))),
+        );
+        check(Timeout::Block, "XREAD BLOCK", None);
+        check(Timeout::Block, "XREAD BLOCK -1 STREAMS a 0", None);
+    }
+
+    #[test]
+    fn what_is_left_is_said_in_the_same_unit() {
+        let wait = |timeout, args: &[&str]| Wait::of(timeout, args).unwrap();
+        let left = Some(Duration::from_millis(1234));
+        assert_eq!(wait(Timeout::Last, &["BLPOP", "a", "9"]).argument(left), "1.234");
+        assert_eq!(wait(Timeout::Last, &["BLPOP", "a", "0"]).argument(None), "0");
+        let block = ["XREAD", "BLOCK", "9", "STREAMS", "a", "0"];
+        assert_eq!(wait(Timeout::Block, &block).argument(left), "1234");
+    }
+}

@@ -1,0 +1,208 @@
+//! Commands that wait at the node for something to come (`BLPOP`, `XREAD BLOCK`, …), on a connection of the session's own.
+//!
+//! The session takes up nothing else meanwhile, as a server would not. The wait ends with the node's reply, with
+//! `CLIENT UNBLOCK`, or with the client; when the slot moves or the node is lost it goes on at the new owner for the time
+//! that is left.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::{Duration, Instant};
+
+use super::connection::Session;
+use crate::backend::{Lease, Pool};
+use crate::cluster::{Address, Slot};
+use crate::command::{Claim, Wait};
+use crate::refusal::Refusal;
+use crate::replies::{Promise, Reply};
+use crate::resp::redirect::{Verdict, verdict};
+use crate::resp::request::Request;
+use crate::resp::{Protocol, write};
+
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+/// A client's wait, as those see it who may end it.
+#[derive(Debug, Default)]
+pub struct Blocked(RefCell<Option<Blocker>>);
+
+#[derive(Debug)]
+struct Blocker {
+    task: AbortHandle,
+    unblock: Option<oneshot::Sender<Unblock>>,
+}
+
+/// How `CLIENT UNBLOCK` ends a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unblock {
+    /// As if its time were up.
+    TimeOut,
+    /// With an error.
+    Error,
+}
+
+impl Blocked {
+    /// Whether the client waits.
+    pub fn is_blocked(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Ends the wait; false if there is none.
+    pub fn unblock(&self, how: Unblock) -> bool {
+        let mut blocker = self.0.borrow_mut();
+        let unblock = blocker.as_mut().and_then(|blocker| blocker.unblock.take());
+        unblock.is_some_and(|unblock| unblock.send(how).is_ok())
+    }
+
+    /// The client is gone: the connection is closed, on which the node gives the wait up.
+    pub(super) fn abort(&self) {
+        if let Some(blocker) = self.0.take() {
+            blocker.task.abort();
+        }
+    }
+}
+
+/// A command that waits, and for how long.
+struct Waiting {
+    pool: Rc<Pool>,
+    protocol: Protocol,
+    slot: Slot,
+    args: Vec<Bytes>,
+    wait: Wait,
+    /// When its time is up; `None` for never.
+    end: Option<Instant>,
+    /// Where to ask next although it does not own the slot.
+    asked: Option<Address>,
+}
+
+/// What came of waiting at one node.
+enum Outcome {
+    Reply(Bytes),
+    /// The node does not serve the slot, or the connection was lost: somebody else may.
+    Elsewhere,
+}
+
+impl Session {
+    /// Waits at the node for a command's reply; whoever is asked later has to wait for it.
+    pub(super) fn block(&mut self, request: &Request<'_>, slot: Slot, wait: Wait) {
+        let timeout = wait.timeout();
+        let waiting = Waiting {
+            pool: Rc::clone(&self.shared.pool),
+            protocol: self.protocol(),
+            slot,
+            args: request.args(0).map(Bytes::copy_from_slice).collect(),
+            wait,
+            end: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            asked: None,
+        };
+        let promise = self.replies.promise(Claim::All, false);
+        let (unblock, unblocked) = oneshot::channel();
+        let blocked = Rc::clone(&self.blocked);
+        let task = tokio::task::spawn_local(async move {
+            waiting.run(unblocked, promise).await;
+            blocked.0.take();
+        });
+        let blocker = Blocker { task: task.abort_handle(), unblock: Some(unblock) };
+        *self.blocked.0.borrow_mut() = Some(blocker);
+    }
+}
+
+impl Waiting {
+    async fn run(mut self, mut unblocked: oneshot::Receiver<Unblock>, promise: Promise) {
+        let mut patience = self.pool.deadline();
+        loop {
+            let lease = match self.lease(patience).await {
+                Ok(lease) => lease,
+                Err(refusal) => return self.pool.refuse(promise, &refusal),
+            };
+            let node_took_it = Instant::now();
+            match self.wait_at(lease, &mut unblocked).await {
+                Outcome::Reply(reply) => return promise.fulfil(Reply::Small(&reply)),
+                Outcome::Elsewhere if self.is_over() => {
+                    return promise.fulfil(Reply::Small(self.wait.nothing(self.protocol)));
+                }
+                Outcome::Elsewhere => {
+                    // The budget is for finding the node, not for waiting there.
+                    patience += node_took_it.elapsed();
+                    self.pool.look_again().await;
+                }
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    async fn lease(&mut self, patience: Instant) -> Result<Lease, Refusal> {
+        if let Some(address) = self.asked.take()
+            && let Ok(mut lease) = self.pool.lease_at(&address, self.protocol).await
+            && lease.call(ASKING).await.is_ok()
+        {
+            return Ok(lease);
+        }
+        self.pool.lease(self.slot, self.protocol, patience).await
+    }
+
+    async fn wait_at(
+        &mut self,
+        mut lease: Lease,
+        unblocked: &mut oneshot::Receiver<Unblock>,
+    ) -> Outcome {
+        if lease.send(&self.wire()).await.is_err() {
+            return Outcome::Elsewhere;
+        }
+        let reply = tokio::select! {
+            reply = lease.reply() => reply,
+            how = &mut *unblocked, if !unblocked.is_terminated() => {
+                // The node decides which comes first, so that nothing is popped for nobody.
+                if let Ok(how) = how {
+                    self.unblock_at(&lease, how).await;
+                }
+                lease.reply().await
+            }
+        };
+        let Ok(reply) = reply else { return Outcome::Elsewhere };
+        let outcome = self.judge(reply, &lease);
+        lease.give_back();
+        outcome
+    }
+
+    fn judge(&mut self, reply: Bytes, lease: &Lease) -> Outcome {
+        match verdict(&reply) {
+            Verdict::Final if reply.starts_with(b"-UNBLOCKED force") => Outcome::Elsewhere,
+            Verdict::Final => Outcome::Reply(reply),
+            Verdict::Ask(address) => {
+                self.asked = Address::parse(address, Some(lease.address()));
+                Outcome::Elsewhere
+            }
+            _ => Outcome::Elsewhere,
+        }
+    }
+
+    async fn unblock_at(&self, lease: &Lease, how: Unblock) {
+        let Ok(mut other) = self.pool.lease_at(lease.address(), self.protocol).await else {
+            return;
+        };
+        let id = lease.id();
+        let how: &[u8] = if how == Unblock::Error { b"ERROR" } else { b"TIMEOUT" };
+        let mut wire = Vec::new();
+        write::request(&mut wire, [&b"CLIENT"[..], b"UNBLOCK", &id[..], how].into_iter());
+        if other.call(&wire).await.is_ok() {
+            other.give_back();
+        }
+    }
+
+    /// The request with the time that is left.
+    fn wire(&self) -> Vec<u8> {
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = self.wait.argument(left.map(|left| left.max(Duration::from_millis(1))));
+        let mut wire = Vec::new();
+        let at = self.wait.at();
+        let args = self.args.iter().enumerate();
+        write::request(&mut wire, args.map(|(i, arg)| if i == at { left.as_bytes() } else { arg }));
+        wire
+    }
+}
