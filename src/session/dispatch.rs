@@ -1,5 +1,6 @@
 //! What is done with one request: one match on its route.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
@@ -186,7 +187,8 @@ impl Session {
             return self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down"));
         }
         let mut gather = Gather::new(merge, self.protocol(), slots.iter().map(|_| Claim::All))
-            .writing(!decision.readonly);
+            .writing(!decision.readonly)
+            .with_lot(lot());
         let mut wire = request.bytes();
         if merge == Merge::Info {
             gather = gather.with_own(self.with_env(|env| local::info::text(request.args(1), env)));
@@ -257,4 +259,9 @@ impl Session {
             promise.fulfil(Reply::Small(&wire));
         });
     }
+}
+
+/// A number that nobody can foresee: the keys of every hash are others.
+fn lot() -> u64 {
+    RandomState::new().hash_one(())
 }
