@@ -57,8 +57,8 @@ metrics! {
         "Commands received: forwarded whole, split over nodes, answered by the proxy, or refused by it at once.";
     REQUEST_SECONDS = Histogram "slotway_request_seconds" Seconds [],
         "Time from reading a request, or making a part of a split one, to a node's answer, all retries included.";
-    REFUSALS = Counter "slotway_refusals_total" Count ["fault"],
-        "Errors the proxy itself answered with, by who has to mend the cause.";
+    REFUSALS = Counter "slotway_refusals_total" Count ["fault", "reason"],
+        "Errors the proxy itself answered with, by who has to mend the cause and by what it is.";
     REDIRECTS = Counter "slotway_redirects_total" Count ["kind"],
         "Answers by which a node said that it did not run a request; none of them reaches a client.";
     RETRIES = Counter "slotway_retries_total" Count [],

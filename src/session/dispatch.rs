@@ -184,7 +184,7 @@ impl Session {
     fn every(&self, request: &Request<'_>, merge: Merge, decision: &Decision) {
         let slots = self.shared.pool.primaries();
         if slots.is_empty() {
-            return self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down"));
+            return self.refuse(&Refusal::ClusterDown);
         }
         let mut gather = Gather::new(merge, self.protocol(), slots.iter().map(|_| Claim::All))
             .writing(!decision.readonly)
@@ -205,7 +205,7 @@ impl Session {
         let turn = usize::try_from(self.client.borrow().id).unwrap_or(0);
         match slots.get(turn % slots.len().max(1)) {
             Some(slot) => self.send(payload, self.replies.promise(Claim::None), *slot, decision),
-            None => self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down")),
+            None => self.refuse(&Refusal::ClusterDown),
         }
     }
 

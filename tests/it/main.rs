@@ -17,6 +17,7 @@ mod hostile;
 mod lifecycle;
 mod loss;
 mod multikey;
+mod numbers;
 mod order;
 mod properties;
 mod protocol;

@@ -1,0 +1,74 @@
+//! What `/metrics` tells of what went wrong.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use slotway::proxy::Options;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::rig::{Rig, Setup, rig};
+
+/// A proxy whose numbers can be read.
+fn counted(primaries: usize) -> Setup {
+    rig(primaries).with(|options: &mut Options| options.http = Some("127.0.0.1:0".to_owned()))
+}
+
+/// The page that is served there.
+async fn page(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("it is read");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+/// The refusals that are counted, as `fault reason count`, without those that never happened.
+async fn refusals(rig: &Rig) -> Vec<String> {
+    let text = page(rig.proxy().http.expect("it is served"), "/metrics").await;
+    let lines =
+        text.lines().filter_map(|line| line.strip_prefix("slotway_refusals_total{fault=\""));
+    let mut found: Vec<String> = lines
+        .map(|line| line.replace("\",reason=\"", " ").replace("\"}", ""))
+        .filter(|line| !line.ends_with(" 0"))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn what_nodes_cannot_do_is_the_clusters_fault() {
+    counted(2).budget(Duration::from_millis(100)).run(async |rig| {
+        let (a, b, mut client) = (rig.key(0), rig.key(1), rig.client().await);
+        rig.node(0).always("GET", "LOADING Redis is loading the dataset in memory");
+        rig.node(1).always("GET", "CLUSTERDOWN The cluster is down");
+        let replies = client.ask_all(&[&format!("GET {a}"), &format!("GET {b}")]).await;
+        assert!(replies[0].starts_with("-LOADING ") && replies[1].starts_with("-CLUSTERDOWN "));
+        assert_eq!(refusals(rig).await, ["cluster node_unable 2"]);
+    });
+}
+
+#[test]
+fn a_slot_that_two_nodes_send_to_each_other_is_the_clusters_fault() {
+    counted(2).budget(Duration::from_millis(100)).run(async |rig| {
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        for (node, other) in [(0, 1), (1, 0)] {
+            rig.node(node).always("GET", &format!("MOVED 1 {}", rig.node(other).address()));
+        }
+        let reply = client.ask(&format!("GET {key}")).await;
+        assert!(reply.starts_with("-TRYAGAIN the slot is moving"), "{reply}");
+        assert_eq!(refusals(rig).await, ["cluster slot_moving 1"]);
+    });
+}
+
+#[test]
+fn a_cluster_that_nobody_knows_is_the_clusters_fault() {
+    let nowhere = async |cluster: &crate::fake::Cluster| cluster.node(0).down().await;
+    counted(1).budget(Duration::from_millis(50)).run_from(nowhere, async |rig| {
+        let mut client = rig.client().await;
+        let replies = client.ask_all(&["DBSIZE", "LOLWUT", "GET"]).await;
+        assert_eq!(replies[..2], ["-CLUSTERDOWN The cluster is down\r\n"; 2]);
+        assert_eq!(refusals(rig).await, ["client arity 1", "cluster cluster_down 2"]);
+    });
+}
