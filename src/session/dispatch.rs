@@ -211,16 +211,18 @@ impl Session {
 
     fn answer(&self, command: Local, request: &Request<'_>) -> Flow {
         self.shared.pool.stats.commands_local.add(1);
-        let mut after = After::Next;
         let mut wire = Vec::new();
-        self.with_env(|env| {
-            after = local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire);
+        let after = self.with_env(|env| {
+            local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
-        match after {
-            After::ListClients => self.list_clients(),
-            After::Next | After::Close => self.replies.answer(|out| out.extend_from_slice(&wire)),
+        match &after {
+            Ok(After::ListClients) => self.list_clients(),
+            Ok(After::Next | After::Close) => {
+                self.replies.answer(|out| out.extend_from_slice(&wire));
+            }
+            Err(refusal) => self.refuse(refusal),
         }
-        if after == After::Close { Flow::Close } else { Flow::Next }
+        if after == Ok(After::Close) { Flow::Close } else { Flow::Next }
     }
 
     fn with_env<T>(&self, f: impl FnOnce(&Env<'_>) -> T) -> T {
