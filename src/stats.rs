@@ -80,6 +80,7 @@ pub struct Stats {
     pub node_errors: Count,
     pub lanes: Count,
     pub lost_connections: Count,
+    pub failed_connections: Count,
     pub client_timeouts: Count,
     pub latencies: Latencies,
 }

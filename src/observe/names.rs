@@ -68,7 +68,9 @@ metrics! {
     NODE_CONNECTIONS = Gauge "slotway_node_connections" Count ["worker"],
         "Connections to nodes that are in use or being made.";
     NODE_CONNECTIONS_LOST = Counter "slotway_node_connections_lost_total" Count [],
-        "Connections to nodes that broke, could not be made or were given up.";
+        "Connections to nodes that broke or were given up.";
+    NODE_CONNECTIONS_FAILED = Counter "slotway_node_connections_failed_total" Count [],
+        "Attempts to connect to a node, and to log in there, that failed.";
     NODE_READ = Counter "slotway_node_read_bytes_total" Bytes [], "Bytes read from nodes.";
     NODE_WRITTEN = Counter "slotway_node_written_bytes_total" Bytes [], "Bytes written to nodes.";
     TOPOLOGY_NODES = Gauge "slotway_topology_nodes" Count ["role"],

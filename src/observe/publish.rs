@@ -39,6 +39,7 @@ const COUNTERS: &[Row<Stats>] = &[
     (names::RETRIES, None, |s| s.retries.get()),
     (names::NODE_ERRORS, None, |s| s.node_errors.get()),
     (names::NODE_CONNECTIONS_LOST, None, |s| s.lost_connections.get()),
+    (names::NODE_CONNECTIONS_FAILED, None, |s| s.failed_connections.get()),
     (names::NODE_READ, None, |s| s.read_bytes.get()),
     (names::NODE_WRITTEN, None, |s| s.written_bytes.get()),
 ];

@@ -24,6 +24,13 @@ async fn page(address: SocketAddr, path: &str) -> String {
     answer
 }
 
+/// The value of a series, given with its labels.
+async fn value(rig: &Rig, series: &str) -> u64 {
+    let text = page(rig.proxy().http.expect("it is served"), "/metrics").await;
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series} in\n{text}"))
+}
+
 /// The refusals that are counted, as `fault reason count`, without those that never happened.
 async fn refusals(rig: &Rig) -> Vec<String> {
     let text = page(rig.proxy().http.expect("it is served"), "/metrics").await;
@@ -101,5 +108,21 @@ fn errors_of_local_commands_are_counted() {
                 "client unknown_command 1"
             ]
         );
+    });
+}
+
+#[test]
+fn connections_that_cannot_be_made_are_told_from_those_that_are_lost() {
+    counted(1).budget(Duration::from_millis(100)).run(async |rig| {
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        let get = format!("GET {key}");
+        assert_eq!(client.ask(&get).await, "$-1\r\n");
+        let lost = "slotway_node_connections_lost_total";
+        let failed = "slotway_node_connections_failed_total";
+        assert_eq!((value(rig, lost).await, value(rig, failed).await), (0, 0));
+        rig.node(0).down().await;
+        assert!(client.ask(&get).await.starts_with("-CLUSTERDOWN node "));
+        assert_eq!(value(rig, lost).await, 1);
+        assert!(value(rig, failed).await > 0);
     });
 }
