@@ -7,6 +7,7 @@ use slotway::proxy::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::client::Client;
 use crate::rig::{Rig, Setup, rig};
 
 /// A proxy whose numbers can be read.
@@ -124,5 +125,24 @@ fn connections_that_cannot_be_made_are_told_from_those_that_are_lost() {
         assert!(client.ask(&get).await.starts_with("-CLUSTERDOWN node "));
         assert_eq!(value(rig, lost).await, 1);
         assert!(value(rig, failed).await > 0);
+    });
+}
+
+#[test]
+fn info_tells_how_many_clients_were_turned_away() {
+    rig(1).with(|options| options.max_clients = 1).run(async |rig| {
+        let mut client = rig.client().await;
+        let check = async |client: &mut Client, rejected| {
+            let info = client.ask("INFO stats").await;
+            let line = format!("\r\nrejected_connections:{rejected}\r\n");
+            assert!(info.contains(&line), "{info}");
+        };
+        check(&mut client, 0).await;
+        for rejected in 1..4 {
+            let mut other = rig.client().await;
+            assert_eq!(other.rest().await, "-ERR max number of clients reached\r\n");
+            check(&mut client, rejected).await;
+        }
+        assert!(client.ask("INFO stats").await.contains("\r\ntotal_connections_received:1\r\n"));
     });
 }
