@@ -104,7 +104,7 @@ fn route(spec: &Spec, container: Option<&Spec>, request: &Request<'_>, client: &
 /// wrong with it.
 #[inline]
 fn keyed(spec: &Spec, request: &Request<'_>, merge: Option<Merge>) -> Route {
-    if blocks(spec, request) {
+    if keys::blocks(spec.keys, request) {
         return refusal(Refusal::NotYet(format!("{} … BLOCK", spec.name)));
     }
     let Ok(mut positions) = keys::positions(spec.keys, request) else { return Route::Any };
@@ -128,13 +128,6 @@ fn split(spec: &Spec, merge: Merge, first: usize, step: usize, request: &Request
     } else {
         refusal(Refusal::Arity(spec.name.to_owned()))
     }
-}
-
-/// Whether a stream read asks to wait.
-fn blocks(spec: &Spec, request: &Request<'_>) -> bool {
-    let Keys::Streams { .. } = spec.keys else { return false };
-    let options = request.args(1).take_while(|arg| !arg.eq_ignore_ascii_case(b"STREAMS"));
-    options.into_iter().any(|arg| arg.eq_ignore_ascii_case(b"BLOCK"))
 }
 
 /// The row of a container's subcommand, with its container.
@@ -235,6 +228,14 @@ mod tests {
         check(
             "XREAD BLOCK 1 STREAMS foo 0",
             "ERR command 'xread … BLOCK' is not supported by this proxy yet",
+        );
+        check("XREADGROUP GROUP block c STREAMS foo >", "one 12182");
+        check("XREADGROUP GROUP g block COUNT 1 NOACK STREAMS foo >", "one 12182");
+        check("XREAD COUNT block STREAMS foo 0", "one 12182");
+        check("XREAD STREAMS block 0", "one 16209");
+        check(
+            "XREADGROUP GROUP block block block 0 STREAMS foo >",
+            "ERR command 'xreadgroup … BLOCK' is not supported by this proxy yet",
         );
         check("OBJECT ENCODING foo", "one 12182");
         check("OBJECT NONSENSE foo", "ERR unknown subcommand 'NONSENSE'. Try OBJECT HELP.");
