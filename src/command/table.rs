@@ -36,8 +36,8 @@ pub fn subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec> {
 
 /// All commands by family. A row without a policy is `Keyed` if it has keys, else `Any`.
 ///
-/// A container's own policy is for a subcommand that has no row: `Any` lets a server answer it, and if that subcommand has
-/// a key after all, the server redirects it.
+/// A container's own policy is for a subcommand that has no row. `Any` has it done as was learned of it, or else lets a
+/// server answer it, and if it has a key after all, the server redirects it.
 #[rustfmt::skip]
 pub static TABLE: &[Spec] = &[
     // Generic.
