@@ -16,7 +16,7 @@ use crate::refusal::Refusal;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 
-pub use client::line as client_line;
+pub use client::{Chosen, line as client_line};
 
 /// What the proxy is, for all workers alike.
 #[derive(Debug)]
@@ -66,14 +66,14 @@ pub struct Env<'a> {
 }
 
 /// What happens after a local command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum After {
     /// The next command.
     Next,
     /// The connection is closed once the reply is out.
     Close,
-    /// The reply is the list of all clients, which only the workers together have. Nothing was written.
-    ListClients,
+    /// The reply is a list of clients, which only the workers together have. Nothing was written.
+    ListClients(Chosen),
 }
 
 /// Whether a command must wait until all earlier ones of its client have been answered, because it changes how they
@@ -91,7 +91,9 @@ pub fn answer(
     out: &mut Vec<u8>,
 ) -> Result<After, Refusal> {
     match command {
-        Local::Client if client::is_list(request) => return Ok(After::ListClients),
+        Local::Client if client::is_list(request) => {
+            return client::chosen(request).map(After::ListClients);
+        }
         Local::Quit => {
             write::simple(out, "OK");
             return Ok(After::Close);

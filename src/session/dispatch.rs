@@ -12,7 +12,7 @@ use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::split::Split;
 use crate::command::{Claim, Local, Merge, Spec};
-use crate::local::{self, After, Env};
+use crate::local::{self, After, Chosen, Env};
 use crate::refusal::Refusal;
 use crate::replies::{Gate, Promise, Reply};
 use crate::resp::request::Request;
@@ -215,14 +215,17 @@ impl Session {
         let after = self.with_env(|env| {
             local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
-        match &after {
-            Ok(After::ListClients) => self.list_clients(),
-            Ok(After::Next | After::Close) => {
+        match after {
+            Ok(After::ListClients(chosen)) => self.list_clients(chosen),
+            Ok(after) => {
                 self.replies.answer(|out| out.extend_from_slice(&wire));
+                if after == After::Close {
+                    return Flow::Close;
+                }
             }
-            Err(refusal) => self.refuse(refusal),
+            Err(refusal) => self.refuse(&refusal),
         }
-        if after == Ok(After::Close) { Flow::Close } else { Flow::Next }
+        Flow::Next
     }
 
     fn with_env<T>(&self, f: impl FnOnce(&Env<'_>) -> T) -> T {
@@ -243,7 +246,7 @@ impl Session {
     }
 
     /// Asks every worker for its clients and answers when all have.
-    fn list_clients(&self) {
+    fn list_clients(&self, chosen: Chosen) {
         let (promise, protocol, workers) =
             (self.replies.promise(Claim::None), self.protocol(), self.shared.workers.clone());
         tokio::task::spawn_local(async move {
@@ -254,10 +257,8 @@ impl Session {
                     lines.extend(answered.await.unwrap_or_default());
                 }
             }
-            lines.sort();
-            let text: String = lines.into_iter().map(|(_, line)| line).collect();
             let mut wire = Vec::new();
-            write::verbatim(&mut wire, protocol, &text);
+            write::verbatim(&mut wire, protocol, &chosen.text(lines));
             promise.fulfil(Reply::Small(&wire));
         });
     }
