@@ -299,7 +299,7 @@ pub static TABLE: &[Spec] = &[
     row("acl",            -2, NONE, Server, "").later().of(ACL),
     row("bgrewriteaof",    1, NONE, Server, "admin noscript no_async_loading").refuse(),
     row("bgsave",         -1, NONE, Server, "admin noscript no_async_loading").refuse(),
-    row("command",        -1, NONE, Server, "loading stale").local(Local::Command),
+    row("command",        -1, NONE, Server, "loading stale").local(Local::Command).of(COMMAND),
     row("commandlog",     -2, NONE, Server, "").later(),
     row("config",         -2, NONE, Server, "").local(Local::Config),
     row("dbsize",          1, NONE, Server, "readonly fast").every(Sum),
@@ -395,6 +395,18 @@ const MEMORY: &[Spec] = &[
 #[rustfmt::skip]
 const DEBUG: &[Spec] = &[
     row("object", -3, SECOND, Server, "admin noscript loading stale"),
+];
+
+/// In the group whose ACL category they have. How a command uses its keys is known to the servers alone.
+#[rustfmt::skip]
+const COMMAND: &[Spec] = &[
+    row("count",            2, NONE, Connection, "loading stale").local(Local::Command),
+    row("docs",            -2, NONE, Connection, "loading stale").local(Local::Command),
+    row("getkeys",         -3, NONE, Connection, "loading stale").local(Local::Command),
+    row("getkeysandflags", -3, NONE, Connection, "loading stale"),
+    row("help",             2, NONE, Connection, "loading stale").local(Local::Command),
+    row("info",            -2, NONE, Connection, "loading stale").local(Local::Command),
+    row("list",            -2, NONE, Connection, "loading stale").local(Local::Command),
 ];
 
 #[rustfmt::skip]

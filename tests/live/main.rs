@@ -33,6 +33,7 @@ mod server;
 mod splits;
 mod tally;
 mod tools;
+mod words;
 
 use std::time::Duration;
 
