@@ -1,4 +1,4 @@
-//! What `/metrics` tells of what went wrong.
+//! What is served over HTTP: the numbers of what went wrong, and health until the very end.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::Client;
-use crate::rig::{Rig, Setup, rig};
+use crate::rig::{Rig, Setup, rig, until};
 
 /// A proxy whose numbers can be read.
 fn counted(primaries: usize) -> Setup {
@@ -144,5 +144,29 @@ fn info_tells_how_many_clients_were_turned_away() {
             check(&mut client, rejected).await;
         }
         assert!(client.ask("INFO stats").await.contains("\r\ntotal_connections_received:1\r\n"));
+    });
+}
+
+#[test]
+fn http_is_served_until_the_clients_have_finished() {
+    counted(1).run(async |rig| {
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        let http = rig.proxy().http.expect("it is served");
+        rig.node(0).hold();
+        client.send_all(&[&format!("SET {key} v")]).await;
+        until("it is out", || rig.node(0).seen().len() == 1).await;
+        let mut slow = TcpStream::connect(http).await.expect("somebody listens");
+        slow.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n").await.expect("it is read");
+        let proxy = rig.take_proxy();
+        let stopping = tokio::spawn(proxy.shutdown());
+        while !page(http, "/readyz").await.starts_with("HTTP/1.1 503 ") {}
+        rig.node(0).release();
+        assert_eq!(client.read().await, "+OK\r\n");
+        while TcpStream::connect(http).await.is_ok() {}
+        slow.write_all(b"Connection: close\r\n\r\n").await.expect("it is read");
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).await.expect("who has begun to ask is answered");
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("draining"), "{answer}");
+        stopping.await.expect("it ends");
     });
 }
