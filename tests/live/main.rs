@@ -16,6 +16,7 @@
 )]
 
 mod big;
+mod binary;
 mod client;
 mod cluster;
 mod commands;
