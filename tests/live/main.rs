@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!   server ─► cluster ─► the cluster under test ◄──┐
-//!   front  ─► the proxy, in this process ──────────┘
+//!   front  ─► the proxy, in this process ──────────┤
+//!   binary ─► the program that it makes ───────────┘
 //!   load   ─► many pipelining clients that check every reply ─► tally
 //! ```
 
