@@ -14,6 +14,7 @@ mod clients;
 mod fake;
 mod hello;
 mod hostile;
+mod http;
 mod lifecycle;
 mod limits;
 mod loss;
