@@ -297,6 +297,35 @@ mod tests {
     }
 
     #[test]
+    fn the_shortcut_says_what_the_whole_way_does() {
+        let mut single_commands = 0;
+        for spec in table::TABLE {
+            for len in 1..6 {
+                let words = [spec.name.as_bytes(), b"key", b"1", b"x", b"y"];
+                let mut wire = Vec::new();
+                write::request(&mut wire, words[..len].iter().copied());
+                let mut framer = RequestFramer::default();
+                let limits = Limits { args: 9, bulk: 99, request: 999, unauthenticated: false };
+                framer.frame(&wire, &limits).unwrap();
+                let (request, client) =
+                    (Request::new(&wire, framer.args()), Client::new(1, None, None, true, 0));
+                let Some((found, slot)) = single(&request, &client) else { continue };
+                single_commands += 1;
+                let decision = decide(&request, &client, &Learned::default());
+                assert_eq!((found.name, found.nature()), (decision.name, decision.nature));
+                assert_eq!(found.suits_replica(), decision.replica, "{}", spec.name);
+                let route = decision.route;
+                assert!(
+                    matches!(route, Route::One(s, Claim::Slot(c)) if s == slot && c == slot),
+                    "{} of {len}: {route:?}",
+                    spec.name
+                );
+            }
+        }
+        assert!(single_commands > 100, "{single_commands}");
+    }
+
+    #[test]
     fn a_client_must_say_who_it_is() {
         let wire = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
         let mut framer = RequestFramer::default();
