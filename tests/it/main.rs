@@ -25,4 +25,5 @@ mod redirects;
 mod resp3;
 mod rig;
 mod store;
+mod topology;
 mod waiting;
