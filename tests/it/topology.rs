@@ -1,26 +1,145 @@
 //! What holds of all views that nodes may give, and of the topologies they are merged into.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use proptest::collection::vec;
-use proptest::prelude::{Strategy, any, prop_assert, proptest};
-use proptest::sample::Index;
+use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::sample::{Index, select};
 use proptest::test_runner::TestCaseError;
 use slotway::cluster::parse::{NodeLine, View};
-use slotway::cluster::{Address, NodeId, Topology, parse};
+use slotway::cluster::{Address, NodeId, SLOTS, Slot, Topology, parse};
 
-/// Something like a reply to `CLUSTER NODES`.
-const VIEW: &str =
-    "([a-e] |:1@1 |[0-9]{1,6}(-[0-9]{1,6})? |myself,|master |slave |fail |- |\\[|\n|,){0,60}";
+/// Where the nodes are asked.
+fn asked_at() -> Address {
+    Address::parse("asked:1", None).expect("an address")
+}
+
+/// A field as a node writes it, and what is to be read from it; `None` for one that is damaged.
+type Field<T> = (String, Option<T>);
+
+fn damaged_field<T: Clone + Debug>(
+    texts: &'static [&'static str],
+) -> impl Strategy<Value = Field<T>> {
+    select(texts).prop_map(|text| (text.to_owned(), None))
+}
+
+fn address_field() -> impl Strategy<Value = Field<Address>> {
+    let sound = ("(10\\.0\\.0\\.[1-3])?", 1..=u16::MAX, select(&["", "@1", "@1,host"][..]));
+    let sound = sound.prop_map(|(host, port, rest)| {
+        let address = Address::parse(&format!("{host}:{port}"), Some(&asked_at()));
+        (format!("{host}:{port}{rest}"), address)
+    });
+    prop_oneof![8 => sound, 1 => damaged_field(&["?:7@1", ":0@0", "h:99999@1", "h@1", "@", ",", "::"])]
+}
+
+fn epoch_field() -> impl Strategy<Value = Field<u64>> {
+    let sound = (0..4_u64).prop_map(|epoch| (epoch.to_string(), Some(epoch)));
+    prop_oneof![8 => sound, 1 => damaged_field(&["-1", "x", "99999999999999999999", "1.5"])]
+}
+
+fn slots_field() -> impl Strategy<Value = Field<Range<usize>>> {
+    let first = prop_oneof![9 => 0..60_usize, 1 => SLOTS - 12..SLOTS - 8];
+    let sound = (first, 0..9_usize).prop_map(|(first, more)| {
+        let last = first + more;
+        let text = if more == 0 { first.to_string() } else { format!("{first}-{last}") };
+        (text, Some(first..last + 1))
+    });
+    let damaged = &["[5->-a]", "[5-<-b]", "9-5", "16384", "7-16384", "-", "5-", "-5", "5-6-7", "x"];
+    prop_oneof![4 => sound, 1 => damaged_field(damaged)]
+}
+
+/// Flags with whether they say `myself`, whether they say `fail`, and whether the node can be reached.
+const FLAGS: &[(&str, bool, bool, bool)] = &[
+    ("myself,master", true, false, true),
+    ("master", false, false, true),
+    ("slave", false, false, true),
+    ("master,fail", false, true, true),
+    ("slave,fail?", false, false, true),
+    ("fail,myself,slave", true, true, true),
+    ("myselfish,failing,noaddress", false, false, true),
+    ("handshake", false, false, false),
+    ("master,noaddr", false, false, false),
+];
+
+/// A line of `CLUSTER NODES`, and what is to be read from it: nothing if the node has no address.
+fn told_line() -> impl Strategy<Value = (String, Option<NodeLine>)> {
+    let names = ("[a-e]", select(&["-", "a", "b", "?"][..]), select(FLAGS));
+    let fields = (names, address_field(), epoch_field(), vec(slots_field(), 0..4));
+    fields.prop_map(|((id, primary, flags), address, epoch, slots)| {
+        let (flags, myself, failed, reachable) = flags;
+        let texts: Vec<&str> = slots.iter().map(|(text, _)| text.as_str()).collect();
+        let text =
+            [&id, &address.0, flags, primary, "0 0", &epoch.0, "connected", &texts.join(" ")];
+        let line = address.1.filter(|_| reachable).map(|address| NodeLine {
+            id: NodeId(id.as_str().into()),
+            address,
+            myself,
+            failed,
+            primary: (primary != "-").then(|| NodeId(primary.into())),
+            epoch: epoch.1.unwrap_or(0),
+            slots: slots.into_iter().filter_map(|(_, range)| range).collect(),
+        });
+        (text.join(" "), line)
+    })
+}
+
+fn claims(line: &NodeLine, slot: Slot) -> bool {
+    line.slots.iter().any(|range| range.contains(&slot.index()))
+}
 
 proptest! {
     #[test]
-    fn views_are_read_or_refused(text in VIEW) {
-        let from = Address::parse("h:1", None).expect("an address");
-        if let Ok(view) = parse::nodes(&text, &from) {
-            let topology = Topology::merge(&[view]);
-            prop_assert!(topology.covered() <= slotway::cluster::SLOTS);
+    fn what_is_damaged_in_a_view_harms_nothing_else(
+        told in vec((told_line(), select(&["\n", "\r\n", "\n \n", " \n"][..])), 0..8),
+        short in proptest::option::weighted(0.1, (any::<Index>(), 1..=7_usize)),
+    ) {
+        let mut lines: Vec<String> =
+            told.iter().map(|((line, _), end)| format!("{line}{end}")).collect();
+        if let Some((at, fields)) = short {
+            let line = ["a", "h:1@1", "master", "-", "0", "0", "1"][..fields].join(" ");
+            lines.insert(at.index(lines.len() + 1), line + "\n");
+        }
+        let read = parse::nodes(&lines.concat(), &asked_at());
+        match (read, short) {
+            (Ok(view), None) => {
+                let expected: Vec<_> = told.into_iter().filter_map(|((_, line), _)| line).collect();
+                prop_assert_eq!(view.nodes, expected);
+            }
+            (Err(_), Some(_)) => {}
+            (read, short) => prop_assert!(false, "{read:?}, {short:?}"),
+        }
+    }
+
+    #[test]
+    fn noise_is_no_view_or_a_harmless_one(text in ".{0,80}") {
+        if let Ok(view) = parse::nodes(&text, &asked_at()) {
+            Topology::merge(&[view]);
+        }
+    }
+
+    #[test]
+    fn every_slot_goes_to_the_claim_with_the_highest_epoch(
+        told in vec(vec(told_line(), 0..8), 1..4),
+    ) {
+        let views = told.iter().map(|lines| {
+            let text: Vec<&str> = lines.iter().map(|(line, _)| line.as_str()).collect();
+            parse::nodes(&text.join("\n"), &asked_at())
+        });
+        let topology = Topology::merge(&views.collect::<Result<Vec<_>, _>>().expect("views"));
+        let lines = told.iter().flatten().filter_map(|(_, line)| line.as_ref());
+        for slot in (0..SLOTS).filter_map(Slot::new) {
+            let claims: Vec<&NodeLine> = lines.clone().filter(|line| claims(line, slot)).collect();
+            let highest = claims.iter().map(|line| line.epoch).max();
+            match topology.owner(slot).map(|owner| &topology.node(owner).id) {
+                Some(id) => prop_assert!(
+                    claims.iter().any(|line| line.id == *id && Some(line.epoch) == highest),
+                    "slot {slot} is of {id:?}, the claims are {claims:?}"
+                ),
+                None => prop_assert!(claims.is_empty(), "nobody has slot {slot}: {claims:?}"),
+            }
         }
     }
 }
