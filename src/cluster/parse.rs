@@ -105,6 +105,16 @@ fn endpoint(node: &[Value], from: &Address) -> Option<(NodeId, Address)> {
 }
 
 impl View {
+    /// The node that says this.
+    pub fn myself(&self) -> Option<&NodeId> {
+        self.nodes.iter().find(|line| line.myself).map(|line| &line.id)
+    }
+
+    /// Whether any node owns a slot.
+    pub fn has_slots(&self) -> bool {
+        self.nodes.iter().any(|line| !line.slots.is_empty())
+    }
+
     /// Replaces addresses by the ones announced to clients.
     #[must_use]
     pub fn with_endpoints(mut self, endpoints: &HashMap<NodeId, Address>) -> Self {
