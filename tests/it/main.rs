@@ -11,6 +11,7 @@
 
 mod client;
 mod clients;
+mod discovery;
 mod fake;
 mod hello;
 mod hostile;
