@@ -11,6 +11,7 @@
 
 mod client;
 mod clients;
+mod discovery;
 mod fake;
 mod hello;
 mod hostile;
@@ -27,4 +28,5 @@ mod redirects;
 mod resp3;
 mod rig;
 mod store;
+mod topology;
 mod waiting;
