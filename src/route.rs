@@ -54,7 +54,10 @@ pub struct Decision {
 #[inline]
 pub fn single(request: &Request<'_>, client: &Client) -> Option<(&'static Spec, Slot)> {
     let spec = table::lookup(request.name())?;
-    let is_plain = client.authenticated && spec.is_single() && spec.accepts(request.len());
+    let is_plain = client.authenticated
+        && spec.is_single()
+        && spec.accepts(request.len())
+        && request.len() > 1;
     is_plain.then(|| (spec, Slot::of(request.arg(1))))
 }
 
