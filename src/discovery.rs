@@ -1,4 +1,5 @@
-//! Finding out who owns what: asks several nodes, merges what they say, and publishes a snapshot if it differs.
+//! Finding out who owns what: asks several nodes, merges what those of our cluster say, and publishes a snapshot if it
+//! differs.
 //!
 //! Runs on the control thread. A refresh is due every `interval`, and at once, but never closer than `spacing`, when a
 //! worker hints that its map may be wrong. Any number of hints make one refresh.
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::backend::{Control, Credentials, Hint};
+use crate::cluster::membership::{self, Witness};
 use crate::cluster::parse::{self, View};
 use crate::cluster::{Address, Topology};
 use crate::command::learned::Learned;
@@ -26,6 +28,9 @@ use crate::resp::value;
 const ASKED: usize = 7;
 /// How long a refresh waits for the rest once most of the nodes have answered.
 const GRACE: Duration = Duration::from_millis(50);
+/// Intervals without a view of our cluster after which its nodes are held for gone though some that were asked are silent.
+/// With the usual interval that is twice the default `cluster-node-timeout`, so that a failover or a restart is over.
+const GONE_AFTER: u32 = 6;
 /// Refreshes between two looks at the nodes' commands and versions.
 const LEARN_EVERY: u64 = 12;
 
@@ -47,7 +52,7 @@ pub struct Options {
 /// What came of the refreshes.
 #[derive(Debug, Default)]
 pub struct Outcomes {
-    /// Refreshes to which at least one node answered.
+    /// Refreshes to which at least one node of the cluster answered.
     pub succeeded: AtomicU64,
     /// Refreshes to which none did.
     pub failed: AtomicU64,
@@ -75,8 +80,12 @@ pub struct Discovery {
     hinted: BTreeSet<Address>,
     facts: Arc<Facts>,
     rounds: u64,
-    /// Whether less than half of the nodes asked last time have answered.
+    /// Whether less than half of the nodes asked last time have answered and are our cluster's.
     few_answered: bool,
+    /// Since when no node of our cluster has answered.
+    missing_since: Option<Instant>,
+    /// Nodes that answered and are not our cluster's, as last logged.
+    strangers: BTreeSet<Address>,
     /// Refreshes that had failed when one last succeeded: only the first failure in a row is logged.
     silent_since: u64,
 }
@@ -107,6 +116,8 @@ impl Discovery {
             facts,
             rounds: 0,
             few_answered: false,
+            missing_since: None,
+            strangers: BTreeSet::new(),
             silent_since: 0,
         }
     }
@@ -149,17 +160,15 @@ impl Discovery {
 
     /// Asks once, and publishes what is new.
     pub async fn refresh(&mut self) -> News {
-        let views = self.ask().await;
+        let (answers, asked) = self.ask().await;
+        let views = self.keep_ours(answers, asked);
+        self.few_answered = views.len() * 2 < asked;
         let mut news = News::default();
         if views.is_empty() {
-            if self.outcomes.failed.fetch_add(1, Relaxed) == self.silent_since {
-                tracing::warn!(seeds = ?self.options.seeds, "no node answers; still trying");
-            }
+            self.note_failure();
             return news;
         }
-        self.outcomes.succeeded.fetch_add(1, Relaxed);
-        self.silent_since = self.outcomes.failed.load(Relaxed);
-        self.outcomes.last_ms.store(unix_ms(), Relaxed);
+        self.note_success();
         let merged = Topology::merge(&views);
         if merged != **self.topology.load() {
             tracing::info!(nodes = merged.nodes().len(), slots = merged.covered(), "new topology");
@@ -173,35 +182,93 @@ impl Discovery {
         news
     }
 
-    /// The views of the nodes that answered in time.
-    async fn ask(&mut self) -> Vec<View> {
-        let mut asked = JoinSet::new();
-        for address in self.whom_to_ask().await {
+    fn note_failure(&mut self) {
+        if self.outcomes.failed.fetch_add(1, Relaxed) == self.silent_since {
+            tracing::warn!(seeds = ?self.options.seeds, "no node of the cluster answers; still trying");
+        }
+        self.missing_since.get_or_insert_with(Instant::now);
+    }
+
+    fn note_success(&mut self) {
+        self.outcomes.succeeded.fetch_add(1, Relaxed);
+        self.silent_since = self.outcomes.failed.load(Relaxed);
+        self.outcomes.last_ms.store(unix_ms(), Relaxed);
+        self.missing_since = None;
+    }
+
+    /// What the nodes answered that did so in time, and how many were asked.
+    async fn ask(&mut self) -> (Vec<Answer>, usize) {
+        let mut asking = JoinSet::new();
+        for (address, seed) in self.whom_to_ask().await {
             let idle = self.idle.remove(&address);
             let (limit, credentials) =
                 (self.options.query_timeout, self.options.credentials.clone());
-            asked.spawn(
-                async move { timeout(limit, view_of(address, idle, limit, credentials)).await },
-            );
+            asking.spawn(async move {
+                let view = view_of(&address, idle, limit, credentials);
+                let (control, view) = timeout(limit, view).await.ok()??;
+                Some(Answer { address, seed, control, view })
+            });
         }
-        let total = asked.len();
-        let mut views = Vec::new();
+        let asked = asking.len();
+        let mut answers = Vec::new();
         let mut until = Instant::now() + self.options.query_timeout * 2;
-        while let Ok(Some(answer)) = timeout_at(until, asked.join_next()).await {
-            if let Ok(Ok(Some((address, control, view)))) = answer {
-                self.idle.insert(address, control);
-                views.push(view);
-            }
-            if views.len() * 2 > total {
+        while let Ok(Some(answer)) = timeout_at(until, asking.join_next()).await {
+            answers.extend(answer.ok().flatten());
+            if answers.len() * 2 > asked {
                 until = until.min(Instant::now() + GRACE);
             }
         }
-        self.few_answered = views.len() * 2 < total;
+        (answers, asked)
+    }
+
+    /// The views of our cluster's nodes, whose connections are kept for the next time.
+    fn keep_ours(&mut self, answers: Vec<Answer>, asked: usize) -> Vec<View> {
+        let topology = self.topology.load_full();
+        let map: BTreeSet<_> = topology.nodes().iter().map(|node| &node.id).collect();
+        let witnesses: Vec<Witness> = answers.iter().map(Answer::witness).collect();
+        let mut ours = membership::ours(&map, &witnesses);
+        if ours.is_none() && self.are_gone(asked - answers.len()) {
+            ours = membership::heirs(&map, &witnesses);
+            if ours.is_some() {
+                tracing::warn!("the nodes of the cluster are gone; others have taken their place");
+            }
+        }
+        let (ours, others): (Vec<_>, Vec<_>) = answers
+            .into_iter()
+            .enumerate()
+            .partition(|(at, _)| ours.as_ref().is_some_and(|ours| ours.contains(at)));
+        self.tell_of(others.into_iter().map(|(_, answer)| answer));
+        let mut views = Vec::new();
+        for (_, answer) in ours {
+            self.idle.insert(answer.address, answer.control);
+            views.push(answer.view);
+        }
         views
     }
 
-    /// The nodes that redirects named, primaries and other nodes in turn, and the seeds while too few are known.
-    async fn whom_to_ask(&mut self) -> BTreeSet<Address> {
+    /// Whether the nodes on the map, of which none has answered, are gone: others are at their addresses, or it has been
+    /// so for long.
+    fn are_gone(&self, silent: usize) -> bool {
+        let patience = self.options.interval * GONE_AFTER;
+        silent == 0 || self.missing_since.is_some_and(|since| since.elapsed() >= patience)
+    }
+
+    /// Logs which nodes are not our cluster's, unless it did so last time.
+    fn tell_of(&mut self, others: impl Iterator<Item = Answer>) {
+        let strangers = others.filter(|answer| answer.view.has_slots());
+        let strangers: BTreeSet<Address> = strangers.map(|answer| answer.address).collect();
+        if !strangers.is_subset(&self.strangers) {
+            let nodes: Vec<String> = strangers.iter().map(Address::to_string).collect();
+            tracing::error!(?nodes, "not nodes of the cluster; what they say of slots is not used");
+        }
+        if !strangers.is_empty() {
+            self.strangers = strangers;
+        }
+    }
+
+    /// The nodes that redirects named, primaries and other nodes in turn, and the seeds while too few are known; each
+    /// seed with its position.
+    async fn whom_to_ask(&mut self) -> BTreeMap<Address, Option<usize>> {
         let mut chosen = std::mem::take(&mut self.hinted);
         let topology = self.topology.load_full();
         let mut known: Vec<&Address> =
@@ -213,9 +280,13 @@ impl Discovery {
         let primaries =
             topology.primaries().iter().map(|(index, _)| &topology.node(*index).address);
         chosen.extend(primaries.take(ASKED).chain(known.into_iter().take(2)).cloned());
+        let mut seeds = Vec::new();
         if chosen.len() < 3 || self.few_answered {
-            chosen.extend(self.resolve_seeds().await);
+            seeds = self.resolve_seeds().await;
         }
+        let mut chosen: BTreeMap<_, _> = chosen.into_iter().map(|node| (node, None)).collect();
+        // The earliest position of a seed that is listed twice comes last, and stays.
+        chosen.extend(seeds.into_iter().enumerate().rev().map(|(at, seed)| (seed, Some(at))));
         chosen
     }
 
@@ -259,13 +330,30 @@ impl Discovery {
     }
 }
 
+/// What one node answered.
+#[derive(Debug)]
+struct Answer {
+    /// Where it was asked.
+    address: Address,
+    /// Position among the seeds, if it was asked as one.
+    seed: Option<usize>,
+    control: Control,
+    view: View,
+}
+
+impl Answer {
+    fn witness(&self) -> Witness<'_> {
+        Witness { view: &self.view, seed: self.seed }
+    }
+}
+
 /// One node's view; `None` if it cannot be had.
 async fn view_of(
-    address: Address,
+    address: &Address,
     idle: Option<Control>,
     limit: Duration,
     credentials: Option<Credentials>,
-) -> Option<(Address, Control, View)> {
+) -> Option<(Control, View)> {
     let mut control = match idle {
         Some(control) => control,
         None => Control::login(&address.to_string(), limit, credentials.as_ref()).await.ok()?,
@@ -273,10 +361,10 @@ async fn view_of(
     let nodes = control.call(&[b"CLUSTER", b"NODES"]).await;
     let nodes = nodes.inspect_err(|error| tracing::debug!(%error, "no view")).ok()?;
     let endpoints = control.call(&[b"CLUSTER", b"SLOTS"]).await.ok()?;
-    let view = parse::nodes(value::text(&nodes)?, &address);
+    let view = parse::nodes(value::text(&nodes)?, address);
     let view = view.inspect_err(|error| tracing::warn!(%error, "unreadable view")).ok()?;
-    let endpoints = parse::endpoints(&endpoints, &address);
-    Some((address, control, view.with_endpoints(&endpoints)))
+    let endpoints = parse::endpoints(&endpoints, address);
+    Some((control, view.with_endpoints(&endpoints)))
 }
 
 fn version(info: &str) -> Option<String> {

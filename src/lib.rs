@@ -37,7 +37,8 @@
 //! 4. `MOVED` and `ASK` never reach a client.
 //! 5. Nothing on the way of a request locks, logs, or is shared between threads.
 //! 6. A fact about a command stands in one row of `command::table`.
-//! 7. A topology is never edited; views of several nodes are merged per slot by the highest config epoch.
+//! 7. A topology is never edited; the views of several nodes, all of one cluster (`cluster::membership`), are merged per
+//!    slot by the highest config epoch.
 //! 8. Every queue, buffer and retry has a limit, and input that cannot be passed on stays unread: that is the back-pressure.
 //! 9. No bytes from a client or a node panic, recurse, or allocate without bound.
 //!

@@ -1,5 +1,6 @@
 //! Parses the arguments, runs what they say, and turns the outcome into an exit code.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -7,7 +8,8 @@ use slotway::cli::{self, Arguments};
 
 fn main() -> ExitCode {
     cli::run(Arguments::parse()).unwrap_or_else(|error| {
-        eprintln!("slotway: {error:#}");
+        // With nobody to read it the exit code has to do.
+        let _ = writeln!(io::stderr(), "slotway: {error:#}");
         ExitCode::FAILURE
     })
 }

@@ -60,10 +60,22 @@ pub struct Running {
     topology: Arc<ArcSwap<Topology>>,
     drain_delay: Duration,
     draining: Arc<AtomicBool>,
-    stop_accepting: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
     inboxes: Vec<UnboundedSender<Message>>,
     workers: Vec<JoinHandle<()>>,
     control: JoinSet<()>,
+    pages: JoinSet<()>,
+}
+
+/// How far the end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has not begun.
+    Serving,
+    /// No more clients are accepted.
+    Closing,
+    /// All clients are gone.
+    Empty,
 }
 
 impl Running {
@@ -79,11 +91,12 @@ impl Running {
         }
     }
 
-    /// Says that it is not ready any more, stops accepting, lets clients finish, and ends; bounded by the drain times.
+    /// Says that it is not ready any more, stops accepting, lets clients finish, and ends; bounded by the drain times. Health
+    /// and metrics are served until the clients have finished.
     pub async fn shutdown(mut self) {
         self.draining.store(true, Relaxed);
         tokio::time::sleep(self.drain_delay).await;
-        self.stop_accepting.send_replace(true);
+        self.stage.send_replace(Stage::Closing);
         for inbox in &self.inboxes {
             // A worker that is gone needs no telling.
             let _ = inbox.send(Message::Drain);
@@ -98,6 +111,8 @@ impl Running {
         if joined.await.is_err() {
             tracing::error!("a worker could not be joined");
         }
+        self.stage.send_replace(Stage::Empty);
+        while self.pages.join_next().await.is_some() {}
         self.control.shutdown().await;
     }
 }
@@ -135,7 +150,8 @@ pub async fn start(options: Options) -> Result<Running> {
         draining: Arc::clone(&draining),
         process: process(Arc::clone(&proxy), outcomes),
     };
-    let http = listen_http(options.http.as_deref(), observed, &mut control).await?;
+    let (stage, stages) = watch::channel(Stage::Serving);
+    let (http, pages) = listen_http(options.http.as_deref(), observed, stages.clone()).await?;
     let setup = Setup {
         session: options.session,
         backend: options.backend,
@@ -149,18 +165,18 @@ pub async fn start(options: Options) -> Result<Running> {
     };
     let workers = spawn_workers(&setup, receivers, &stats)?;
     control.spawn(discovery.run(hinted, announcer(inboxes.clone())));
-    let (stop_accepting, stopped) = watch::channel(false);
-    control.spawn(accept(listener, Acceptor { proxy, inboxes: inboxes.clone(), stats }, stopped));
+    control.spawn(accept(listener, Acceptor { proxy, inboxes: inboxes.clone(), stats }, stages));
     Ok(Running {
         data,
         http,
         topology,
         drain_delay: options.drain_delay,
         draining,
-        stop_accepting,
+        stage,
         inboxes,
         workers,
         control,
+        pages,
     })
 }
 
@@ -178,25 +194,26 @@ fn spawn_workers(
     spawned.collect::<Result<_, _>>().context("cannot start a worker thread")
 }
 
-/// Serves metrics and health, if that is wanted, until the control tasks are shut down.
+/// Serves metrics and health, if that is wanted, until all clients are gone.
 async fn listen_http(
     address: Option<&str>,
     observed: Observed,
-    control: &mut JoinSet<()>,
-) -> Result<Option<SocketAddr>> {
-    let Some(address) = address else { return Ok(None) };
+    mut stages: watch::Receiver<Stage>,
+) -> Result<(Option<SocketAddr>, JoinSet<()>)> {
+    let mut pages = JoinSet::new();
+    let Some(address) = address else { return Ok((None, pages)) };
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} for HTTP"))?;
     let bound = listener.local_addr()?;
-    control.spawn(async move {
-        if let Err(error) =
-            observe::serve(listener, Arc::new(observed), std::future::pending()).await
-        {
+    // A proxy that was dropped has no clients any more either.
+    let empty = async move { drop(stages.wait_for(|stage| *stage == Stage::Empty).await) };
+    pages.spawn(async move {
+        if let Err(error) = observe::serve(listener, Arc::new(observed), empty).await {
             tracing::error!(%error, "HTTP is not served any more");
         }
     });
-    Ok(Some(bound))
+    Ok((Some(bound), pages))
 }
 
 /// The numbers that belong to no worker, as they are when asked for.
@@ -253,11 +270,11 @@ struct Acceptor {
     stats: Vec<Arc<Stats>>,
 }
 
-async fn accept(listener: TcpListener, acceptor: Acceptor, mut stopped: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, acceptor: Acceptor, mut stages: watch::Receiver<Stage>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopped.changed() => return,
+            _ = stages.changed() => return,
         };
         match accepted {
             Ok((stream, _)) => acceptor.place(stream),

@@ -1,4 +1,4 @@
-//! Every error the proxy itself can say: its wire text, the label it is counted under, and whose fault it is.
+//! Every error the proxy itself can say: its wire text, the reason it is counted under, and whose fault it is.
 //!
 //! Texts that clients match on are the server's own, byte for byte. The prefixes `CLUSTERDOWN` and `TRYAGAIN`, on which
 //! clients retry by themselves, are used only where the request certainly did not run.
@@ -67,6 +67,12 @@ pub enum Refusal {
     NoPassword,
     #[error("NOPROTO unsupported protocol version")]
     NoProto,
+    #[error("CLUSTERDOWN The cluster is down")]
+    ClusterDown,
+    #[error("TRYAGAIN the slot is moving between nodes, the request was not executed")]
+    SlotMoving,
+    #[error("{0}")]
+    LastWord(String),
     #[error("{0}")]
     Text(Cow<'static, str>),
 }
@@ -82,8 +88,65 @@ pub enum Fault {
     Proxy,
 }
 
+impl Fault {
+    /// Value of the label `fault`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Cluster => "cluster",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($name:ident = $label:literal $fault:ident;)*) => {
+        /// What refusals are counted under.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the label of each is its documentation")]
+        pub enum Reason { $($name),* }
+
+        impl Reason {
+            /// All reasons, each at the place that its number says.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Value of the label `reason`.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$name => $label),* }
+            }
+
+            /// Who has to mend the cause.
+            pub fn fault(self) -> Fault {
+                match self { $(Self::$name => Fault::$fault),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    Protocol = "protocol" Client;
+    UnknownCommand = "unknown_command" Client;
+    Arity = "arity" Client;
+    Argument = "argument" Client;
+    NotAllowed = "not_allowed" Client;
+    NotSupported = "not_supported" Client;
+    CrossSlot = "cross_slot" Client;
+    Transaction = "transaction" Client;
+    Auth = "auth" Client;
+    SlotNotServed = "slot_not_served" Cluster;
+    ClusterDown = "cluster_down" Cluster;
+    NodeDown = "node_down" Cluster;
+    NodeUnable = "node_unable" Cluster;
+    SlotMoving = "slot_moving" Cluster;
+    ConnectionLost = "connection_lost" Cluster;
+    Timeout = "timeout" Cluster;
+    QueueFull = "queue_full" Proxy;
+    OutOfOrder = "out_of_order" Proxy;
+    Dropped = "dropped" Proxy;
+}
+
 impl Refusal {
-    /// An error with the server's text, given without the leading `-`.
+    /// What is wrong with the arguments, in the server's words, given without the leading `-`.
     pub fn text(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Text(text.into())
     }
@@ -106,37 +169,63 @@ impl Refusal {
         }
     }
 
-    /// Value of the `reason` label the refusal is counted under.
-    pub fn label(&self) -> &'static str {
+    /// What it is counted under.
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Protocol(_) => "protocol",
-            Self::UnknownCommand { .. } | Self::UnknownSubcommand { .. } => "unknown_command",
-            Self::Arity(_) => "arity",
-            Self::NotAllowed(_) => "not_allowed",
-            Self::NotYet(_) => "not_supported",
-            Self::CrossSlot => "cross_slot",
-            Self::InMulti | Self::ExecAbort => "transaction",
-            Self::SlotNotServed => "slot_not_served",
-            Self::NodeDown { .. } => "node_down",
-            Self::QueueFull(_) => "queue_full",
-            Self::ConnectionLost(_) | Self::PartLost | Self::Dropped => "connection_lost",
-            Self::Timeout(_) => "timeout",
-            Self::Overtaken | Self::Preceded => "out_of_order",
-            Self::NoAuth | Self::HelloNoAuth | Self::WrongPass | Self::NoPassword => "auth",
-            Self::NoProto | Self::Text(_) => "argument",
+            Self::Protocol(_) => Reason::Protocol,
+            Self::UnknownCommand { .. } | Self::UnknownSubcommand { .. } => Reason::UnknownCommand,
+            Self::Arity(_) => Reason::Arity,
+            Self::NoProto | Self::Text(_) => Reason::Argument,
+            Self::NotAllowed(_) => Reason::NotAllowed,
+            Self::NotYet(_) => Reason::NotSupported,
+            Self::CrossSlot => Reason::CrossSlot,
+            Self::InMulti | Self::ExecAbort => Reason::Transaction,
+            Self::NoAuth | Self::HelloNoAuth | Self::WrongPass | Self::NoPassword => Reason::Auth,
+            Self::SlotNotServed => Reason::SlotNotServed,
+            Self::ClusterDown => Reason::ClusterDown,
+            Self::NodeDown { .. } => Reason::NodeDown,
+            Self::LastWord(_) => Reason::NodeUnable,
+            Self::SlotMoving => Reason::SlotMoving,
+            Self::ConnectionLost(_) | Self::PartLost => Reason::ConnectionLost,
+            Self::Timeout(_) => Reason::Timeout,
+            Self::QueueFull(_) => Reason::QueueFull,
+            Self::Overtaken | Self::Preceded => Reason::OutOfOrder,
+            Self::Dropped => Reason::Dropped,
         }
     }
 
     /// Who has to mend the cause.
     pub fn fault(&self) -> Fault {
-        match self {
-            Self::SlotNotServed
-            | Self::NodeDown { .. }
-            | Self::ConnectionLost(_)
-            | Self::Timeout(_)
-            | Self::PartLost => Fault::Cluster,
-            Self::QueueFull(_) | Self::Overtaken | Self::Preceded | Self::Dropped => Fault::Proxy,
-            _ => Fault::Client,
+        self.reason().fault()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outages_are_the_clusters_fault() {
+        let word = "LOADING Redis is loading the dataset in memory";
+        for (refusal, text, reason) in [
+            (Refusal::LastWord(word.to_owned()), word, "node_unable"),
+            (Refusal::ClusterDown, "CLUSTERDOWN The cluster is down", "cluster_down"),
+            (
+                Refusal::SlotMoving,
+                "TRYAGAIN the slot is moving between nodes, the request was not executed",
+                "slot_moving",
+            ),
+        ] {
+            assert_eq!(refusal.to_string(), text);
+            assert_eq!((refusal.reason().label(), refusal.fault()), (reason, Fault::Cluster));
+        }
+    }
+
+    #[test]
+    fn reasons_stand_where_their_number_says() {
+        for (number, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert_eq!(Reason::ALL.iter().filter(|r| r.label() == reason.label()).count(), 1);
         }
     }
 }

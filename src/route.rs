@@ -58,7 +58,10 @@ pub struct Decision {
 #[inline]
 pub fn single(request: &Request<'_>, client: &Client) -> Option<(&'static Spec, Slot)> {
     let spec = table::lookup(request.name())?;
-    let is_plain = client.authenticated && spec.is_single() && spec.accepts(request.len());
+    let is_plain = client.authenticated
+        && spec.is_single()
+        && spec.accepts(request.len())
+        && request.len() > 1;
     is_plain.then(|| (spec, Slot::of(request.arg(1))))
 }
 
@@ -73,40 +76,43 @@ pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Deci
         };
         return refuse(refusal);
     };
-    let (spec, container) = match find_subcommand(spec, request) {
-        Ok(found) => found,
-        Err(refusal) => return refuse(refusal),
+    let name = spec.name;
+    let (spec, words) = match subcommand(spec, request, learned) {
+        Some(sub) => (sub, 2),
+        None => (spec, 1),
     };
     Decision {
-        route: route(spec, container, request, client),
-        name: container.map_or(spec.name, |container| container.name),
+        route: route(spec, words, request, client),
+        name,
         nature: spec.nature(),
         replica: spec.suits_replica(),
     }
 }
 
+/// By the row of a command whose name has so many words.
 #[inline]
-fn route(spec: &Spec, container: Option<&Spec>, request: &Request<'_>, client: &Client) -> Route {
+fn route(spec: &Spec, words: usize, request: &Request<'_>, client: &Client) -> Route {
     if !client.authenticated && !spec.flags.has(Flags::NO_AUTH) {
         return refusal(Refusal::NoAuth);
     }
     if !spec.accepts(request.len()) {
-        return refusal(Refusal::Arity(full_name(spec, container, request)));
+        return refusal(Refusal::Arity(full_name(request, words)));
     }
     match spec.policy {
         Policy::Keyed => keyed(spec, request, None),
-        Policy::Blocking(timeout) => match (keyed(spec, request, None), Wait::of(timeout, request))
-        {
-            (Route::One(slot, _), Some(wait)) => Route::Block(slot, wait),
-            (route, _) => route,
-        },
+        Policy::Blocking(timeout) => {
+            match (keyed(spec, request, None), Wait::of(timeout, spec.keys, request)) {
+                (Route::One(slot, _), Some(wait)) => Route::Block(slot, wait),
+                (route, _) => route,
+            }
+        }
         Policy::Split(merge) => keyed(spec, request, Some(merge)),
         Policy::Every(merge) => Route::Every(merge),
         Policy::Any => Route::Any,
         Policy::Local(local) => Route::Local(local),
         Policy::Session(verb) => Route::Session(verb),
-        Policy::Refuse => refusal(Refusal::NotAllowed(full_name(spec, container, request))),
-        Policy::Later => refusal(Refusal::NotYet(full_name(spec, container, request))),
+        Policy::Refuse => refusal(Refusal::NotAllowed(full_name(request, words))),
+        Policy::Later => refusal(Refusal::NotYet(full_name(request, words))),
     }
 }
 
@@ -137,31 +143,25 @@ fn split(spec: &Spec, merge: Merge, first: usize, step: usize, request: &Request
     }
 }
 
-/// The row of a container's subcommand, with its container.
-fn find_subcommand<'a>(
-    spec: &'a Spec,
+/// The row of a container's subcommand: the table's, or what was learned of it, or the container's own.
+fn subcommand<'a>(
+    container: &'a Spec,
     request: &Request<'_>,
-) -> Result<(&'a Spec, Option<&'a Spec>), Refusal> {
-    if spec.subcommands.is_empty() || request.len() < 2 {
-        return Ok((spec, None));
+    learned: &'a Learned,
+) -> Option<&'a Spec> {
+    if container.subcommands.is_empty() || request.len() < 2 {
+        return None;
     }
-    match table::subcommand(spec, request.arg(1)) {
-        Some(sub) => Ok((sub, Some(spec))),
-        None => Err(Refusal::UnknownSubcommand {
-            command: spec.name.to_ascii_uppercase(),
-            sub: text(request.arg(1)),
-        }),
-    }
+    let name = request.arg(1);
+    let known = table::subcommand(container, name);
+    Some(known.or_else(|| learned.subcommand(container, name)).unwrap_or(container))
 }
 
 /// The name as errors quote it: `get`, `object|encoding`.
-fn full_name(spec: &Spec, container: Option<&Spec>, request: &Request<'_>) -> String {
-    match container {
-        Some(container) => format!("{}|{}", container.name, spec.name),
-        // The rows of learned commands bear no name.
-        None if spec.name.is_empty() => text(request.name()).to_ascii_lowercase(),
-        None => spec.name.to_owned(),
-    }
+fn full_name(request: &Request<'_>, words: usize) -> String {
+    let words: Vec<String> =
+        request.args(0).take(words).map(|word| text(word).to_ascii_lowercase()).collect();
+    words.join("|")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -188,11 +188,17 @@ impl ArgList for Request<'_> {
 
 #[cfg(test)]
 mod tests {
+    use redis_protocol::resp2::types::BytesFrame;
+
     use super::*;
     use crate::resp::frame::{Limits, RequestFramer};
     use crate::resp::write;
 
     fn check(line: &str, expected: &str) {
+        check_with(&Learned::default(), line, expected);
+    }
+
+    fn check_with(learned: &Learned, line: &str, expected: &str) {
         let mut wire = Vec::new();
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         write::request(&mut wire, words.into_iter());
@@ -204,19 +210,18 @@ mod tests {
             )
             .unwrap();
         let client = Client::new(1, None, None, true, 0);
-        let route =
-            match decide(&Request::new(&wire, framer.args()), &client, &Learned::default()).route {
-                Route::One(slot, claim) => {
-                    format!("{} {slot}", if claim == Claim::Slot(slot) { "one" } else { "whole" })
-                }
-                Route::Block(slot, wait) => format!("block {slot} {:?}", wait.timeout()),
-                Route::Split(Cut { first, step, .. }) => format!("split {first} {step}"),
-                Route::Every(merge) => format!("every {merge:?}"),
-                Route::Any => "any".to_owned(),
-                Route::Local(local) => format!("local {local:?}"),
-                Route::Session(verb) => format!("session {verb:?}"),
-                Route::Refuse(refusal) => refusal.to_string(),
-            };
+        let route = match decide(&Request::new(&wire, framer.args()), &client, learned).route {
+            Route::One(slot, claim) => {
+                format!("{} {slot}", if claim == Claim::Slot(slot) { "one" } else { "whole" })
+            }
+            Route::Block(slot, wait) => format!("block {slot} {:?}", wait.timeout()),
+            Route::Split(Cut { first, step, .. }) => format!("split {first} {step}"),
+            Route::Every(merge) => format!("every {merge:?}"),
+            Route::Any => "any".to_owned(),
+            Route::Local(local) => format!("local {local:?}"),
+            Route::Session(verb) => format!("session {verb:?}"),
+            Route::Refuse(refusal) => refusal.to_string(),
+        };
         assert_eq!(route, expected, "{line}");
     }
 
@@ -235,14 +240,96 @@ mod tests {
         check("EVAL return nonsense foo", "any");
         check("XREAD COUNT 1 STREAMS foo 0", "one 12182");
         check("XREAD BLOCK 1 STREAMS foo 0", "block 12182 Some(1ms)");
+        check("XREADGROUP GROUP block c STREAMS foo >", "one 12182");
+        check("XREADGROUP GROUP g block COUNT 1 NOACK STREAMS foo >", "one 12182");
+        check("XREAD COUNT block STREAMS foo 0", "one 12182");
+        check("XREAD STREAMS block 0", "one 16209");
+        check("XREADGROUP GROUP block block block 0 STREAMS foo >", "block 12182 None");
         check("OBJECT ENCODING foo", "one 12182");
-        check("OBJECT NONSENSE foo", "ERR unknown subcommand 'NONSENSE'. Try OBJECT HELP.");
         check("OBJECT ENCODING", "ERR wrong number of arguments for 'object|encoding' command");
         check("DBSIZE", "every Sum");
         check("PING", "local Ping");
         check("SHUTDOWN", "ERR command 'shutdown' is not allowed through the proxy");
         check("MULTI", "session Multi");
         check("NONSENSE a b", "ERR unknown command 'NONSENSE', with args beginning with: 'a' 'b' ");
+    }
+
+    /// The container's policy stands for those that have no row.
+    #[test]
+    fn subcommands() {
+        check("OBJECT NONSENSE foo", "any");
+        check("XGROUP NONSENSE", "any");
+        check("CLIENT NONSENSE", "local Client");
+        check("DEBUG OBJECT foo", "one 12182");
+        check("DEBUG", "ERR wrong number of arguments for 'debug' command");
+        check("debug Sleep 0", "ERR command 'debug|sleep' is not allowed through the proxy");
+        check("MODULE NEWER", "ERR command 'module|newer' is not allowed through the proxy");
+        check("SCRIPT NEWER", "ERR command 'script|newer' is not supported by this proxy yet");
+        check("SCRIPT FLUSH", "ERR command 'script|flush' is not supported by this proxy yet");
+    }
+
+    #[test]
+    fn subcommands_that_were_learned() {
+        let text = |text: &'static str| BytesFrame::BulkString(text.into());
+        let numbers = |numbers: &[i64]| numbers.iter().copied().map(BytesFrame::Integer).collect();
+        let row = |name, arity, flag, keys: &[i64], subs| {
+            let flags = BytesFrame::Array(vec![text(flag)]);
+            let keys: Vec<BytesFrame> = numbers(keys);
+            let none = || BytesFrame::Array(Vec::new());
+            let front = vec![text(name), BytesFrame::Integer(arity), flags];
+            let back = vec![none(), none(), none(), BytesFrame::Array(subs)];
+            BytesFrame::Array([front, keys, back].concat())
+        };
+        let subs = vec![
+            row("object|newer", 3, "readonly", &[2, 2, 1], Vec::new()),
+            row("object|stop", 2, "admin", &[0, 0, 0], Vec::new()),
+            row("object|encoding", 3, "readonly", &[1, 1, 1], Vec::new()),
+        ];
+        let script = vec![row("script|newer", 2, "noscript", &[0, 0, 0], Vec::new())];
+        let learned = Learned::from_reply(&BytesFrame::Array(vec![
+            row("object", -2, "slow", &[0, 0, 0], subs),
+            row("script", -2, "slow", &[0, 0, 0], script),
+        ]));
+        let check = |line, expected| check_with(&learned, line, expected);
+        check("OBJECT Newer foo", "one 12182");
+        check("OBJECT NEWER", "ERR wrong number of arguments for 'object|newer' command");
+        check("OBJECT STOP", "ERR command 'object|stop' is not allowed through the proxy");
+        check("OBJECT ENCODING foo", "one 12182");
+        check("OBJECT NEWEST foo", "any");
+        check("SCRIPT NEWER", "ERR command 'script|newer' is not supported by this proxy yet");
+        check(
+            "object|newer foo",
+            "ERR unknown command 'object|newer', with args beginning with: 'foo' ",
+        );
+    }
+
+    #[test]
+    fn the_shortcut_says_what_the_whole_way_does() {
+        let mut single_commands = 0;
+        for spec in table::TABLE {
+            for len in 1..6 {
+                let words = [spec.name.as_bytes(), b"key", b"1", b"x", b"y"];
+                let mut wire = Vec::new();
+                write::request(&mut wire, words[..len].iter().copied());
+                let mut framer = RequestFramer::default();
+                let limits = Limits { args: 9, bulk: 99, request: 999, unauthenticated: false };
+                framer.frame(&wire, &limits).unwrap();
+                let (request, client) =
+                    (Request::new(&wire, framer.args()), Client::new(1, None, None, true, 0));
+                let Some((found, slot)) = single(&request, &client) else { continue };
+                single_commands += 1;
+                let decision = decide(&request, &client, &Learned::default());
+                assert_eq!((found.name, found.nature()), (decision.name, decision.nature));
+                assert_eq!(found.suits_replica(), decision.replica, "{}", spec.name);
+                let route = decision.route;
+                assert!(
+                    matches!(route, Route::One(s, Claim::Slot(c)) if s == slot && c == slot),
+                    "{} of {len}: {route:?}",
+                    spec.name
+                );
+            }
+        }
+        assert!(single_commands > 100, "{single_commands}");
     }
 
     #[test]

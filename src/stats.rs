@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+use crate::refusal::{Reason, Refusal};
+
 /// Upper bounds of the latency buckets in microseconds; one more bucket takes the rest.
 pub const BOUNDS_US: [u32; 18] = [
     50, 100, 200, 400, 800, 1_500, 3_000, 6_000, 12_000, 25_000, 50_000, 100_000, 250_000, 500_000,
@@ -98,28 +100,24 @@ pub struct Stats {
     pub node_errors: Count,
     pub lanes: Count,
     pub lost_connections: Count,
+    pub failed_connections: Count,
     pub client_timeouts: Count,
     pub latencies: Latencies,
 }
 
-/// Refusals by whose fault they are.
+/// Refusals by their reason.
 #[derive(Debug, Default)]
-#[expect(missing_docs, reason = "each field counts the fault of the same name")]
-pub struct Refusals {
-    pub client: Count,
-    pub cluster: Count,
-    pub proxy: Count,
-}
+pub struct Refusals([Count; Reason::ALL.len()]);
 
 impl Refusals {
     /// Counts a refusal.
-    pub fn count(&self, refusal: &crate::refusal::Refusal) {
-        use crate::refusal::Fault;
-        match refusal.fault() {
-            Fault::Client => self.client.add(1),
-            Fault::Cluster => self.cluster.add(1),
-            Fault::Proxy => self.proxy.add(1),
-        }
+    pub fn count(&self, refusal: &Refusal) {
+        self.of(refusal.reason()).add(1);
+    }
+
+    /// The count of a reason.
+    pub fn of(&self, reason: Reason) -> &Count {
+        &self.0[reason as usize]
     }
 }
 

@@ -259,6 +259,7 @@ impl Connection {
     /// The attempt to connect failed: the next one waits a little, longer each time.
     fn back_off(&mut self, error: &io::Error) {
         tracing::debug!(node = %self.lane.address, %error, "cannot connect");
+        self.pool.stats.failed_connections.add(1);
         self.pool.hint(Hint::Refresh);
         let jitter = u64::from(self.pool.clock.micros()) % (self.backoff_ms / 4 + 1);
         self.link = Link::Waiting(Box::pin(sleep(Duration::from_millis(self.backoff_ms + jitter))));

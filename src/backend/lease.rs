@@ -20,11 +20,15 @@ use crate::cluster::{Address, Slot};
 use crate::refusal::Refusal;
 use crate::resp::Protocol;
 use crate::resp::frame::{Progress, ReplyFramer};
+use crate::resp::redirect::{Verdict, verdict};
 
 /// Idle connections kept for one node and protocol.
 const IDLE_MAX: usize = 256;
 /// Wait before a node that could not be reached, or a slot without owner, is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+/// Start of what a node says to those it kept waiting when it becomes a replica.
+const INSTANCE_CHANGED: &[u8] = b"-UNBLOCKED force";
 const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
 
 type Key = (Address, Protocol);
@@ -48,6 +52,15 @@ impl Link {
         let read = self.stream.try_read(&mut [0]);
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
+}
+
+/// What a node said to a request on a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The reply, which is the client's.
+    Reply(Bytes),
+    /// Nothing was run: the node does not serve the slot, or not now. With the node that is to be asked, if it said so.
+    NotHere(Option<Address>),
 }
 
 /// A connection of a session's own.
@@ -150,7 +163,7 @@ impl Lease {
         self.link.id.clone()
     }
 
-    /// Sends one request and waits for its reply.
+    /// Sends one request that any node answers, and waits for its reply.
     pub async fn call(&mut self, request: &[u8]) -> io::Result<Bytes> {
         self.send(request).await?;
         self.reply().await
@@ -161,8 +174,24 @@ impl Lease {
         self.link.stream.write_all(requests).await
     }
 
+    /// Sends `ASKING`, so that the node serves the next request although the slot is not its own yet.
+    pub async fn ask(&mut self) -> io::Result<()> {
+        self.call(ASKING).await.map(|_| ())
+    }
+
+    /// Waits for what the node says to the next request. Nothing is lost if the wait is given up.
+    pub async fn hear(&mut self) -> io::Result<Said> {
+        let reply = self.reply().await?;
+        Ok(match verdict(&reply) {
+            Verdict::Final if reply.starts_with(INSTANCE_CHANGED) => Said::NotHere(None),
+            Verdict::Final => Said::Reply(reply),
+            Verdict::Ask(address) => Said::NotHere(Address::parse(address, Some(self.address()))),
+            _ => Said::NotHere(None),
+        })
+    }
+
     /// Waits for the next reply. Nothing is lost if the wait is given up.
-    pub async fn reply(&mut self) -> io::Result<Bytes> {
+    async fn reply(&mut self) -> io::Result<Bytes> {
         loop {
             if let Progress::Complete(len) =
                 self.framer.frame(&self.buf).map_err(io::Error::other)?

@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 pub use control::Control;
 pub use lane::{Class, Ticket};
-pub use lease::Lease;
+pub use lease::{Lease, Said};
 pub use pool::{Hint, Pool};
 
 /// How the proxy deals with nodes.

@@ -593,10 +593,8 @@ impl Pool {
 /// What the client hears when time is up: the node's own words, unless they would tell of other nodes.
 fn last_word(reply: &[u8], verdict: Verdict<'_>) -> Refusal {
     match verdict {
-        Verdict::Moved(_) | Verdict::Ask(_) => {
-            Refusal::text("TRYAGAIN the slot is moving between nodes, the request was not executed")
-        }
-        _ => Refusal::text(
+        Verdict::Moved(_) | Verdict::Ask(_) => Refusal::SlotMoving,
+        _ => Refusal::LastWord(
             String::from_utf8_lossy(reply).trim_start_matches('-').trim_end().to_owned(),
         ),
     }

@@ -175,10 +175,12 @@ async fn serve_until_told(options: proxy::Options) -> anyhow::Result<()> {
     }
 }
 
-/// The signals that mean: stop.
+/// The signals that mean: stop. A hangup does not: clients have nothing to do with the terminal that a proxy was started
+/// from, and it is kept for reading the configuration again.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Stop {
@@ -186,13 +188,19 @@ impl Stop {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     async fn told(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    warn!("SIGHUP is ignored; a changed configuration needs a restart");
+                }
+            }
         }
     }
 }

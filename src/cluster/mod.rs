@@ -1,5 +1,6 @@
 //! The cluster as values: slots, nodes, and the immutable map from one to the other.
 
+pub mod membership;
 pub mod node;
 mod owners;
 pub mod parse;

@@ -12,14 +12,18 @@ pub struct NodeId(pub Arc<str>);
 pub struct Address(Arc<str>);
 
 impl Address {
-    /// Reads `host:port`, `[v6]:port` or, as nodes write it, `v6:port`. A host that is empty or `?` stands for `known`,
-    /// the host the node was reached at; without `known` it is refused.
+    /// Reads `host:port`, `[v6]:port` or, as nodes write it, `v6:port`. An empty host stands for `known`, the host the
+    /// node was reached at. `?` is how nodes name a host they do not know, as with `cluster-preferred-endpoint-type
+    /// hostname` that of a node without a host name: it may be any, so that is no address.
     pub fn parse(text: &str, known: Option<&Self>) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         port.parse::<u16>().ok().filter(|port| *port != 0)?;
         let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        let host = if host.is_empty() || host == "?" { known?.host() } else { host };
-        Some(Self(format!("{host}:{port}").into()))
+        match host {
+            "?" => None,
+            "" => Some(Self(format!("{}:{port}", known?.host()).into())),
+            _ => Some(Self(format!("{host}:{port}").into())),
+        }
     }
 
     /// The host without brackets.
@@ -57,7 +61,7 @@ mod tests {
         check("[::1]:7001", Some("::1:7001"));
         check("::1:7001", Some("::1:7001"));
         check(":7001", Some("10.0.0.9:7001"));
-        check("?:7001", Some("10.0.0.9:7001"));
+        check("?:7001", None);
         check("node-1.example:7001", Some("node-1.example:7001"));
         check("host", None);
         check("host:0", None);

@@ -87,7 +87,8 @@ fn slot_range(text: &str) -> Option<Range<usize>> {
 }
 
 /// The addresses that a `CLUSTER SLOTS` reply announces to clients, by node id: what `cluster-preferred-endpoint-type`
-/// chose. Nodes without slots are missing, and so are nodes whose endpoint is unknown.
+/// chose. A null or empty host is the one that was asked. Nodes without slots are missing, and so are nodes whose host is
+/// `?`, for which `CLUSTER NODES` has to do.
 pub fn endpoints(reply: &Value, from: &Address) -> HashMap<NodeId, Address> {
     let shards = value::array(reply).unwrap_or(&[]).iter().filter_map(value::array);
     shards
@@ -104,6 +105,16 @@ fn endpoint(node: &[Value], from: &Address) -> Option<(NodeId, Address)> {
 }
 
 impl View {
+    /// The node that says this.
+    pub fn myself(&self) -> Option<&NodeId> {
+        self.nodes.iter().find(|line| line.myself).map(|line| &line.id)
+    }
+
+    /// Whether any node owns a slot.
+    pub fn has_slots(&self) -> bool {
+        self.nodes.iter().any(|line| !line.slots.is_empty())
+    }
+
     /// Replaces addresses by the ones announced to clients.
     #[must_use]
     pub fn with_endpoints(mut self, endpoints: &HashMap<NodeId, Address>) -> Self {
@@ -138,5 +149,21 @@ mod tests {
         assert!(view.nodes[0].myself && !view.nodes[1].failed && view.nodes[2].failed);
         assert_eq!(view.nodes[2].primary, Some(NodeId("bb".into())));
         assert!(nodes("nonsense", &from).is_err());
+    }
+
+    #[test]
+    fn endpoints_replace_addresses_where_they_are_known() {
+        let from = Address::parse("10.1.1.1:7000", None).unwrap();
+        let line = "bb 10.1.1.2:7001@17001 master - 0 1 2 connected 0-16383\n";
+        let check = |host: &str, expected: &str| {
+            let wire = format!("*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n{host}\r\n:7001\r\n$2\r\nbb\r\n");
+            let (reply, _) = value::decode(&wire.into_bytes().into()).unwrap().unwrap();
+            let view = nodes(line, &from).unwrap().with_endpoints(&endpoints(&reply, &from));
+            assert_eq!(view.nodes[0].address.to_string(), expected, "{host:?}");
+        };
+        check("$6\r\nhost-b", "host-b:7001");
+        check("$-1", "10.1.1.1:7001");
+        check("$0\r\n", "10.1.1.1:7001");
+        check("$1\r\n?", "10.1.1.2:7001");
     }
 }

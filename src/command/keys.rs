@@ -3,7 +3,7 @@
 //! Pure and without allocation. It never judges whether a request is right: where the keys cannot be found, some node gets
 //! the request and refuses it in the server's own words.
 
-use std::mem;
+use std::{iter, mem};
 
 use crate::command::Keys;
 
@@ -90,6 +90,12 @@ pub fn positions(keys: Keys, args: &(impl ArgList + ?Sized)) -> Result<Positions
     .ok_or(KeysError)
 }
 
+/// The argument that says for how long a stream read waits, if it asks to wait.
+pub fn block_argument(keys: Keys, args: &(impl ArgList + ?Sized)) -> Option<usize> {
+    let Keys::Streams { from } = keys else { return None };
+    stream_words(from, args).filter(|at| is(args.arg(*at), "BLOCK")).last().map(|at| at + 1)
+}
+
 impl Keys {
     /// First key, last key, and step as the server's `COMMAND` tells them, to which a key that moves is no key.
     pub fn legacy(self) -> (u8, i8, u8) {
@@ -122,17 +128,20 @@ fn counted(count: u8, step: u8, also: u8, args: &(impl ArgList + ?Sized)) -> Opt
 const STREAM_OPTIONS: &[(&str, u8)] = &[("BLOCK", 1), ("COUNT", 1), ("GROUP", 2), ("CLAIM", 1)];
 
 fn streams(from: u8, args: &(impl ArgList + ?Sized)) -> Option<Positions> {
-    let mut at = usize::from(from);
-    while at < args.len() {
-        let word = args.arg(at);
-        if is(word, "STREAMS") {
-            let behind = args.len() - at - 1;
-            let even = behind > 0 && behind.is_multiple_of(2);
-            return even.then_some(Positions::run(at + 1, 1, behind / 2));
-        }
-        at += 1 + arguments_of(word, STREAM_OPTIONS);
-    }
-    None
+    let at = stream_words(from, args).find(|at| is(args.arg(*at), "STREAMS"))?;
+    let behind = args.len() - at - 1;
+    let even = behind > 0 && behind.is_multiple_of(2);
+    even.then_some(Positions::run(at + 1, 1, behind / 2))
+}
+
+/// Where the options stand, and behind them `STREAMS` if it is there.
+fn stream_words(from: u8, args: &(impl ArgList + ?Sized)) -> impl Iterator<Item = usize> {
+    let within = |at: &usize| *at < args.len();
+    iter::successors(Some(usize::from(from)).filter(within), move |at| {
+        let word = args.arg(*at);
+        let next = at + 1 + arguments_of(word, STREAM_OPTIONS);
+        (!is(word, "STREAMS")).then_some(next).filter(within)
+    })
 }
 
 fn worded(

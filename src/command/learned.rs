@@ -1,5 +1,5 @@
-//! Commands that are not in the table but that the cluster's nodes know: those of modules and of newer servers, learned of
-//! a node's `COMMAND` reply.
+//! Commands and subcommands that are not in the table but that the cluster's nodes know: those of modules and of newer
+//! servers, learned of a node's `COMMAND` reply.
 //!
 //! Pure: it never asks a node. It learns what routing needs, and where a node leaves in doubt where a command's keys are,
 //! the command is refused rather than sent to a wrong shard.
@@ -15,17 +15,37 @@ use crate::command::{Flags, Group, Keys, Policy, Spec};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
     rows: HashMap<Box<str>, Spec>,
+    /// Subcommands of the table's containers, as `object|encoding`.
+    subcommands: HashMap<Box<str>, Spec>,
 }
 
 impl Learned {
     /// Reads a node's reply to `COMMAND`. Names of the table are left out, and so are rows that make no sense.
     pub fn from_reply(reply: &BytesFrame) -> Self {
-        let rows = items(reply).iter().filter_map(Row::read);
-        let unknown = rows.filter(|row| {
-            row.name.len() <= LONGEST_NAME && table::lookup(row.name.as_bytes()).is_none()
-        });
-        Self {
-            rows: unknown.map(|row| (row.name.to_ascii_lowercase().into(), row.spec())).collect(),
+        let mut learned = Self::default();
+        for row in items(reply).iter().filter_map(Row::read) {
+            match table::lookup(row.name.as_bytes()) {
+                Some(container) => learned.take_subcommands(container, row.subcommands),
+                None if row.name.len() <= LONGEST_NAME => {
+                    learned.rows.insert(row.name.to_ascii_lowercase().into(), row.spec());
+                }
+                None => {}
+            }
+        }
+        learned
+    }
+
+    /// Takes what the table has no row for, of a container that leaves such subcommands to the servers.
+    fn take_subcommands(&mut self, container: &Spec, rows: &[BytesFrame]) {
+        if container.policy != Policy::Any || container.subcommands.is_empty() {
+            return;
+        }
+        for row in rows.iter().filter_map(Row::read) {
+            let name = row.name.to_ascii_lowercase();
+            let sub = name.strip_prefix(container.name).and_then(|rest| rest.strip_prefix('|'));
+            if sub.is_some_and(|sub| table::subcommand(container, sub.as_bytes()).is_none()) {
+                self.subcommands.insert(name.into(), row.spec());
+            }
         }
     }
 
@@ -38,7 +58,14 @@ impl Learned {
         self.rows.get(str::from_utf8(folded).ok()?)
     }
 
-    /// The names and rows in no particular order.
+    /// Finds the row of a subcommand of one of the table's containers by its name, in any case.
+    pub fn subcommand(&self, container: &Spec, name: &[u8]) -> Option<&Spec> {
+        let name = str::from_utf8(name).ok().filter(|name| name.len() <= LONGEST_NAME)?;
+        let full = format!("{}|{}", container.name, name.to_ascii_lowercase());
+        self.subcommands.get(full.as_str())
+    }
+
+    /// The names and rows of whole commands in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Spec)> {
         self.rows.iter().map(|(name, spec)| (&**name, spec))
     }

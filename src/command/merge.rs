@@ -22,6 +22,8 @@ pub struct Gather {
     spliced: Vec<Option<Vec<u8>>>,
     /// Whether the command writes.
     writes: bool,
+    /// For `Merge::AnyValue`: any number, which says whose value is looked at first.
+    lot: u64,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,7 @@ impl Gather {
             own: String::new(),
             spliced: Vec::new(),
             writes: false,
+            lot: 0,
         }
     }
 
@@ -77,6 +80,12 @@ impl Gather {
     /// Whether the command writes.
     pub fn writes(&self) -> bool {
         self.writes
+    }
+
+    /// With a number drawn by lot, so that of many values it is not always the same part's that is chosen.
+    #[must_use]
+    pub fn with_lot(self, lot: u64) -> Self {
+        Self { lot, ..self }
     }
 
     /// Number of parts.
@@ -231,9 +240,9 @@ impl Gather {
         Some(())
     }
 
-    /// The first value from a part that depends on the bytes gathered, so that it is not always the same node's.
+    /// The first value from the part on that the lot fell on.
     fn any_value(&self) -> Option<&[u8]> {
-        let start = self.bytes.len() % self.parts.len().max(1);
+        let start = usize::try_from(self.lot % self.parts.len().max(1) as u64).unwrap_or(0);
         let mut turns = self.replies().skip(start).chain(self.replies().take(start));
         turns
             .find(|reply| *reply != b"$-1\r\n" && *reply != b"_\r\n")
@@ -330,5 +339,14 @@ mod tests {
         check(exec(), &["*-1\r\n"], "*-1\r\n");
         check(exec(), &["_\r\n"], "_\r\n");
         check(exec(), &["-EXECABORT x\r\n"], "-EXECABORT x\r\n");
+    }
+
+    #[test]
+    fn the_lot_says_whose_value_it_is() {
+        for (lot, expected) in [(0, "a"), (1, "b"), (2, "d"), (3, "d"), (7, "d"), (u64::MAX, "d")] {
+            let gather = gather(Merge::AnyValue, 4).with_lot(lot);
+            let replies = ["$1\r\na\r\n", "$1\r\nb\r\n", "_\r\n", "$1\r\nd\r\n"];
+            check(gather, &replies, &format!("$1\r\n{expected}\r\n"));
+        }
     }
 }

@@ -36,8 +36,8 @@ pub fn subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec> {
 
 /// All commands by family. A row without a policy is `Keyed` if it has keys, else `Any`.
 ///
-/// A container's own policy is for a subcommand that has no row: `Any` lets a server answer it, and if that subcommand has
-/// a key after all, the server redirects it.
+/// A container's own policy is for a subcommand that has no row. `Any` has it done as was learned of it, or else lets a
+/// server answer it, and if it has a key after all, the server redirects it.
 #[rustfmt::skip]
 pub static TABLE: &[Spec] = &[
     // Generic.
@@ -299,7 +299,7 @@ pub static TABLE: &[Spec] = &[
     row("acl",            -2, NONE, Server, "").later().of(ACL),
     row("bgrewriteaof",    1, NONE, Server, "admin noscript no_async_loading").refuse(),
     row("bgsave",         -1, NONE, Server, "admin noscript no_async_loading").refuse(),
-    row("command",        -1, NONE, Server, "loading stale").local(Local::Command),
+    row("command",        -1, NONE, Server, "loading stale").local(Local::Command).of(COMMAND),
     row("commandlog",     -2, NONE, Server, "").later(),
     row("config",         -2, NONE, Server, "").local(Local::Config),
     row("dbsize",          1, NONE, Server, "readonly fast").every(Sum),
@@ -395,6 +395,18 @@ const MEMORY: &[Spec] = &[
 #[rustfmt::skip]
 const DEBUG: &[Spec] = &[
     row("object", -3, SECOND, Server, "admin noscript loading stale"),
+];
+
+/// In the group whose ACL category they have. How a command uses its keys is known to the servers alone.
+#[rustfmt::skip]
+const COMMAND: &[Spec] = &[
+    row("count",            2, NONE, Connection, "loading stale").local(Local::Command),
+    row("docs",            -2, NONE, Connection, "loading stale").local(Local::Command),
+    row("getkeys",         -3, NONE, Connection, "loading stale").local(Local::Command),
+    row("getkeysandflags", -3, NONE, Connection, "loading stale"),
+    row("help",             2, NONE, Connection, "loading stale").local(Local::Command),
+    row("info",            -2, NONE, Connection, "loading stale").local(Local::Command),
+    row("list",            -2, NONE, Connection, "loading stale").local(Local::Command),
 ];
 
 #[rustfmt::skip]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::keys::ArgList;
+use super::Keys;
+use super::keys::{self, ArgList};
 use crate::resp::Protocol;
 
 /// Which argument of a command says how long it waits.
@@ -24,17 +25,13 @@ pub struct Wait {
     timeout: Option<Duration>,
 }
 
-/// What can stand in front of `STREAMS`, and the number of arguments of each.
-const STREAM_OPTIONS: [(&[u8], usize); 5] =
-    [(b"BLOCK", 1), (b"COUNT", 1), (b"GROUP", 2), (b"NOACK", 0), (b"CLAIM", 1)];
-
 impl Wait {
     /// The wait that a request asks for; `None` if it does not wait, or not in words that a server would accept.
-    pub fn of(timeout: Timeout, args: &(impl ArgList + ?Sized)) -> Option<Self> {
+    pub fn of(timeout: Timeout, keys: Keys, args: &(impl ArgList + ?Sized)) -> Option<Self> {
         let (at, millis) = match timeout {
             Timeout::First => (1, false),
             Timeout::Last => (args.len().checked_sub(1)?, false),
-            Timeout::Block => (behind_block(args)?, true),
+            Timeout::Block => (keys::block_argument(keys, args)?, true),
         };
         let text = std::str::from_utf8((at < args.len()).then(|| args.arg(at))?).ok()?;
         let timeout = if millis {
@@ -73,29 +70,17 @@ impl Wait {
     }
 }
 
-/// Index of the argument behind `BLOCK`.
-fn behind_block(args: &(impl ArgList + ?Sized)) -> Option<usize> {
-    let mut at = 1;
-    while at < args.len() {
-        let word = args.arg(at);
-        if word.eq_ignore_ascii_case(b"BLOCK") {
-            return Some(at + 1);
-        }
-        let known = STREAM_OPTIONS.iter().find(|(option, _)| word.eq_ignore_ascii_case(option));
-        at += 1 + known?.1;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::table;
 
     #[test]
     fn waits() {
         let check = |timeout, line: &str, expected: Option<(usize, Option<u64>)>| {
             let args: Vec<&str> = line.split(' ').collect();
-            let wait = Wait::of(timeout, args.as_slice());
+            let spec = table::lookup(args[0].as_bytes()).unwrap();
+            let wait = Wait::of(timeout, spec.keys, args.as_slice());
             let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap();
             assert_eq!(wait.map(|w| (w.at, w.timeout.map(millis))), expected, "{line}");
         };
@@ -118,7 +103,9 @@ mod tests {
 
     #[test]
     fn what_is_left_is_said_in_the_same_unit() {
-        let wait = |timeout, args: &[&str]| Wait::of(timeout, args).unwrap();
+        let wait = |timeout, args: &[&str]| {
+            Wait::of(timeout, table::lookup(args[0].as_bytes()).unwrap().keys, args).unwrap()
+        };
         let left = Some(Duration::from_millis(1234));
         assert_eq!(wait(Timeout::Last, &["BLPOP", "a", "9"]).argument(left), "1.234");
         assert_eq!(wait(Timeout::Last, &["BLPOP", "a", "0"]).argument(None), "0");

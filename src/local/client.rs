@@ -1,5 +1,7 @@
 //! `CLIENT`: what clients say of themselves and see of themselves.
 
+use std::collections::BTreeMap;
+
 use super::{Env, help, is, unknown_subcommand};
 use crate::client::Client;
 use crate::refusal::Refusal;
@@ -16,8 +18,12 @@ const HELP: &[&str] = &[
     "    Return the ID of the current connection.",
     "INFO",
     "    Return information about the current client connection.",
-    "LIST",
-    "    Return information about client connections of this proxy.",
+    "LIST [options ...]",
+    "    Return information about client connections of this proxy. Options:",
+    "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+    "      Return clients of specified type.",
+    "    * ID <client-id> [<client-id> ...]",
+    "      Return clients with these IDs.",
     "NO-EVICT (ON|OFF)",
     "    Accepted, and without effect on the nodes' shared connections.",
     "SETINFO <LIB-NAME|LIB-VER> <value>",
@@ -30,9 +36,58 @@ const HELP: &[&str] = &[
     "    Print this help.",
 ];
 
+/// Which clients `CLIENT LIST` shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// All of them.
+    All,
+    /// None: they are asked for by a type that none has.
+    None,
+    /// Those with these numbers, in this order, each once.
+    Numbers(Vec<u64>),
+}
+
+impl Chosen {
+    /// The text of the list, of the numbers and lines of all clients.
+    pub fn text(&self, lines: Vec<(u64, String)>) -> String {
+        let mut lines: BTreeMap<u64, String> = lines.into_iter().collect();
+        match self {
+            Self::All => lines.into_values().collect(),
+            Self::None => String::new(),
+            Self::Numbers(numbers) => numbers.iter().filter_map(|id| lines.remove(id)).collect(),
+        }
+    }
+}
+
 /// Whether this is `CLIENT LIST`, in any of its forms.
 pub(super) fn is_list(request: &Request<'_>) -> bool {
     is(request.arg(1), "LIST")
+}
+
+/// `CLIENT LIST [TYPE type | ID id [id …]]`.
+pub(super) fn chosen(request: &Request<'_>) -> Result<Chosen, Refusal> {
+    let filter = request.arg(2);
+    match request.len() {
+        2 => Ok(Chosen::All),
+        4 if is(filter, "TYPE") => of_type(request.arg(3)),
+        4.. if is(filter, "ID") => numbers(request),
+        _ => Err(Refusal::text("ERR syntax error")),
+    }
+}
+
+fn of_type(name: &[u8]) -> Result<Chosen, Refusal> {
+    let others = ["master", "replica", "slave", "pubsub"];
+    match name {
+        name if is(name, "normal") => Ok(Chosen::All),
+        name if others.iter().any(|other| is(name, other)) => Ok(Chosen::None),
+        name => Err(Refusal::text(format!("ERR Unknown client type '{}'", super::lossy(name)))),
+    }
+}
+
+fn numbers(request: &Request<'_>) -> Result<Chosen, Refusal> {
+    let numbers: Option<Vec<i64>> = request.args(3).map(super::integer).collect();
+    let numbers = numbers.ok_or(Refusal::text("ERR Invalid client ID"))?;
+    Ok(Chosen::Numbers(numbers.into_iter().filter_map(|id| id.try_into().ok()).collect()))
 }
 
 /// Answers all subcommands but `LIST`.

@@ -1,12 +1,36 @@
 //! `COMMAND` and its subcommands, from the command table and what was learned from the nodes.
 
-use super::{Env, is, matches, unknown_subcommand};
-use crate::command::{Policy, Spec, keys, table};
+use super::{Env, help, is, matches, unknown_subcommand};
+use crate::command::{Flags, Keys, Policy, Spec, keys, table};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 
-/// Answers `COMMAND …`.
+const HELP: &[&str] = &[
+    "COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "(no subcommand)",
+    "    Return details about all Redis commands.",
+    "COUNT",
+    "    Return the total number of commands in this Redis server.",
+    "LIST",
+    "    Return a list of all commands in this Redis server.",
+    "INFO [<command-name> ...]",
+    "    Return details about multiple Redis commands.",
+    "    If no command names are given, documentation details for all",
+    "    commands are returned.",
+    "DOCS [<command-name> ...]",
+    "    Return documentation details about multiple Redis commands.",
+    "    If no command names are given, documentation details for all",
+    "    commands are returned.",
+    "GETKEYS <full-command>",
+    "    Return the keys from a full Redis command.",
+    "GETKEYSANDFLAGS <full-command>",
+    "    Return the keys and the access flags from a full Redis command.",
+    "HELP",
+    "    Prints this help.",
+];
+
+/// Answers `COMMAND …`, all but `GETKEYSANDFLAGS`.
 pub(super) fn command(
     request: &Request<'_>,
     protocol: Protocol,
@@ -24,6 +48,7 @@ pub(super) fn command(
         s if is(s, "INFO") => info(request, protocol, env, out),
         s if is(s, "DOCS") => docs(request, protocol, env, out),
         s if is(s, "GETKEYS") => return get_keys(request, env, out),
+        s if is(s, "HELP") => help(out, HELP),
         _ => return Err(unknown_subcommand("COMMAND", sub)),
     }
     Ok(())
@@ -61,10 +86,7 @@ fn info(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<
     for name in request.args(2) {
         match find(name, env) {
             Some((name, spec)) if is_offered(spec) => entry(name, spec, protocol, out),
-            _ => match protocol {
-                Protocol::Resp2 => out.extend_from_slice(b"*-1\r\n"),
-                Protocol::Resp3 => write::nil(out, protocol),
-            },
+            _ => write::nil(out, protocol),
         }
     }
 }
@@ -96,7 +118,8 @@ fn words<'a>(words: impl Iterator<Item = &'a str>, protocol: Protocol, out: &mut
     }
 }
 
-/// `COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN pattern]`.
+/// `COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN pattern]`. Nodes do not say of which module a command is,
+/// so no module is known.
 fn list(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let (by, value) = (request.arg(3), request.arg(4));
     let keep = |name: &str, spec: &Spec| match by {
@@ -136,24 +159,33 @@ fn docs(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<
 }
 
 fn get_keys(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    if request.len() < 3 {
-        return Err(Refusal::Arity("command|getkeys".to_owned()));
-    }
     let args: Vec<&[u8]> = request.args(2).collect();
-    let (_, spec) = find(args[0], env).ok_or(Refusal::text("ERR Invalid command specified"))?;
-    let spec = args.get(1).and_then(|sub| table::subcommand(spec, sub)).unwrap_or(spec);
+    let spec = row(&args, env).ok_or(Refusal::text("ERR Invalid command specified"))?;
+    if spec.keys == Keys::None {
+        return Err(Refusal::text("ERR The command has no key arguments"));
+    }
     if !spec.accepts(args.len()) {
         return Err(Refusal::text("ERR Invalid number of arguments specified for command"));
     }
-    let positions: Vec<usize> = keys::positions(spec.keys, &args[..])
-        .map_err(|_| Refusal::text("ERR Invalid arguments specified for command"))?
-        .collect();
-    if positions.is_empty() {
-        return Err(Refusal::text("ERR The command has no key arguments"));
+    let positions: Vec<usize> =
+        keys::positions(spec.keys, &args[..]).into_iter().flatten().collect();
+    if positions.is_empty() && !spec.flags.has(Flags::NO_MANDATORY_KEYS) {
+        return Err(Refusal::text("ERR Invalid arguments specified for command"));
     }
     write::array(out, positions.len());
     for at in positions {
         write::bulk(out, args[at]);
     }
     Ok(())
+}
+
+/// The row of a command, or of its subcommand.
+fn row<'a>(args: &[&'a [u8]], env: &'a Env<'_>) -> Option<&'a Spec> {
+    let (_, spec) = find(args.first()?, env)?;
+    match args.get(1).filter(|_| !spec.subcommands.is_empty()) {
+        Some(sub) => {
+            table::subcommand(spec, sub).or_else(|| env.facts.learned.subcommand(spec, sub))
+        }
+        None => Some(spec),
+    }
 }

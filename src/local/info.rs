@@ -15,7 +15,7 @@ const SECTIONS: &[Section] = &[
     ("Persistence", true, |_| {
         "loading:0\r\nasync_loading:0\r\nrdb_bgsave_in_progress:0\r\naof_enabled:0\r\n".to_owned()
     }),
-    ("Stats", true, |_| STATS.to_owned()),
+    ("Stats", true, stats),
     ("Replication", true, |_| {
         "role:master\r\nconnected_slaves:0\r\nmaster_failover_state:no-failover\r\n".to_owned()
     }),
@@ -31,9 +31,9 @@ const MEMORY: &str = "used_memory:{used_memory}\r\nused_memory_human:{used_memor
 used_memory_peak:{used_memory_peak}\r\nused_memory_peak_human:{used_memory_peak_human}\r\nused_memory_dataset:{used_memory_dataset}\r\n\
 total_system_memory:{total_system_memory}\r\nmaxmemory:{maxmemory}\r\nmaxmemory_human:{maxmemory_human}\r\nmaxmemory_policy:noeviction\r\n";
 
-const STATS: &str = "total_connections_received:{proxy_accepted}\r\ntotal_commands_processed:{total_commands_processed}\r\n\
-instantaneous_ops_per_sec:{instantaneous_ops_per_sec}\r\nrejected_connections:0\r\nexpired_keys:{expired_keys}\r\n\
-evicted_keys:{evicted_keys}\r\nkeyspace_hits:{keyspace_hits}\r\nkeyspace_misses:{keyspace_misses}\r\npubsub_channels:0\r\npubsub_patterns:0\r\n";
+const STATS: &str = "total_commands_processed:{total_commands_processed}\r\n\
+instantaneous_ops_per_sec:{instantaneous_ops_per_sec}\r\nexpired_keys:{expired_keys}\r\nevicted_keys:{evicted_keys}\r\n\
+keyspace_hits:{keyspace_hits}\r\nkeyspace_misses:{keyspace_misses}\r\npubsub_channels:0\r\npubsub_patterns:0\r\n";
 
 /// The text for these section names; all usual ones if there are none.
 pub fn text<'a>(wanted: impl Iterator<Item = &'a [u8]>, env: &Env<'_>) -> String {
@@ -50,7 +50,7 @@ pub fn text<'a>(wanted: impl Iterator<Item = &'a [u8]>, env: &Env<'_>) -> String
             let _ = write!(out, "# {name}\r\n{}", body(env));
         }
     }
-    out.replace("{proxy_accepted}", &env.proxy.accepted.load(Relaxed).to_string())
+    out
 }
 
 fn server(env: &Env<'_>) -> String {
@@ -74,6 +74,15 @@ fn clients(env: &Env<'_>) -> String {
     format!(
         "connected_clients:{connected}\r\nmaxclients:{}\r\nblocked_clients:0\r\ntracking_clients:0\r\n",
         env.proxy.max_clients
+    )
+}
+
+fn stats(env: &Env<'_>) -> String {
+    let proxy = env.proxy;
+    format!(
+        "total_connections_received:{}\r\nrejected_connections:{}\r\n{STATS}",
+        proxy.accepted.load(Relaxed),
+        proxy.rejected.load(Relaxed)
     )
 }
 

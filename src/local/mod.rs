@@ -16,7 +16,7 @@ use crate::refusal::Refusal;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 
-pub use client::line as client_line;
+pub use client::{Chosen, line as client_line};
 
 /// What the proxy is, for all workers alike.
 #[derive(Debug)]
@@ -66,14 +66,14 @@ pub struct Env<'a> {
 }
 
 /// What happens after a local command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum After {
     /// The next command.
     Next,
     /// The connection is closed once the reply is out.
     Close,
-    /// The reply is the list of all clients, which only the workers together have. Nothing was written.
-    ListClients,
+    /// The reply is a list of clients, which only the workers together have. Nothing was written.
+    ListClients(Chosen),
 }
 
 /// Whether a command must wait until all earlier ones of its client have been answered, because it changes how they
@@ -82,54 +82,38 @@ pub fn is_barrier(command: Local) -> bool {
     matches!(command, Local::Hello | Local::Reset | Local::Auth)
 }
 
-/// Answers a command into `out`.
+/// Answers a command into `out`, or says why not; then what is in `out` counts for nothing.
 pub fn answer(
     command: Local,
     request: &Request<'_>,
     client: &mut Client,
     env: &Env<'_>,
     out: &mut Vec<u8>,
-) -> After {
+) -> Result<After, Refusal> {
     match command {
-        Local::Client if client::is_list(request) => return After::ListClients,
+        Local::Client if client::is_list(request) => {
+            return client::chosen(request).map(After::ListClients);
+        }
         Local::Quit => {
             write::simple(out, "OK");
-            return After::Close;
+            return Ok(After::Close);
         }
+        Local::Ping => ping(request, out)?,
         Local::Echo => write::bulk(out, request.arg(1)),
         Local::Time => time(env.unix_us, out),
+        Local::Select => select(request, out)?,
+        Local::Auth => auth::auth(request, client, env, out)?,
+        Local::Hello => auth::hello(request, client, env, out)?,
         Local::Reset => reset(client, env, out),
+        Local::Client => client::client(request, client, env, out)?,
+        Local::Command => command::command(request, client.protocol, env, out)?,
+        Local::Config => config::config(request, client.protocol, env, out)?,
+        Local::Cluster => cluster::cluster(request, out)?,
         Local::Readonly | Local::Readwrite | Local::Asking => write::simple(out, "OK"),
         Local::Role => role(out),
         Local::LastSave => write::integer(out, i64::try_from(env.proxy.started_s).unwrap_or(0)),
-        fallible => {
-            if let Err(refusal) = try_answer(fallible, request, client, env, out) {
-                write::error(out, &refusal.to_string());
-            }
-        }
     }
-    After::Next
-}
-
-/// The commands that can be refused.
-fn try_answer(
-    command: Local,
-    request: &Request<'_>,
-    client: &mut Client,
-    env: &Env<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
-    match command {
-        Local::Ping => ping(request, out),
-        Local::Select => select(request, out),
-        Local::Auth => auth::auth(request, client, env, out),
-        Local::Hello => auth::hello(request, client, env, out),
-        Local::Client => client::client(request, client, env, out),
-        Local::Command => command::command(request, client.protocol, env, out),
-        Local::Config => config::config(request, client.protocol, env, out),
-        Local::Cluster => cluster::cluster(request, out),
-        _ => Err(Refusal::NotYet(lossy(request.name()))),
-    }
+    Ok(After::Next)
 }
 
 fn ping(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {

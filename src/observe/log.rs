@@ -58,7 +58,9 @@ impl Filter {
 /// Starts to log to standard error. Whoever already receives the log of this process keeps it.
 pub fn init(options: &Options) {
     let filter = EnvFilter::new(&options.filter.0);
-    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written, since the terminal is gone, is lost: to complain about it there would be a panic.
+    let base = tracing_subscriber::fmt().log_internal_errors(false);
+    let base = base.with_env_filter(filter).with_writer(io::stderr);
     // Failing means that a subscriber is there already.
     let _ = match options.format {
         Format::Text => base.with_ansi(wants_colour()).try_init(),

@@ -57,8 +57,8 @@ metrics! {
         "Commands received: forwarded whole, split over nodes, answered by the proxy, or refused by it at once.";
     REQUEST_SECONDS = Histogram "slotway_request_seconds" Seconds [],
         "Time from reading a request, or making a part of a split one, to a node's answer, all retries included.";
-    REFUSALS = Counter "slotway_refusals_total" Count ["fault"],
-        "Errors the proxy itself answered with, by who has to mend the cause.";
+    REFUSALS = Counter "slotway_refusals_total" Count ["fault", "reason"],
+        "Errors the proxy itself answered with, by who has to mend the cause and by what it is.";
     REDIRECTS = Counter "slotway_redirects_total" Count ["kind"],
         "Answers by which a node said that it did not run a request; none of them reaches a client.";
     RETRIES = Counter "slotway_retries_total" Count [],
@@ -68,7 +68,9 @@ metrics! {
     NODE_CONNECTIONS = Gauge "slotway_node_connections" Count ["worker"],
         "Connections to nodes that are in use or being made.";
     NODE_CONNECTIONS_LOST = Counter "slotway_node_connections_lost_total" Count [],
-        "Connections to nodes that broke, could not be made or were given up.";
+        "Connections to nodes that broke or were given up.";
+    NODE_CONNECTIONS_FAILED = Counter "slotway_node_connections_failed_total" Count [],
+        "Attempts to connect to a node, and to log in there, that failed.";
     NODE_READ = Counter "slotway_node_read_bytes_total" Bytes [], "Bytes read from nodes.";
     NODE_WRITTEN = Counter "slotway_node_written_bytes_total" Bytes [], "Bytes written to nodes.";
     TOPOLOGY_NODES = Gauge "slotway_topology_nodes" Count ["role"],

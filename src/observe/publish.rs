@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use super::names::{self, Kind, Metric};
 use super::{Observed, Process};
 use crate::cluster::Topology;
+use crate::refusal::Reason;
 use crate::stats::{BOUNDS_US, Stats};
 
 /// A label and its value, if a series has one besides its worker.
@@ -30,9 +31,6 @@ const COUNTERS: &[Row<Stats>] = &[
     (names::COMMANDS, Some(("kind", "split")), |s| s.commands_split.get()),
     (names::COMMANDS, Some(("kind", "local")), |s| s.commands_local.get()),
     (names::COMMANDS, Some(("kind", "refused")), |s| s.commands_refused.get()),
-    (names::REFUSALS, Some(("fault", "client")), |s| s.refusals.client.get()),
-    (names::REFUSALS, Some(("fault", "cluster")), |s| s.refusals.cluster.get()),
-    (names::REFUSALS, Some(("fault", "proxy")), |s| s.refusals.proxy.get()),
     (names::REDIRECTS, Some(("kind", "moved")), |s| s.moved.get()),
     (names::REDIRECTS, Some(("kind", "ask")), |s| s.ask.get()),
     (names::REDIRECTS, Some(("kind", "tryagain")), |s| s.try_again.get()),
@@ -41,6 +39,7 @@ const COUNTERS: &[Row<Stats>] = &[
     (names::RETRIES, None, |s| s.retries.get()),
     (names::NODE_ERRORS, None, |s| s.node_errors.get()),
     (names::NODE_CONNECTIONS_LOST, None, |s| s.lost_connections.get()),
+    (names::NODE_CONNECTIONS_FAILED, None, |s| s.failed_connections.get()),
     (names::NODE_READ, None, |s| s.read_bytes.get()),
     (names::NODE_WRITTEN, None, |s| s.written_bytes.get()),
 ];
@@ -95,6 +94,7 @@ impl Publisher {
     }
 
     fn publish_workers(&self) {
+        self.publish_refusals();
         for (metric, tag, read) in COUNTERS {
             self.per_worker(*metric, *tag, |labels, workers| {
                 self.count(*metric, labels, workers.iter().map(|stats| read(stats)).sum());
@@ -104,6 +104,14 @@ impl Publisher {
             self.per_worker(*metric, *tag, |labels, workers| {
                 self.set(*metric, labels, workers.iter().map(|stats| real(read(stats))).sum());
             });
+        }
+    }
+
+    fn publish_refusals(&self) {
+        for reason in Reason::ALL {
+            let labels = [("fault", reason.fault().label()), ("reason", reason.label())];
+            let counts = self.observed.workers.iter().map(|stats| stats.refusals.of(*reason).get());
+            self.count(names::REFUSALS, labels.map(label).to_vec(), counts.sum());
         }
     }
 
@@ -160,7 +168,11 @@ fn forwarded(stats: &Stats) -> u64 {
 }
 
 fn labels(tag: Tag) -> Vec<Label> {
-    tag.into_iter().map(|(name, value)| Label::from_static_parts(name, value)).collect()
+    tag.into_iter().map(label).collect()
+}
+
+fn label((name, value): (&'static str, &'static str)) -> Label {
+    Label::from_static_parts(name, value)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges are far below 2^53")]
@@ -189,6 +201,7 @@ mod tests {
 
     use super::super::tests::observed;
     use super::*;
+    use crate::refusal::Refusal;
 
     fn check(publisher: &Publisher, expected: &[&str]) {
         let text = publisher.render();
@@ -224,6 +237,7 @@ mod tests {
             stats.commands.add(10 * n);
             stats.commands_local.add(n);
             stats.moved.add(n);
+            stats.refusals.count(&Refusal::ClusterDown);
             stats.latencies.observe(50);
             stats.latencies.observe(99_999_999);
         }
@@ -235,6 +249,8 @@ mod tests {
                 "slotway_commands_total{kind=\"forwarded\",worker=\"1\"} 18",
                 "slotway_commands_total{kind=\"local\",worker=\"1\"} 2",
                 "slotway_redirects_total{kind=\"moved\"} 3",
+                "slotway_refusals_total{fault=\"cluster\",reason=\"cluster_down\"} 2",
+                "slotway_refusals_total{fault=\"client\",reason=\"arity\"} 0",
                 "slotway_request_seconds_bucket{le=\"0.00005\"} 2",
                 "slotway_request_seconds_bucket{le=\"10\"} 2",
                 "slotway_request_seconds_bucket{le=\"+Inf\"} 4",

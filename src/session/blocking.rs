@@ -13,16 +13,13 @@ use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
 use super::connection::Session;
-use crate::backend::{Lease, Pool};
+use crate::backend::{Lease, Pool, Said};
 use crate::cluster::{Address, Slot};
 use crate::command::{Claim, Wait};
 use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
-use crate::resp::redirect::{Verdict, verdict};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
-
-const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 /// A client's wait, as those see it who may end it.
 #[derive(Debug, Default)]
@@ -99,13 +96,13 @@ impl Session {
         };
         let promise = self.replies.promise(Claim::All, false);
         let (unblock, unblocked) = oneshot::channel();
-        let blocked = Rc::clone(&self.blocked);
+        let done = Rc::clone(&self.blocked);
         let task = tokio::task::spawn_local(async move {
             waiting.run(unblocked, promise).await;
-            blocked.0.take();
+            done.0.take();
         });
-        let blocker = Blocker { task: task.abort_handle(), unblock: Some(unblock) };
-        *self.blocked.0.borrow_mut() = Some(blocker);
+        *self.blocked.0.borrow_mut() =
+            Some(Blocker { task: task.abort_handle(), unblock: Some(unblock) });
     }
 }
 
@@ -139,7 +136,7 @@ impl Waiting {
     async fn lease(&mut self, patience: Instant) -> Result<Lease, Refusal> {
         if let Some(address) = self.asked.take()
             && let Ok(mut lease) = self.pool.lease_at(&address, self.protocol).await
-            && lease.call(ASKING).await.is_ok()
+            && lease.ask().await.is_ok()
         {
             return Ok(lease);
         }
@@ -154,31 +151,24 @@ impl Waiting {
         if lease.send(&self.wire()).await.is_err() {
             return Outcome::Elsewhere;
         }
-        let reply = tokio::select! {
-            reply = lease.reply() => reply,
+        let said = tokio::select! {
+            said = lease.hear() => said,
             how = &mut *unblocked, if !unblocked.is_terminated() => {
                 // The node decides which comes first, so that nothing is popped for nobody.
                 if let Ok(how) = how {
                     self.unblock_at(&lease, how).await;
                 }
-                lease.reply().await
+                lease.hear().await
             }
         };
-        let Ok(reply) = reply else { return Outcome::Elsewhere };
-        let outcome = self.judge(reply, &lease);
+        let Ok(said) = said else { return Outcome::Elsewhere };
         lease.give_back();
-        outcome
-    }
-
-    fn judge(&mut self, reply: Bytes, lease: &Lease) -> Outcome {
-        match verdict(&reply) {
-            Verdict::Final if reply.starts_with(b"-UNBLOCKED force") => Outcome::Elsewhere,
-            Verdict::Final => Outcome::Reply(reply),
-            Verdict::Ask(address) => {
-                self.asked = Address::parse(address, Some(lease.address()));
+        match said {
+            Said::Reply(reply) => Outcome::Reply(reply),
+            Said::NotHere(asked) => {
+                self.asked = asked;
                 Outcome::Elsewhere
             }
-            _ => Outcome::Elsewhere,
         }
     }
 

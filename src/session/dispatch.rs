@@ -1,5 +1,6 @@
 //! What is done with one request: one match on its route.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::split::Split;
 use crate::command::{Claim, Local, Merge, Spec};
-use crate::local::{self, After, Env};
+use crate::local::{self, After, Chosen, Env};
 use crate::refusal::Refusal;
 use crate::replies::{Gate, LARGE, Promise, Reply};
 use crate::resp::request::Request;
@@ -116,8 +117,7 @@ impl Session {
         match &decision.route {
             Route::Refuse(_) | Route::Session(_) => false,
             _ if gate == Gate::Barred => true,
-            Route::Block(..) => gate != Gate::Empty,
-            Route::Every(_) => gate != Gate::Empty,
+            Route::Block(..) | Route::Every(_) => gate != Gate::Empty,
             Route::Local(command) => gate != Gate::Empty && local::is_barrier(*command),
             Route::One(slot, _) => self.is_taken(gate, *slot) || self.lacks_room(*slot),
             Route::Split(Cut { first, step, .. }) => {
@@ -211,10 +211,11 @@ impl Session {
     fn every(&self, request: &Request<'_>, merge: Merge, decision: &Decision) {
         let slots = self.shared.pool.primaries();
         if slots.is_empty() {
-            return self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down"));
+            return self.refuse(&Refusal::ClusterDown);
         }
         let mut gather = Gather::new(merge, self.protocol(), slots.iter().map(|_| Claim::All))
-            .writing(!decision.nature.reads);
+            .writing(!decision.nature.reads)
+            .with_lot(lot());
         let mut wire = request.bytes();
         if merge == Merge::Info {
             gather = gather.with_own(self.with_env(|env| local::info::text(request.args(1), env)));
@@ -238,33 +239,40 @@ impl Session {
                 let promise = self.replies.promise(Claim::None, decision.nature.reads);
                 self.send(payload, promise, slot, decision);
             }
-            None => self.refuse(&Refusal::text("CLUSTERDOWN The cluster is down")),
+            None => self.refuse(&Refusal::ClusterDown),
         }
     }
 
     pub(super) fn answer(&self, command: Local, request: &Request<'_>) -> Flow {
         self.shared.pool.stats.commands_local.add(1);
-        let mut after = After::Next;
         let mut wire = Vec::new();
-        self.with_env(|env| {
-            after = local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire);
+        let after = self.with_env(|env| {
+            local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
         match after {
-            After::ListClients => self.list_clients(),
-            After::Next | After::Close => self.replies.answer(|out| out.extend_from_slice(&wire)),
+            Ok(After::ListClients(chosen)) => self.list_clients(chosen),
+            Ok(after) => {
+                self.replies.answer(|out| out.extend_from_slice(&wire));
+                if after == After::Close {
+                    return Flow::Close;
+                }
+            }
+            Err(refusal) => self.refuse(&refusal),
         }
-        if after == After::Close { Flow::Close } else { Flow::Next }
+        Flow::Next
     }
 
     /// The reply to a local command, as a part of another reply.
     pub(super) fn own_reply(&self, command: Local, request: &Request<'_>) -> Vec<u8> {
         let mut wire = Vec::new();
-        self.with_env(|env| {
-            local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire);
+        let answered = self.with_env(|env| {
+            local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
-        if wire.is_empty() {
+        match answered {
+            Ok(After::Next | After::Close) => {}
             // The list of clients is put together by all workers, in its own time.
-            write::error(&mut wire, &Refusal::InMulti.to_string());
+            Ok(After::ListClients(_)) => write::error(&mut wire, &Refusal::InMulti.to_string()),
+            Err(refusal) => write::error(&mut wire, &refusal.to_string()),
         }
         wire
     }
@@ -287,7 +295,7 @@ impl Session {
     }
 
     /// Asks every worker for its clients and answers when all have.
-    fn list_clients(&self) {
+    fn list_clients(&self, chosen: Chosen) {
         let (promise, protocol, workers) =
             (self.replies.promise(Claim::None, true), self.protocol(), self.shared.workers.clone());
         tokio::task::spawn_local(async move {
@@ -298,11 +306,14 @@ impl Session {
                     lines.extend(answered.await.unwrap_or_default());
                 }
             }
-            lines.sort();
-            let text: String = lines.into_iter().map(|(_, line)| line).collect();
             let mut wire = Vec::new();
-            write::verbatim(&mut wire, protocol, &text);
+            write::verbatim(&mut wire, protocol, &chosen.text(lines));
             promise.fulfil(Reply::Small(&wire));
         });
     }
+}
+
+/// A number that nobody can foresee: the keys of every hash are others.
+fn lot() -> u64 {
+    RandomState::new().hash_one(())
 }

@@ -10,13 +10,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::connection::{Flow, Session};
-use crate::backend::{Lease, Pool};
+use crate::backend::{Lease, Pool, Said};
 use crate::cluster::Slot;
 use crate::command::Claim;
 use crate::refusal::Refusal;
 use crate::replies::{Gate, Promise, Reply};
 use crate::resp::Protocol;
-use crate::resp::redirect::{Verdict, verdict};
 use crate::resp::request::Request;
 
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
@@ -110,16 +109,15 @@ impl Session {
 async fn run(mut lease: Lease, wire: &[u8], count: usize) -> Result<Option<Bytes>, String> {
     let node = lease.address().to_string();
     lease.send(wire).await.map_err(|_| node.clone())?;
-    let mut moved = false;
-    for at in 1..=count {
-        let reply = lease.reply().await.map_err(|_| node.clone())?;
-        moved |= verdict(&reply) != Verdict::Final;
-        if at == count {
-            lease.give_back();
-            return Ok(Some(reply).filter(|_| !moved));
+    let (mut moved, mut last) = (false, None);
+    for _ in 0..count {
+        match lease.hear().await.map_err(|_| node.clone())? {
+            Said::Reply(reply) => last = Some(reply),
+            Said::NotHere(_) => moved = true,
         }
     }
-    Ok(None)
+    lease.give_back();
+    Ok(last.filter(|_| !moved))
 }
 
 /// All that it takes to watch keys.
@@ -169,12 +167,14 @@ impl Attempt {
     }
 
     async fn on(&self, mut lease: Lease) -> (Outcome, Option<Lease>) {
-        let Ok(reply) = lease.call(&self.request).await else { return (Outcome::Elsewhere, None) };
-        match verdict(&reply) {
-            Verdict::Final if reply.starts_with(b"+") => (Outcome::Watched, Some(lease)),
-            Verdict::Final => (Outcome::Refused(reply), Some(lease)),
-            Verdict::Ask(_) | Verdict::TryAgain => (Outcome::Unsure, None),
-            Verdict::Moved(_) | Verdict::NotNow | Verdict::Demoted => (Outcome::Elsewhere, None),
+        if lease.send(&self.request).await.is_err() {
+            return (Outcome::Elsewhere, None);
+        }
+        match lease.hear().await {
+            Ok(Said::Reply(reply)) if reply.starts_with(b"+") => (Outcome::Watched, Some(lease)),
+            Ok(Said::Reply(reply)) => (Outcome::Refused(reply), Some(lease)),
+            Ok(Said::NotHere(Some(_))) => (Outcome::Unsure, None),
+            Ok(Said::NotHere(None)) | Err(_) => (Outcome::Elsewhere, None),
         }
     }
 }

@@ -269,6 +269,23 @@ impl Model {
         members[primary].failed = true;
     }
 
+    /// From now on these nodes tell that they are another cluster, which owns all slots by newer epochs.
+    pub(crate) fn estrange(&mut self, nodes: &[usize]) {
+        let mut other = self.truth.clone();
+        for (number, member) in other.members.iter_mut().enumerate() {
+            member.id = format!("{:040x}", 0xb000 + number);
+            member.epoch += 1000;
+            member.hidden = !nodes.contains(&number);
+            (member.primary, member.failed) = (None, false);
+        }
+        for (slot, owner) in other.owners.iter_mut().enumerate() {
+            *owner = Some(nodes[slot * nodes.len() / SLOTS]);
+        }
+        for node in nodes {
+            self.told[*node] = other.clone();
+        }
+    }
+
     /// The primary whose data a node serves.
     fn source(&self, node: usize) -> usize {
         self.truth.members[node].primary.unwrap_or(node)

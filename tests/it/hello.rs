@@ -227,6 +227,55 @@ fn ids_are_different_and_lists_show_all_clients_of_all_workers() {
 }
 
 #[test]
+fn lists_can_be_of_some_clients() {
+    rig(1).with(|options| options.workers = 2).run(async |rig| {
+        let mut clients = Vec::new();
+        for n in 0..5 {
+            let mut client = rig.client().await;
+            client.ask(&format!("CLIENT SETNAME client-{n}")).await;
+            clients.push(client);
+        }
+        let mut ids = Vec::new();
+        for client in &mut clients {
+            ids.push(client.ask("CLIENT ID").await[1..].trim_end().to_owned());
+        }
+        let client = &mut clients[0];
+        let mut check = async |filter: &str, expected: &[usize]| {
+            let list = client.ask(&format!("CLIENT LIST {filter}")).await;
+            let names: Vec<&str> =
+                list.split(' ').filter_map(|f| f.strip_prefix("name=")).collect();
+            let expected: Vec<String> = expected.iter().map(|n| format!("client-{n}")).collect();
+            assert_eq!(names, expected, "{filter}");
+        };
+        let of = |numbers: &[usize]| {
+            let ids: Vec<&str> = numbers.iter().map(|n| ids[*n].as_str()).collect();
+            format!("ID {}", ids.join(" "))
+        };
+        check(&of(&[3]), &[3]).await;
+        check(&of(&[4, 0, 2]), &[4, 0, 2]).await;
+        check(&of(&[1, 1]), &[1]).await;
+        check(&format!("{} 99999 0 -1", of(&[2])), &[2]).await;
+        check("id 99999", &[]).await;
+        check("type Normal", &[0, 1, 2, 3, 4]).await;
+        for none in ["master", "REPLICA", "slave", "pubsub"] {
+            check(&format!("TYPE {none}"), &[]).await;
+        }
+        for (filter, error) in [
+            ("ID", "syntax error"),
+            ("FOO", "syntax error"),
+            ("TYPE", "syntax error"),
+            ("TYPE normal x", "syntax error"),
+            ("TYPE foo", "Unknown client type 'foo'"),
+            ("ID x", "Invalid client ID"),
+            ("ID 1 99999999999999999999", "Invalid client ID"),
+        ] {
+            let reply = client.ask(&format!("CLIENT LIST {filter}")).await;
+            assert_eq!(reply, format!("-ERR {error}\r\n"), "{filter}");
+        }
+    });
+}
+
+#[test]
 fn a_list_keeps_its_place_among_the_replies() {
     rig(1).run(async |rig| {
         let (key, mut client) = (rig.key(0), rig.client().await);

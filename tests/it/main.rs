@@ -11,9 +11,11 @@
 
 mod client;
 mod clients;
+mod discovery;
 mod fake;
 mod hello;
 mod hostile;
+mod http;
 mod lifecycle;
 mod limits;
 mod loss;
@@ -26,4 +28,5 @@ mod redirects;
 mod resp3;
 mod rig;
 mod store;
+mod topology;
 mod waiting;

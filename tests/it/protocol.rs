@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use slotway::cluster::Slot;
+
 use crate::client::{bulk, request};
 use crate::fake::Act;
 use crate::rig::{rig, until};
@@ -187,7 +189,7 @@ fn unknown_commands_are_named_and_keep_the_connection() {
             "unknown subcommand 'maint_notifications'. Try CLIENT HELP.",
         )
         .await;
-        check(&mut client, "OBJECT FOO k", "unknown subcommand 'FOO'. Try OBJECT HELP.").await;
+        check(&mut client, "COMMAND FOO", "unknown subcommand 'FOO'. Try COMMAND HELP.").await;
         assert_eq!(client.ask("PING").await, "+PONG\r\n");
         assert!(rig.node(0).seen().is_empty());
     });
@@ -234,6 +236,8 @@ fn what_is_not_allowed_is_refused_and_nothing_is_sent() {
             ("MOVE k 1", "move"),
             ("SWAPDB 0 1", "swapdb"),
             ("CONFIG REWRITE", "config|rewrite"),
+            ("DEBUG SLEEP 0", "debug|sleep"),
+            ("MODULE NEWER x", "module|newer"),
         ] {
             assert_eq!(
                 client.ask(line).await,
@@ -242,6 +246,26 @@ fn what_is_not_allowed_is_refused_and_nothing_is_sent() {
             );
         }
         assert!(rig.node(0).seen().is_empty());
+    });
+}
+
+#[test]
+fn a_server_answers_subcommands_that_are_not_known_here() {
+    rig(2).run(async |rig| {
+        let (key, mut client) = (rig.key(1), rig.client().await);
+        let line = format!("OBJECT FOO {key}");
+        let moved = format!("MOVED {} {}", Slot::of(key.as_bytes()), rig.node(1).address());
+        rig.node(0).always("OBJECT", &moved);
+        rig.node(1).always("OBJECT", "ERR unknown subcommand 'FOO'. Try OBJECT HELP.");
+        for _ in 0..2 {
+            // Clients are given their nodes in turn.
+            assert_eq!(
+                client.ask(&line).await,
+                "-ERR unknown subcommand 'FOO'. Try OBJECT HELP.\r\n"
+            );
+            client = rig.client().await;
+        }
+        assert_eq!((rig.node(0).count(&line), rig.node(1).count(&line)), (1, 2));
     });
 }
 

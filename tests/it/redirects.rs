@@ -57,8 +57,15 @@ fn moved_with_an_empty_host_means_the_host_that_said_so() {
 }
 
 #[test]
-fn moved_with_a_question_mark_means_the_host_that_said_so() {
-    moved_to("?");
+fn moved_with_a_question_mark_is_looked_up_in_a_new_map() {
+    rig(2).with(|options| options.discovery.interval = Duration::from_secs(60)).run(async |rig| {
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        rig.cluster.model().give(&key, 1);
+        "?".clone_into(&mut rig.cluster.model().redirect_host);
+        rig.cluster.announce();
+        assert_eq!(client.ask(&format!("SET {key} v")).await, "+OK\r\n");
+        assert_eq!(rig.node(1).count(&format!("SET {key} v")), 1);
+    });
 }
 
 #[test]

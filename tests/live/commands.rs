@@ -104,6 +104,8 @@ fn number(frame: &BytesFrame) -> i64 {
 const DIFFERENCES: &[(&str, &str)] = &[
     ("zrank", "arity"),
     ("zrevrank", "arity"),
+    ("command|getkeys", "arity"),
+    ("command|getkeysandflags", "arity"),
     ("blmove", "noscript"),
     ("blpop", "noscript"),
     ("brpop", "noscript"),

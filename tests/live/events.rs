@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use slotway::cluster::Slot;
+use slotway::proxy::Options;
 use tokio::time::sleep;
 
 use crate::cluster::{Cluster, Node};
@@ -147,10 +148,15 @@ impl Event {
         Story { tally: load.stop().await, took, outage, met: cluster.errors_said().await }
     }
 
-    /// Lets it happen to a cluster of its own, behind a proxy.
+    /// Lets it happen to a cluster of its own, behind a patient proxy.
     pub(crate) async fn watch(self) -> Story {
+        self.watch_behind(front::patient).await
+    }
+
+    /// Lets it happen to a cluster of its own, behind a proxy with these options.
+    pub(crate) async fn watch_behind(self, options: fn(Vec<String>) -> Options) -> Story {
         let mut cluster = Cluster::start(3, 1).await;
-        let proxy = front::start_patient(cluster.addresses()).await;
+        let proxy = front::start(options(cluster.addresses())).await;
         let story = self.happen_under_load(&mut cluster, Plan::new(proxy.data)).await;
         proxy.shutdown().await;
         eprintln!("{self:?}: {story}");

@@ -13,10 +13,17 @@ use crate::{alone, front, within};
 
 /// What the proxy may take to hear of a change: the longest wait between two attempts to connect, and to ask the nodes.
 const NOTICE: Duration = Duration::from_secs(1);
+/// What a cluster may take, once the node timeout is over, to agree on the failure and to elect a replica.
+const ELECTION: Duration = Duration::from_secs(2);
+/// How long a client may wait for the replacement of a primary by a cluster that keeps to that.
+const STALL: Duration = Duration::from_millis(2_500).saturating_add(NODE_TIMEOUT);
 
+/// A primary is lost, and the proxy is no more patient than usual.
 async fn check(event: Event) {
-    let story = event.watch().await;
+    let story = event.watch_behind(front::options).await;
     story.tally.expect_survived(story.outage + NOTICE);
+    let late = story.outage.saturating_sub(NODE_TIMEOUT + ELECTION);
+    story.tally.expect_no_stall_of(STALL + late);
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ enum Target {
 impl Target {
     async fn start(command: Option<&str>, cluster: &Cluster) -> Self {
         match command {
-            None => Self::Own(front::start_patient(cluster.addresses()).await),
+            None => Self::Own(front::start(front::patient(cluster.addresses())).await),
             Some(command) => Self::other(command, cluster).await,
         }
     }

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!   server ─► cluster ─► the cluster under test ◄──┐
-//!   front  ─► the proxy, in this process ──────────┘
+//!   front  ─► the proxy, in this process ──────────┤
+//!   binary ─► the program that it makes ───────────┘
 //!   load   ─► many pipelining clients that check every reply ─► tally
 //! ```
 
@@ -16,6 +17,7 @@
 )]
 
 mod big;
+mod binary;
 mod client;
 mod cluster;
 mod commands;
@@ -33,6 +35,7 @@ mod server;
 mod splits;
 mod tally;
 mod tools;
+mod words;
 
 use std::time::Duration;
 

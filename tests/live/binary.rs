@@ -1,0 +1,192 @@
+//! The program itself: started with `serve`, asked over HTTP, and told by signals.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStderr, Command};
+
+use crate::client::{Client, bulk, ok, wire};
+use crate::cluster::{Cluster, steady};
+use crate::{alone, until, within};
+
+/// How long anything but the end of a drain may take.
+const SOON: Duration = Duration::from_secs(5);
+
+/// The program, which runs until it is told to end or dropped.
+struct Program {
+    process: Child,
+    log: Option<Lines<BufReader<ChildStderr>>>,
+    data: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Program {
+    /// Starts it on free ports, and waits until it is ready.
+    async fn serve(seeds: Vec<String>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
+        command.arg("serve").args(seeds).args(["--workers", "2"]);
+        command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.kill_on_drop(true).spawn().expect("the program");
+        let log = process.stderr.take().map(|log| BufReader::new(log).lines());
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        let mut program = Self { process, log, data: nowhere, http: nowhere };
+        let line = program.logged("listening data=").await;
+        (program.data, program.http) = (address(&line, "data="), address(&line, "http="));
+        program.becomes("200", "ready").await;
+        program
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        kill_process(pid.expect("it runs"), signal).expect("it is ours");
+    }
+
+    /// Waits until `/readyz` answers this.
+    async fn becomes(&self, status: &str, text: &str) {
+        until(SOON, "another health", async || {
+            let answer = self.page("/readyz").await.map_err(|error| error.to_string())?;
+            let is_so = answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(text);
+            if is_so { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+
+    async fn page(&self, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.http).await?;
+        stream.write_all(&get(path)).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    /// Number of requests that were sent on to nodes.
+    async fn forwarded(&self) -> u64 {
+        let page = self.page("/metrics").await.expect("the numbers");
+        let series = "slotway_commands_total{kind=\"forwarded\",worker=";
+        let lines = page.lines().filter(|line| line.starts_with(series));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Sends a request to a node that does not answer it yet, and waits until it is under way.
+    async fn keep_waiting(&self, client: &mut Client, line: &str) {
+        let before = self.forwarded().await;
+        let request = wire(&line.split(' ').collect::<Vec<_>>());
+        client.send(&request).await.expect("the request is taken");
+        until(SOON, "a request is under way", async || match self.forwarded().await {
+            count if count == before => Err(format!("still {count}")),
+            _ => Ok(()),
+        })
+        .await;
+    }
+
+    /// The next line of the log that contains this.
+    async fn logged(&mut self, text: &str) -> String {
+        let log = self.log.as_mut().expect("it is read");
+        let found = async {
+            while let Some(line) = log.next_line().await.expect("the log") {
+                if line.contains(text) {
+                    return line;
+                }
+            }
+            panic!("the program ended without having logged {text:?}")
+        };
+        within(SOON, &format!("{text:?} is logged"), found).await
+    }
+
+    /// Waits for the end, and gives the exit code.
+    async fn code(&mut self) -> Option<i32> {
+        let status = within(SOON, "the program ends", self.process.wait()).await;
+        status.expect("our child").code()
+    }
+}
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+fn address(line: &str, field: &str) -> SocketAddr {
+    let value = line.split(' ').find_map(|word| word.strip_prefix(field));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {field} in {line}"))
+}
+
+/// Waits until nobody listens there any more.
+async fn closed(address: SocketAddr) {
+    until(SOON, "nobody listens", async || {
+        let connected = TcpStream::connect(address).await;
+        connected.map_or(Ok(()), |_| Err(format!("{address} is open")))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_serves_a_cluster_and_finishes_what_is_under_way() {
+    let _turn = alone().await;
+    let mut cluster = Cluster::start(3, 0).await;
+    let mut program = Program::serve(cluster.addresses()).await;
+    let mut client = Client::to(program.data).await;
+    // Slots 5061, 12182 and 866: of all three nodes.
+    assert_eq!(client.call("MSET bar 1 foo 2 hello 3").await, ok());
+    assert_eq!(client.call("GET foo").await, bulk("2"));
+    let numbers = program.page("/metrics").await.expect("the numbers");
+    for line in ["slotway_ready 1", "slotway_topology_slots_covered 16384"] {
+        assert!(numbers.lines().any(|have| have == line), "no {line} in {numbers}");
+    }
+    let mut slow = TcpStream::connect(program.http).await.expect("somebody listens");
+    let (begin, rest) = (get("/readyz"), get("/readyz").split_off(10));
+    slow.write_all(&begin[..10]).await.expect("it is read");
+
+    cluster.freeze(0);
+    program.keep_waiting(&mut client, "GET bar").await;
+    program.signal(Signal::TERM);
+    program.becomes("503", "draining").await;
+    closed(program.data).await;
+    program.becomes("503", "draining").await;
+    cluster.thaw(0);
+    assert_eq!(client.reply().await.expect("the reply"), bulk("1"));
+    assert!(client.reply().await.is_err(), "the connection stays open");
+    closed(program.http).await;
+    slow.write_all(&rest).await.expect("it is read");
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.expect("who has begun to ask is answered");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert_eq!(program.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let _turn = alone().await;
+    let mut cluster = Cluster::start(1, 0).await;
+    let mut program = Program::serve(cluster.addresses()).await;
+    let mut client = Client::to(program.data).await;
+    assert_eq!(client.call("SET bar 1").await, ok());
+    cluster.freeze(0);
+    program.keep_waiting(&mut client, "GET bar").await;
+    program.signal(Signal::TERM);
+    program.becomes("503", "draining").await;
+    program.signal(Signal::TERM);
+    assert_eq!(program.code().await, Some(1));
+    assert!(client.reply().await.is_err(), "it was never answered");
+    program.logged("stopped by a second signal").await;
+}
+
+#[tokio::test]
+async fn a_terminal_that_closes_does_not_end_it() {
+    let _turn = alone().await;
+    let mut program = Program::serve(steady().await.addresses()).await;
+    program.signal(Signal::HUP);
+    program.logged("SIGHUP is ignored").await;
+    let mut client = Client::to(program.data).await;
+    assert_eq!(client.call("SET hangup 1").await, ok());
+    assert_eq!(client.call("GET hangup").await, bulk("1"));
+    client.call("DEL hangup").await;
+    // From here on every line of the log fails.
+    program.log = None;
+    program.signal(Signal::TERM);
+    assert_eq!(program.code().await, Some(0));
+}
