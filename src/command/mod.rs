@@ -174,6 +174,7 @@ pub enum Verb {
     Discard,
     Watch,
     Unwatch,
+    Wait,
 }
 
 /// How the replies of the parts become one reply.

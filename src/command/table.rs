@@ -68,7 +68,7 @@ pub static TABLE: &[Spec] = &[
     row("ttl",          2, KEY,   Generic, "readonly fast"),
     row("type",         2, KEY,   Generic, "readonly fast"),
     row("unlink",      -2, KEYS,  Generic, "write fast").split(Sum),
-    row("wait",         3, NONE,  Generic, "blocking").later(),
+    row("wait",         3, NONE,  Generic, "blocking").verb(Verb::Wait),
     row("waitaof",      4, NONE,  Generic, "blocking").later(),
 
     // String.

@@ -39,6 +39,13 @@ pub enum Reply<'a> {
     Large(Bytes),
 }
 
+impl Reply<'static> {
+    /// A reply that nobody else holds a part of.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Large(bytes)
+    }
+}
+
 impl Reply<'_> {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {

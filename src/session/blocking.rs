@@ -94,11 +94,20 @@ impl Session {
             end: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             asked: None,
         };
+        self.written.note(slot);
+        self.block_on(async move |unblocked, promise| waiting.run(unblocked, promise).await);
+    }
+
+    /// Does work that keeps the client waiting, until it is done, somebody unblocks the client, or the client leaves.
+    pub(super) fn block_on<W>(&self, work: W)
+    where
+        W: AsyncFnOnce(oneshot::Receiver<Unblock>, Promise) + 'static,
+    {
         let promise = self.replies.promise(Claim::All, false);
         let (unblock, unblocked) = oneshot::channel();
         let done = Rc::clone(&self.blocked);
         let task = tokio::task::spawn_local(async move {
-            waiting.run(unblocked, promise).await;
+            work(unblocked, promise).await;
             done.0.take();
         });
         *self.blocked.0.borrow_mut() =
@@ -116,7 +125,7 @@ impl Waiting {
             };
             let node_took_it = Instant::now();
             match self.wait_at(lease, &mut unblocked).await {
-                Outcome::Reply(reply) => return promise.fulfil(Reply::Small(&reply)),
+                Outcome::Reply(reply) => return promise.fulfil(Reply::whole(reply)),
                 Outcome::Elsewhere if self.is_over() => {
                     return promise.fulfil(Reply::Small(self.wait.nothing(self.protocol)));
                 }

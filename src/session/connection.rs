@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 
 use super::blocking::{Blocked, Unblock};
 use super::transaction::Transaction;
+use super::wait::Written;
 use super::watch::Watch;
 use super::{Member, Shared};
 use crate::backend::Payload;
@@ -66,6 +67,8 @@ pub struct Session {
     held_since: Option<u32>,
     /// The commands since `MULTI`.
     pub(super) transaction: Option<Box<Transaction>>,
+    /// Where it has written, for `WAIT`.
+    pub(super) written: Written,
     /// The keys since `WATCH`.
     pub(super) watch: Option<Watch>,
     phase: Phase,
@@ -141,6 +144,7 @@ impl Session {
             now: 0,
             held_since: None,
             transaction: None,
+            written: Written::default(),
             watch: None,
             phase: Phase::Open,
             patience: Patience::Fresh,

@@ -52,6 +52,9 @@ impl Session {
         };
         drop(client);
         pool.stats.commands.add(1);
+        if !nature.reads {
+            self.written.note(slot);
+        }
         let promise = self.replies.promise(Claim::Slot(slot), nature.reads);
         pool.send(payload, promise, Ticket::new(slot, class, nature, self.now));
         Flow::Next
@@ -178,7 +181,10 @@ impl Session {
         self.shared.pool.stats.commands.add(1);
     }
 
-    fn send(&self, payload: Payload<'_>, promise: Promise, slot: Slot, decision: &Decision) {
+    fn send(&mut self, payload: Payload<'_>, promise: Promise, slot: Slot, decision: &Decision) {
+        if !decision.nature.reads {
+            self.written.note(slot);
+        }
         let pool = &self.shared.pool;
         let class = Class {
             protocol: self.client.borrow().protocol,
@@ -187,7 +193,7 @@ impl Session {
         pool.send(payload, promise, Ticket::new(slot, class, decision.nature, self.now));
     }
 
-    fn split(&self, request: &Request<'_>, cut: Cut, decision: &Decision) {
+    fn split(&mut self, request: &Request<'_>, cut: Cut, decision: &Decision) {
         let split = Split::by_slot(request, cut.first, cut.step);
         let gather =
             Gather::new(cut.merge, self.protocol(), split.parts().map(|part| part.claim()))
@@ -208,7 +214,7 @@ impl Session {
     }
 
     /// One part for each primary, addressed by a slot of it.
-    fn every(&self, request: &Request<'_>, merge: Merge, decision: &Decision) {
+    fn every(&mut self, request: &Request<'_>, merge: Merge, decision: &Decision) {
         let slots = self.shared.pool.primaries();
         if slots.is_empty() {
             return self.refuse(&Refusal::ClusterDown);
@@ -233,7 +239,7 @@ impl Session {
         slots.get(turn % slots.len().max(1)).copied()
     }
 
-    fn any(&self, payload: Payload<'_>, decision: &Decision) {
+    fn any(&mut self, payload: Payload<'_>, decision: &Decision) {
         match self.any_slot() {
             Some(slot) => {
                 let promise = self.replies.promise(Claim::None, decision.nature.reads);

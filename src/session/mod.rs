@@ -6,6 +6,7 @@ mod blocking;
 mod connection;
 mod dispatch;
 mod transaction;
+mod wait;
 mod watch;
 
 use std::cell::{Cell, RefCell};

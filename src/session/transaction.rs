@@ -94,6 +94,7 @@ impl Session {
     pub(super) fn session_verb(&mut self, verb: Verb, request: &Request<'_>) -> Flow {
         match verb {
             Verb::Watch => return self.watch(request),
+            Verb::Wait => return self.wait_for_replicas(request),
             Verb::Unwatch => {
                 if self.watch.is_some() && self.replies.gate() != Gate::Empty {
                     return Flow::Hold;
@@ -213,6 +214,7 @@ impl Session {
             return Flow::Next;
         }
         let Some(watch) = self.watch.take() else { return Flow::Next };
+        self.written.note(watch.slot);
         let spliced = self.answer_own(&transaction.steps);
         let count = 2 + spliced.iter().filter(|own| own.is_none()).count();
         transaction.wire.extend_from_slice(EXEC);
@@ -246,6 +248,9 @@ impl Session {
                 write::array(out, spliced.len());
                 spliced.iter().flatten().for_each(|reply| out.extend_from_slice(reply));
             });
+        }
+        if let Some(slot) = transaction.slot.filter(|_| !transaction.nature.reads) {
+            self.written.note(slot);
         }
         let claim = transaction.slot.map_or(Claim::None, Claim::Whole);
         let Some(slot) = transaction.slot.or_else(|| self.any_slot()) else {

@@ -96,7 +96,7 @@ impl Session {
         let pool = Rc::clone(&self.shared.pool);
         tokio::task::spawn_local(async move {
             match run(lease, &wire, count).await {
-                Ok(Some(reply)) => promise.fulfil(Reply::Small(&reply)),
+                Ok(Some(reply)) => promise.fulfil(Reply::whole(reply)),
                 Ok(None) => promise.fulfil(Reply::Small(nil(protocol))),
                 Err(node) => pool.refuse(promise, &Refusal::ConnectionLost(node)),
             }

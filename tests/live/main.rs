@@ -32,6 +32,7 @@ mod moves;
 mod replies;
 mod routing;
 mod server;
+mod sessions;
 mod splits;
 mod tally;
 mod tools;

@@ -1,0 +1,284 @@
+//! What a session holds: transactions, watched keys, commands that wait.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use slotway::cluster::Slot;
+use slotway::resp::value::{self, Value};
+use tokio::task::JoinSet;
+
+use crate::client::{Client, bulk, ok, wire};
+use crate::cluster::{Cluster, steady};
+use crate::{alone, front, until, within};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Connections that the nodes hold open.
+async fn connections(cluster: &Cluster) -> usize {
+    let mut count = 0;
+    for node in 0..3 {
+        let list = cluster.call(node, &["CLIENT", "LIST", "TYPE", "NORMAL"]).await;
+        count += value::text(&list).map_or(0, |list| list.lines().count());
+    }
+    count
+}
+
+/// So many `MULTI INCR GET EXEC` in pipelines; every answer must be the transaction's own.
+async fn count_up(proxy: SocketAddr, times: usize) {
+    let mut client = Client::to(proxy).await;
+    let one = [wire(&["MULTI"]), wire(&["INCR", "n"]), wire(&["GET", "n"]), wire(&["EXEC"])];
+    for _ in 0..times / 50 {
+        let requests: Vec<Vec<u8>> = std::iter::repeat_n(one.clone(), 50).flatten().collect();
+        let replies = client.pipeline(&requests).await;
+        for exec in replies.iter().skip(3).step_by(4) {
+            let both = value::array(exec).unwrap_or_else(|| panic!("{exec:?}"));
+            let count = value::integer(&both[0]).expect("a count");
+            assert_eq!(both[1], bulk(count.to_string()), "something came in between");
+        }
+    }
+}
+
+#[tokio::test]
+async fn transactions_on_one_counter_add_up_while_its_slot_moves() {
+    let _turn = alone().await;
+    let cluster = Cluster::start(3, 0).await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        clients.spawn(count_up(proxy.data, 1000));
+    }
+    let slot = Slot::of(b"n");
+    let owner = cluster.owners().await[slot.index()];
+    for to in 1..6 {
+        cluster.move_slot(slot, (owner + to) % 3, async || {}).await;
+    }
+    within(LONG, "the clients", clients.join_all()).await;
+    let mut client = Client::to(proxy.data).await;
+    assert_eq!(client.call("GET n").await, bulk("8000"));
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_transaction_mixes_what_the_node_and_the_proxy_answer() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let mut client = Client::to(proxy.data).await;
+    let lines = ["MULTI", "SET {t}1 a", "PING", "GET {t}1", "SELECT 0", "INCR {t}1", "EXEC"];
+    let requests: Vec<Vec<u8>> =
+        lines.iter().map(|line| wire(&line.split(' ').collect::<Vec<_>>())).collect();
+    let replies = client.pipeline(&requests).await;
+    let exec = value::array(&replies[6]).expect("an array");
+    assert_eq!(exec[..4], [ok(), Value::SimpleString("PONG".into()), bulk("a"), ok()]);
+    assert!(
+        matches!(&exec[4], Value::Error(error) if error.contains("not an integer")),
+        "{exec:?}"
+    );
+    for line in ["MULTI", "SET a 1", "SET b 1"] {
+        client.call(line).await;
+    }
+    assert!(
+        matches!(client.call("EXEC").await, Value::Error(error) if error.starts_with("EXECABORT "))
+    );
+    proxy.shutdown().await;
+}
+
+/// Adds one by `WATCH`, `GET` and `SET` until nobody came in between; so many times.
+async fn count_watched(proxy: SocketAddr, times: usize) -> usize {
+    let mut client = Client::to(proxy).await;
+    let mut nils = 0;
+    for _ in 0..times {
+        loop {
+            assert_eq!(client.call("WATCH w").await, ok());
+            let n = client.call("GET w").await;
+            let n: i64 = value::text(&n).map_or(0, |n| n.parse().expect("a number"));
+            let next = (n + 1).to_string();
+            let set = [wire(&["MULTI"]), wire(&["SET", "w", &next]), wire(&["EXEC"])];
+            match &client.pipeline(&set).await[2] {
+                Value::Null => nils += 1,
+                exec => {
+                    assert_eq!(value::array(exec), Some(&[ok()][..]));
+                    break;
+                }
+            }
+        }
+    }
+    nils
+}
+
+#[tokio::test]
+async fn watched_counters_add_up_and_connections_are_used_again() {
+    let _turn = alone().await;
+    let cluster = Cluster::start(3, 0).await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let run = async || {
+        let mut clients = JoinSet::new();
+        for _ in 0..6 {
+            clients.spawn(count_watched(proxy.data, 100));
+        }
+        within(LONG, "the clients", clients.join_all()).await.iter().sum::<usize>()
+    };
+    let nils = run().await;
+    assert!(nils > 0, "nobody ever came in between");
+    let before = connections(&cluster).await;
+    run().await;
+    assert!(connections(&cluster).await <= before, "new connections for new transactions");
+    let mut client = Client::to(proxy.data).await;
+    assert_eq!(client.call("GET w").await, bulk("1200"));
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn exec_is_nil_when_the_watched_slot_has_moved() {
+    let _turn = alone().await;
+    let cluster = Cluster::start(3, 0).await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let mut client = Client::to(proxy.data).await;
+    let slot = Slot::of(b"w");
+    let from = cluster.owners().await[slot.index()];
+    assert_eq!(client.call("WATCH w").await, ok());
+    cluster.move_slot(slot, (from + 1) % 3, async || {}).await;
+    for line in ["MULTI", "SET w 1"] {
+        client.call(line).await;
+    }
+    assert_eq!(client.call("EXEC").await, Value::Null);
+    assert_eq!(client.call("GET w").await, Value::Null, "the transaction did not run");
+    for line in ["WATCH w", "MULTI", "SET w 1"] {
+        client.call(line).await;
+    }
+    assert_eq!(value::array(&client.call("EXEC").await), Some(&[ok()][..]));
+    proxy.shutdown().await;
+}
+
+/// Pops with `BLPOP` until it gets `end`, and gives all it got.
+async fn pop(proxy: SocketAddr, queue: String) -> Vec<i64> {
+    let mut client = Client::to(proxy).await;
+    let mut got = Vec::new();
+    loop {
+        let popped = client.ask(&["BLPOP", &queue, "0"]).await;
+        let popped = value::array(&popped).unwrap_or_else(|| panic!("{popped:?}"));
+        match value::text(&popped[1]).expect("a text").parse() {
+            Ok(number) => got.push(number),
+            Err(_) => return got,
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_element_is_popped_once_while_slots_move_and_a_primary_fails_over() {
+    const QUEUES: usize = 30;
+    const MOVED: usize = 10;
+    const POPPERS: usize = 3;
+    let _turn = alone().await;
+    let cluster = Cluster::start(3, 1).await;
+    let proxy = front::start(front::patient(cluster.addresses())).await;
+    let queue = |n: usize| format!("queue:{}", n % QUEUES);
+    let mut poppers = JoinSet::new();
+    for n in 0..QUEUES * POPPERS {
+        poppers.spawn(pop(proxy.data, queue(n)));
+    }
+    let (data, over) = (proxy.data, Arc::new(AtomicBool::new(false)));
+    let is_over = Arc::clone(&over);
+    let pusher = tokio::spawn(async move {
+        let mut client = Client::to(data).await;
+        let mut pushed = 0;
+        while !is_over.load(Relaxed) {
+            let reply = client.ask(&["RPUSH", &queue(pushed), &pushed.to_string()]).await;
+            assert!(value::integer(&reply).is_some(), "{reply:?}");
+            pushed += 1;
+        }
+        for n in 0..QUEUES * POPPERS {
+            client.ask(&["RPUSH", &queue(n), "end"]).await;
+        }
+        pushed
+    });
+    for n in 0..MOVED {
+        let slot = Slot::of(format!("queue:{n}").as_bytes());
+        let from = cluster.owners().await[slot.index()];
+        cluster.move_slot(slot, (from + 1) % 3, async || {}).await;
+        // Moves that overtake each other's news can leave the nodes at odds for good.
+        cluster.agreed().await;
+    }
+    assert_eq!(cluster.call(3, &["CLUSTER", "FAILOVER"]).await, ok());
+    cluster.promoted(3).await;
+    over.store(true, Relaxed);
+    let count = within(LONG, "the pusher", pusher).await.expect("it pushed all");
+    let mut popped: Vec<i64> =
+        within(LONG, "the poppers", poppers.join_all()).await.into_iter().flatten().collect();
+    popped.sort_unstable();
+    let all: Vec<i64> = (0..).take(count).collect();
+    assert_eq!(popped, all);
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_nothing_with_it() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let mut leaving = Client::to(proxy.data).await;
+    leaving.send(&wire(&["BLPOP", "left", "0"])).await.expect("it is sent");
+    let node = cluster.owners().await[Slot::of(b"left").index()];
+    let blocked = async |count: &str| {
+        let line = format!("blocked_clients:{count}");
+        until(LONG, "the node's count of blocked clients", async || {
+            let info = cluster.call(node, &["INFO", "clients"]).await;
+            let info = value::text(&info).unwrap_or_default().to_owned();
+            if info.contains(&line) { Ok(()) } else { Err(info) }
+        })
+        .await;
+    };
+    blocked("1").await;
+    drop(leaving);
+    blocked("0").await;
+    let mut client = Client::to(proxy.data).await;
+    client.call("RPUSH left x").await;
+    assert_eq!(client.call("LPOP left").await, bulk("x"));
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn waiting_ends_with_its_time_and_wrong_times_are_the_servers_matter() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let mut client = Client::to(proxy.data).await;
+    assert_eq!(client.call("BLPOP nothing 0.05").await, Value::Null);
+    assert_eq!(client.call("BLMOVE nothing{1} other{1} LEFT LEFT 0.05").await, Value::Null);
+    assert_eq!(client.call("XREAD BLOCK 20 STREAMS nothing $").await, Value::Null);
+    let error = |value: Value| match value {
+        Value::Error(error) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        error(client.call("BLPOP nothing x").await),
+        "ERR timeout is not a float or out of range"
+    );
+    assert_eq!(error(client.call("BLPOP nothing -1").await), "ERR timeout is negative");
+    client.call("RPUSH full 1 2").await;
+    client.call("MULTI").await;
+    client.call("BLPOP nothing{x} 0").await;
+    assert_eq!(value::array(&client.call("EXEC").await), Some(&[Value::Null][..]));
+    assert_eq!(client.call("DEL full").await, Value::Integer(1));
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn wait_tells_how_many_replicas_have_what_was_written() {
+    let _turn = alone().await;
+    let cluster = Cluster::start(3, 1).await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let mut client = Client::to(proxy.data).await;
+    for n in 0..20 {
+        assert_eq!(client.ask(&["SET", &format!("w{n}"), "x"]).await, ok());
+    }
+    assert_eq!(client.call("WAIT 1 10000").await, Value::Integer(1));
+    assert_eq!(client.call("WAIT 2 50").await, Value::Integer(1));
+    assert_eq!(
+        client.call("WAIT x 50").await,
+        Value::Error("ERR value is not an integer or out of range".into())
+    );
+    proxy.shutdown().await;
+}
