@@ -39,6 +39,10 @@ pub enum Refusal {
     NodeDown { node: String, waited_ms: u64 },
     #[error("CLUSTERDOWN too many requests wait for node {0}, the request was not executed")]
     QueueFull(String),
+    #[error(
+        "CLUSTERDOWN no connection to node {0} is free for a command that needs its own, the request was not executed"
+    )]
+    NoLease(String),
     #[error("ERR proxy: upstream connection lost, outcome unknown ({0})")]
     ConnectionLost(String),
     #[error("ERR proxy: upstream timeout, outcome unknown ({0})")]
@@ -188,7 +192,7 @@ impl Refusal {
             Self::SlotMoving => Reason::SlotMoving,
             Self::ConnectionLost(_) | Self::PartLost => Reason::ConnectionLost,
             Self::Timeout(_) => Reason::Timeout,
-            Self::QueueFull(_) => Reason::QueueFull,
+            Self::QueueFull(_) | Self::NoLease(_) => Reason::QueueFull,
             Self::Overtaken | Self::Preceded => Reason::OutOfOrder,
             Self::Dropped => Reason::Dropped,
         }

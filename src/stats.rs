@@ -99,6 +99,8 @@ pub struct Stats {
     pub retries: Count,
     pub node_errors: Count,
     pub lanes: Count,
+    pub leases: Count,
+    pub lease_waits: Count,
     pub lost_connections: Count,
     pub failed_connections: Count,
     pub client_timeouts: Count,

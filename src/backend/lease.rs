@@ -37,10 +37,28 @@ type Key = (Address, Protocol);
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     idle: RefCell<HashMap<Key, Vec<Link>>>,
+    /// Number of connections to each node, idle or not.
+    open: Rc<RefCell<HashMap<Address, usize>>>,
+}
+
+/// A connection's place among those that its node may have.
+#[derive(Debug)]
+struct Place {
+    address: Address,
+    open: Rc<RefCell<HashMap<Address, usize>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(count) = self.open.borrow_mut().get_mut(&self.address) {
+            *count -= 1;
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Link {
+    _place: Place,
     stream: TcpStream,
     /// The node's number for the connection.
     id: Bytes,
@@ -82,14 +100,11 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Lease, Refusal> {
         loop {
-            let owner = self.owner(slot);
-            let refusal = match &owner {
+            let refusal = match self.owner(slot) {
                 None => Refusal::SlotNotServed,
-                Some(address) => match self.lease_at(address, protocol).await {
+                Some(address) => match self.lease_at(&address, protocol).await {
                     Ok(lease) => return Ok(lease),
-                    Err(_) => {
-                        Refusal::NodeDown { node: address.to_string(), waited_ms: self.budget_ms() }
-                    }
+                    Err(error) => self.not_leased(&address, &error),
                 },
             };
             if Instant::now() >= deadline {
@@ -97,6 +112,15 @@ impl Pool {
             }
             self.look_again().await;
         }
+    }
+
+    fn not_leased(&self, address: &Address, error: &io::Error) -> Refusal {
+        let node = address.to_string();
+        if error.kind() == io::ErrorKind::QuotaExceeded {
+            self.stats.lease_waits.add(1);
+            return Refusal::NoLease(node);
+        }
+        Refusal::NodeDown { node, waited_ms: self.budget_ms() }
     }
 
     /// Asks for a newer map and waits a moment for it.
@@ -118,10 +142,11 @@ impl Pool {
                 return Ok(Lease::new(Rc::clone(self), key, link));
             }
         }
+        let place = self.leases.place(address, self.options().exclusive_connections)?;
         let class = Class { protocol, replica: false };
         let stream = handshake::connect(address.clone(), class, self.options().clone()).await?;
-        let mut lease =
-            Lease::new(Rc::clone(self), key, Link { stream, id: Bytes::from_static(b"0") });
+        let link = Link { _place: place, stream, id: Bytes::from_static(b"0") };
+        let mut lease = Lease::new(Rc::clone(self), key, link);
         let reply = lease.call(CLIENT_ID).await?;
         let id = reply.strip_prefix(b":").and_then(|id| id.strip_suffix(b"\r\n"));
         lease.link.id = Bytes::copy_from_slice(id.unwrap_or(b"0"));
@@ -130,6 +155,22 @@ impl Pool {
 }
 
 impl Leases {
+    /// A place for one more connection to a node that may have so many.
+    fn place(&self, address: &Address, most: usize) -> io::Result<Place> {
+        let mut open = self.open.borrow_mut();
+        let count = open.entry(address.clone()).or_default();
+        if *count >= most {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        *count += 1;
+        Ok(Place { address: address.clone(), open: Rc::clone(&self.open) })
+    }
+
+    /// Number of connections, idle or not.
+    pub(super) fn len(&self) -> usize {
+        self.open.borrow().values().sum()
+    }
+
     fn take(&self, key: &Key) -> Option<Link> {
         self.idle.borrow_mut().get_mut(key)?.pop()
     }

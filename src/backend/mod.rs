@@ -40,6 +40,8 @@ pub struct Options {
     pub queue_requests: usize,
     /// Most bytes of requests that wait for a node which is down.
     pub queue_bytes: usize,
+    /// Most connections to one node that sessions have for themselves.
+    pub exclusive_connections: usize,
     /// Which nodes answer reads.
     pub read_from: ReadFrom,
     /// How the proxy authenticates with the nodes.

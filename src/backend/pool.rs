@@ -551,6 +551,7 @@ impl Pool {
     /// Looks after silent nodes and requests that have waited too long; called every few hundredths of a second.
     pub fn tick(self: &Rc<Self>) {
         self.refresh();
+        self.stats.leases.set(self.leases.len() as u64);
         let lanes: Vec<Rc<Lane>> = self.lanes.borrow().values().map(Rc::clone).collect();
         for lane in lanes {
             self.watch(&lane);

@@ -78,6 +78,7 @@ pub(super) const KEYS: &[Key] = &[
     key("node", "request_budget", |c, v| put(&mut c.node.request_budget, duration(v, 1..=LONGEST_REQUEST))),
     key("node", "queue_requests", |c, v| put(&mut c.node.queue_requests, count(v, 0..=100_000_000))),
     key("node", "queue_bytes", |c, v| put(&mut c.node.queue_bytes, size(v, 0..=1024 * GB))),
+    key("node", "exclusive_connections", |c, v| put(&mut c.node.exclusive_connections, count(v, 1..=1_000_000))),
     key("node", "read_from", |c, v| put(&mut c.node.read_from, choice(v, READ_FROM))),
     key("log", "level", |c, v| put(&mut c.log.filter, log_filter(v))),
     key("log", "format", |c, v| put(&mut c.log.format, choice(v, FORMAT))),

@@ -202,6 +202,7 @@ impl Default for Config {
                 request_budget: Duration::from_secs(5),
                 queue_requests: 100_000,
                 queue_bytes: 256 << 20,
+                exclusive_connections: 1000,
                 read_from: backend::ReadFrom::Primary,
                 credentials: None,
             },

@@ -67,6 +67,10 @@ metrics! {
         "Error replies of nodes that were passed on to clients.";
     NODE_CONNECTIONS = Gauge "slotway_node_connections" Count ["worker"],
         "Connections to nodes that are in use or being made.";
+    EXCLUSIVE_CONNECTIONS = Gauge "slotway_exclusive_connections" Count ["worker"],
+        "Connections to nodes that one session has for itself, for blocking commands and WATCH, or that wait for the next.";
+    EXCLUSIVE_WAITS = Counter "slotway_exclusive_waits_total" Count [],
+        "Times that a command found no connection of its own free and looked again later.";
     NODE_CONNECTIONS_LOST = Counter "slotway_node_connections_lost_total" Count [],
         "Connections to nodes that broke or were given up.";
     NODE_CONNECTIONS_FAILED = Counter "slotway_node_connections_failed_total" Count [],

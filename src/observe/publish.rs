@@ -38,6 +38,7 @@ const COUNTERS: &[Row<Stats>] = &[
     (names::REDIRECTS, Some(("kind", "readonly")), |s| s.demoted.get()),
     (names::RETRIES, None, |s| s.retries.get()),
     (names::NODE_ERRORS, None, |s| s.node_errors.get()),
+    (names::EXCLUSIVE_WAITS, None, |s| s.lease_waits.get()),
     (names::NODE_CONNECTIONS_LOST, None, |s| s.lost_connections.get()),
     (names::NODE_CONNECTIONS_FAILED, None, |s| s.failed_connections.get()),
     (names::NODE_READ, None, |s| s.read_bytes.get()),
@@ -48,6 +49,7 @@ const COUNTERS: &[Row<Stats>] = &[
 const GAUGES: &[Row<Stats>] = &[
     (names::CLIENTS, None, |s| s.clients.load(Relaxed)),
     (names::NODE_CONNECTIONS, None, |s| s.lanes.get()),
+    (names::EXCLUSIVE_CONNECTIONS, None, |s| s.leases.get()),
 ];
 
 /// Counters of the process.

@@ -128,6 +128,7 @@ fn options(seeds: Vec<String>) -> Options {
             request_budget: Duration::from_secs(3),
             queue_requests: 10_000,
             queue_bytes: 64 << 20,
+            exclusive_connections: 100,
             read_from: ReadFrom::Primary,
             credentials: None,
         },
