@@ -453,7 +453,31 @@ pub(super) fn payload(bytes: &Bytes) -> Payload<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Nature;
+    use crate::command::{Claim, Nature};
+    use crate::replies::Replies;
+
+    #[test]
+    fn of_the_replies_to_a_unit_the_last_one_counts() {
+        let class = Class { protocol: Protocol::Resp2, replica: false };
+        let lane = Lane::new(Address::parse("127.0.0.1:1", None).unwrap(), class);
+        let unit = b"*1\r\n$5\r\nMULTI\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*1\r\n$4\r\nEXEC\r\n";
+        let ticket = Ticket::new(Slot::FIRST, class, Nature { unit: true, ..Nature::WRITE }, 0);
+        let promise = || Replies::default().promise(Claim::None, false);
+        lane.push(Payload::Small(unit), promise(), ticket);
+        assert!(lane.pop().is_none(), "nothing has been written");
+        lane.write_with(|log| log.advance(10));
+        let is_nobodys = || lane.pop().map(|(promise, _)| promise.is_nobody());
+        // The node may answer the first request before it has all of the others.
+        assert_eq!(is_nobodys(), Some(true));
+        lane.write_with(|log| log.advance(unit.len() - 10));
+        assert_eq!([is_nobodys(), is_nobodys(), is_nobodys()], [Some(true), Some(false), None]);
+
+        let bytes = Bytes::copy_from_slice(unit);
+        lane.push_asking(Parcel { bytes: bytes.clone(), promise: promise(), ticket });
+        assert_eq!(lane.front().map(|(_, skip)| skip), Some(3));
+        let parcel = &lane.take_untouched()[0];
+        assert_eq!((&parcel.bytes, parcel.ticket.is_asked()), (&bytes, false));
+    }
 
     #[test]
     fn a_node_that_is_sent_asking_owes_the_request_behind_it() {
