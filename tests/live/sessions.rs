@@ -13,7 +13,7 @@ use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::{Cluster, steady};
 use crate::{Dice, alone, front, until, within};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(300);
 
 /// Connections that the nodes hold open.
 async fn connections(cluster: &Cluster) -> usize {
