@@ -5,6 +5,8 @@
 mod blocking;
 mod connection;
 mod dispatch;
+mod errand;
+mod scan;
 mod transaction;
 mod wait;
 mod watch;
@@ -25,6 +27,7 @@ use crate::resp::frame::Limits;
 
 pub use blocking::{Blocked, Unblock};
 pub use connection::Session;
+pub use scan::Plans;
 
 /// How the proxy deals with clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,9 @@ pub struct Shared {
     pub draining: Cell<bool>,
     /// All workers, to ask for their clients.
     pub workers: Vec<mpsc::UnboundedSender<Message>>,
+    /// What the cursors of `SCAN` stand for, the same for all workers.
+    pub plans: Arc<Plans>,
+    sizes: RefCell<errand::Sizes>,
     buffers: RefCell<Vec<BytesMut>>,
 }
 
@@ -156,7 +162,7 @@ impl Shared {
         pool: Rc<Pool>,
         proxy: Arc<Proxy>,
         facts: Arc<Facts>,
-        workers: Vec<mpsc::UnboundedSender<Message>>,
+        (workers, plans): (Vec<mpsc::UnboundedSender<Message>>, Arc<Plans>),
     ) -> Rc<Self> {
         Rc::new(Self {
             options,
@@ -166,6 +172,8 @@ impl Shared {
             roster: Roster::default(),
             draining: Cell::new(false),
             workers,
+            plans,
+            sizes: RefCell::default(),
             buffers: RefCell::default(),
         })
     }
