@@ -3,6 +3,7 @@
 //! `table` holds the rows, `keys` finds the keys of a request, `split` cuts a command over several slots into one command
 //! per slot, and `merge` makes one reply of the replies to those. Nothing here knows of nodes or connections.
 
+pub mod glob;
 pub mod info;
 pub mod keys;
 pub mod learned;
@@ -157,7 +158,9 @@ pub enum Policy {
     Any,
     /// Answered by the proxy itself.
     Local(Local),
-    /// Changes what the session does with the commands behind it.
+    /// Sent to the owner of its channel's slot, or to any primary; the clients of this proxy are counted among its receivers.
+    Publish,
+    /// Changes what the session does with the commands behind it, or concerns all sessions.
     Session(Verb),
     /// Never allowed through a proxy.
     Refuse,
@@ -174,6 +177,24 @@ pub enum Verb {
     Discard,
     Watch,
     Unwatch,
+    Subscribe,
+    Unsubscribe,
+    Psubscribe,
+    Punsubscribe,
+    Ssubscribe,
+    Sunsubscribe,
+    Pubsub,
+}
+
+impl Verb {
+    /// Whether a client of RESP2 may use it while it is subscribed.
+    pub fn suits_subscribed(self) -> bool {
+        let (subscribe, unsubscribe) = (
+            matches!(self, Self::Subscribe | Self::Psubscribe | Self::Ssubscribe),
+            matches!(self, Self::Unsubscribe | Self::Punsubscribe | Self::Sunsubscribe),
+        );
+        subscribe || unsubscribe
+    }
 }
 
 /// How the replies of the parts become one reply.
@@ -183,6 +204,8 @@ pub enum Merge {
     ByKey,
     /// Integers added (`DEL`, `DBSIZE`).
     Sum,
+    /// The node's count of receivers, and what the proxy adds to it or takes off (`PUBLISH`).
+    Receivers,
     /// The first reply, provided that none is an error (`MSET`, `FLUSHALL`).
     AllOk,
     /// Arrays one behind the other (`KEYS`).
