@@ -27,6 +27,19 @@ pub struct Client {
     pub last: &'static str,
     /// Commands it has sent.
     pub commands: u64,
+    /// What it is subscribed to.
+    pub subscribed: Subscribed,
+}
+
+/// How much a client is subscribed to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Channels.
+    pub channels: u32,
+    /// Patterns of channels.
+    pub patterns: u32,
+    /// Channels of shards.
+    pub shards: u32,
 }
 
 /// What a client says of itself with `CLIENT SETNAME` and `CLIENT SETINFO`.
@@ -60,12 +73,24 @@ impl Client {
             active_ms: now_ms,
             last: "NULL",
             commands: 0,
+            subscribed: Subscribed::default(),
         }
     }
 
     /// The names, made when first written to.
     pub fn names_mut(&mut self) -> &mut Names {
         self.names.get_or_insert_default()
+    }
+
+    /// Whether it is subscribed to anything.
+    #[inline]
+    pub fn is_subscribed(&self) -> bool {
+        self.subscribed != Subscribed::default()
+    }
+
+    /// Whether it may do little else than subscribe: RESP2 cannot tell messages from replies.
+    pub fn is_confined(&self) -> bool {
+        self.protocol == Protocol::Resp2 && self.is_subscribed()
     }
 
     /// `RESET`: as freshly connected.

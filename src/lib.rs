@@ -22,6 +22,9 @@
 //!  session::connection           one write of all that is ready
 //! ```
 //!
+//! What clients subscribe to goes its own way: `session::subscribe` hands it to the worker's hub (`pubsub`), which has
+//! connections of its own to the nodes and puts messages in line with the clients' replies.
+//!
 //! Every worker thread (`worker`) has its own sessions and its own connections to the nodes; workers share nothing but
 //! immutable snapshots. The control thread (`proxy`) accepts clients, keeps the map of the cluster up to date
 //! (`discovery`) and serves metrics and health (`observe`).
@@ -65,6 +68,8 @@ pub mod local;
 
 // On a worker thread: sockets.
 pub mod backend;
+
+pub mod pubsub;
 
 pub mod session;
 

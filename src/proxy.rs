@@ -246,6 +246,7 @@ fn describe(options: &Options, port: u16) -> Proxy {
         started_s: now.as_secs(),
         clients: AtomicU64::new(0),
         rejected: AtomicU64::new(0),
+        subscribers: AtomicU64::new(0),
         accepted: AtomicU64::new(0),
     }
 }

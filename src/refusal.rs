@@ -29,6 +29,8 @@ pub enum Refusal {
     CrossSlot,
     #[error("ERR Command not allowed inside a transaction")]
     InMulti,
+    #[error("{ERR}Can't execute '{0}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context", ERR = if .0 == "exec" { "EXECABORT Transaction discarded because of: " } else { "ERR " })]
+    Subscribed(String),
     #[error("EXECABORT Transaction discarded because of previous errors.")]
     ExecAbort,
     #[error("CLUSTERDOWN Hash slot not served")]
@@ -183,7 +185,7 @@ impl Refusal {
             Self::NotAllowed(_) => Reason::NotAllowed,
             Self::NotYet(_) => Reason::NotSupported,
             Self::CrossSlot => Reason::CrossSlot,
-            Self::InMulti | Self::ExecAbort => Reason::Transaction,
+            Self::InMulti | Self::ExecAbort | Self::Subscribed(_) => Reason::Transaction,
             Self::NoAuth | Self::HelloNoAuth | Self::WrongPass | Self::NoPassword => Reason::Auth,
             Self::SlotNotServed => Reason::SlotNotServed,
             Self::ClusterDown => Reason::ClusterDown,

@@ -23,6 +23,8 @@ pub enum Route {
     Every(Merge),
     /// Sent to any primary.
     Any,
+    /// Sent to the owner of the slot, or to any primary, and its receivers counted.
+    Publish(Option<Slot>),
     /// Answered by the proxy.
     Local(Local),
     /// Takes several questions to the nodes.
@@ -63,6 +65,7 @@ pub struct Decision {
 pub fn single(request: &Request<'_>, client: &Client) -> Option<(&'static Spec, Slot)> {
     let spec = table::lookup(request.name())?;
     let is_plain = client.authenticated
+        && !client.is_subscribed()
         && spec.is_single()
         && spec.accepts(request.len())
         && request.len() > 1;
@@ -102,6 +105,13 @@ fn route(spec: &Spec, words: usize, request: &Request<'_>, client: &Client) -> R
     if !spec.accepts(request.len()) {
         return refusal(Refusal::Arity(full_name(request, words)));
     }
+    if client.is_confined() && !suits_subscribed(spec.policy) {
+        // Of these containers the table has no subcommands, of which the server names the one that it refuses.
+        let is_container =
+            matches!(spec.policy, Policy::Local(Local::Client | Local::Config | Local::Cluster));
+        let words = if is_container { 2 } else { words };
+        return refusal(Refusal::Subscribed(full_name(request, words)));
+    }
     match spec.policy {
         Policy::Keyed => keyed(spec, request, None),
         Policy::Blocking(timeout) => {
@@ -113,11 +123,23 @@ fn route(spec: &Spec, words: usize, request: &Request<'_>, client: &Client) -> R
         Policy::Split(merge) => keyed(spec, request, Some(merge)),
         Policy::Every(merge) => Route::Every(merge),
         Policy::Any => Route::Any,
+        Policy::Publish => match spec.keys {
+            Keys::None => Route::Publish(None),
+            _ => Route::Publish(Some(Slot::of(request.arg(1)))),
+        },
         Policy::Local(local) => Route::Local(local),
         Policy::Session(verb) => Route::Session(verb),
         Policy::Errand(errand) => Route::Errand(errand),
         Policy::Refuse => refusal(Refusal::NotAllowed(full_name(request, words))),
         Policy::Later => refusal(Refusal::NotYet(full_name(request, words))),
+    }
+}
+
+fn suits_subscribed(policy: Policy) -> bool {
+    match policy {
+        Policy::Session(verb) => verb.suits_subscribed(),
+        Policy::Local(local) => matches!(local, Local::Ping | Local::Quit | Local::Reset),
+        _ => false,
     }
 }
 
@@ -198,6 +220,7 @@ mod tests {
     use redis_protocol::resp2::types::BytesFrame;
 
     use super::*;
+    use crate::resp::Protocol;
     use crate::resp::frame::{Limits, RequestFramer};
     use crate::resp::write;
 
@@ -206,6 +229,10 @@ mod tests {
     }
 
     fn check_with(learned: &Learned, line: &str, expected: &str) {
+        check_for(&Client::new(1, None, None, true, 0), learned, line, expected);
+    }
+
+    fn check_for(client: &Client, learned: &Learned, line: &str, expected: &str) {
         let mut wire = Vec::new();
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         write::request(&mut wire, words.into_iter());
@@ -216,8 +243,8 @@ mod tests {
                 &Limits { args: 100, bulk: 1000, request: 10_000, unauthenticated: false },
             )
             .unwrap();
-        let client = Client::new(1, None, None, true, 0);
-        let route = match decide(&Request::new(&wire, framer.args()), &client, learned).route {
+        let request = Request::new(&wire, framer.args());
+        let route = match decide(&request, client, learned).route {
             Route::One(slot, claim) => {
                 format!("{} {slot}", if claim == Claim::Slot(slot) { "one" } else { "whole" })
             }
@@ -225,6 +252,7 @@ mod tests {
             Route::Split(Cut { first, step, .. }) => format!("split {first} {step}"),
             Route::Every(merge) => format!("every {merge:?}"),
             Route::Any => "any".to_owned(),
+            Route::Publish(slot) => format!("publish {:?}", slot.map(Slot::number)),
             Route::Local(local) => format!("local {local:?}"),
             Route::Session(verb) => format!("session {verb:?}"),
             Route::Errand(errand) => format!("errand {errand:?}"),
@@ -262,7 +290,31 @@ mod tests {
         check("PING", "local Ping");
         check("SHUTDOWN", "ERR command 'shutdown' is not allowed through the proxy");
         check("MULTI", "session Multi");
+        check("PUBLISH foo x", "publish None");
+        check("SPUBLISH foo x", "publish Some(12182)");
+        check("SUNSUBSCRIBE", "session Sunsubscribe");
+        check("PUBSUB NONSENSE", "session Pubsub");
         check("NONSENSE a b", "ERR unknown command 'NONSENSE', with args beginning with: 'a' 'b' ");
+    }
+
+    #[test]
+    fn a_subscriber_of_resp2_may_do_little() {
+        let mut client = Client::new(1, None, None, true, 0);
+        client.subscribed.shards = 1;
+        let context = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
+        let refused = |name: &str| format!("ERR Can't execute '{name}': {context}");
+        let check = |line, expected: &str| check_for(&client, &Learned::default(), line, expected);
+        check("GeT foo", &refused("get"));
+        check("CONFIG Get foo", &refused("config|get"));
+        check("get", "ERR wrong number of arguments for 'get' command");
+        check("HELLO 3", &refused("hello"));
+        let aborted = "EXECABORT Transaction discarded because of: Can't execute 'exec'";
+        check("EXEC", &format!("{aborted}: {context}"));
+        check("PING", "local Ping");
+        check("RESET", "local Reset");
+        check("SSUBSCRIBE foo bar", "session Ssubscribe");
+        client.protocol = Protocol::Resp3;
+        check_for(&client, &Learned::default(), "GET foo", "one 12182");
     }
 
     /// The container's policy stands for those that have no row.

@@ -104,6 +104,10 @@ pub struct Stats {
     pub lost_connections: Count,
     pub failed_connections: Count,
     pub client_timeouts: Count,
+    pub pubsub_links: Count,
+    pub pubsub_links_lost: Count,
+    pub pubsub_messages: Count,
+    pub pubsub_cut_off: Count,
     pub latencies: Latencies,
 }
 

@@ -97,12 +97,19 @@ fn take(shared: &Rc<Shared>, message: Message) {
         Message::Accept(stream) => accept(shared, stream),
         Message::Refresh => {
             shared.pool.refresh();
+            shared.hub.tick();
             shared.roster.wake_all();
         }
         Message::Learn(facts) => *shared.facts.borrow_mut() = facts,
         Message::ListClients(answer) => {
             // Whoever asked may be gone.
             let _ = answer.send(shared.roster.lines(shared.pool.clock.millis()));
+        }
+        Message::Surplus(topic, node, answer) => {
+            let _ = answer.send(shared.hub.surplus(&topic, node.as_ref()));
+        }
+        Message::ListTopics(answer) => {
+            let _ = answer.send(shared.hub.topics());
         }
         Message::Drain => {}
     }
@@ -129,6 +136,7 @@ async fn tend(shared: Rc<Shared>) {
     for tick in 0_u64.. {
         ticks.tick().await;
         shared.pool.tick();
+        shared.hub.tick();
         if !shared.pool.has_map() {
             // Commands for all nodes wait for the map, or for their time to be up.
             shared.roster.wake_all();
@@ -143,8 +151,11 @@ fn end_idle(shared: &Shared, idle_ms: u64) {
     let now = shared.pool.clock.millis();
     let is_idle = |since: u64| now.saturating_sub(since) > idle_ms;
     let ended = shared.roster.end_where(|member| {
-        let replies = &member.replies;
-        replies.waiting() == 0 && replies.unsent() == 0 && is_idle(member.client.borrow().active_ms)
+        let (replies, client) = (&member.replies, member.client.borrow());
+        replies.waiting() == 0
+            && replies.unsent() == 0
+            && !client.is_subscribed()
+            && is_idle(client.active_ms)
     });
     shared.pool.stats.client_timeouts.add(ended);
 }

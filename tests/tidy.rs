@@ -24,11 +24,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("route", PURE),
     ("local", PURE),
     ("backend", &["resp", "cluster", "refusal", "command", "replies", "stats", "net"]),
+    ("pubsub", &["resp", "cluster", "refusal", "command", "client", "replies", "stats", "backend"]),
     (
         "session",
         &[
             "resp", "cluster", "refusal", "command", "client", "replies", "stats", "route",
-            "local", "backend", "net",
+            "local", "backend", "pubsub", "net",
         ],
     ),
     // Beyond §5: `Facts`, which it publishes, with the commands it learns for them.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -9,10 +10,12 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::connection::Connection;
+use super::handshake;
 use super::lane::{Class, Lane, Order, Parcel, Status, Ticket, payload};
 use super::lease::Leases;
 use super::retry::Retries;
@@ -22,6 +25,7 @@ use crate::cluster::{Address, NodeIndex, Slot, Topology};
 use crate::command::Standing;
 use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
+use crate::resp::Protocol;
 use crate::resp::redirect::Verdict;
 use crate::stats::{Clock, Stats};
 
@@ -215,8 +219,44 @@ impl Pool {
         self.unsettled_until.set(self.clock.millis() + UNSETTLED_MS);
     }
 
+    /// Where the primaries are.
+    pub fn primary_addresses(&self) -> Vec<Address> {
+        let topology = &self.routes.borrow().topology;
+        let address = |index| topology.node(index).address.clone();
+        topology.primaries().iter().map(|(index, _)| address(*index)).collect()
+    }
+
+    /// Where the nodes are that have not failed.
+    pub fn sound_addresses(&self) -> Vec<Address> {
+        let nodes = &self.routes.borrow().topology;
+        let sound = nodes.nodes().iter().filter(|node| !node.failed);
+        sound.map(|node| node.address.clone()).collect()
+    }
+
+    /// Whether a primary that owns slots is at this address.
+    pub fn is_primary(&self, address: &Address) -> bool {
+        let topology = &self.routes.borrow().topology;
+        topology.primaries().iter().any(|(index, _)| topology.node(*index).address == *address)
+    }
+
+    /// Whether the cluster has a node at this address and does not hold it for failed.
+    pub fn is_sound(&self, address: &Address) -> bool {
+        self.routes.borrow().topology.at(address).is_some_and(|node| !node.failed)
+    }
+
+    /// A new connection to this node that nobody else uses.
+    pub async fn connect(&self, address: &Address) -> io::Result<TcpStream> {
+        let class = Class { protocol: Protocol::Resp2, replica: false };
+        handshake::connect(address.clone(), class, self.options.clone()).await
+    }
+
+    /// How long a node may be silent when it has something to say.
+    pub fn response_timeout(&self) -> Duration {
+        self.options.response_timeout
+    }
+
     /// Tells discovery that the map may be out of date; seldom enough to cost nothing.
-    pub(super) fn hint(&self, hint: Hint) {
+    pub fn hint(&self, hint: Hint) {
         let now = self.clock.millis() + HINT_EVERY_MS;
         if now - self.hinted.get() >= HINT_EVERY_MS {
             self.hinted.set(now);

@@ -156,7 +156,9 @@ impl Gather {
         let start = out.len();
         let merged = match self.merge {
             Merge::ByKey => self.by_key(out),
-            Merge::Sum => self.sum(out),
+            Merge::Sum => self.sum(i64::MIN, out),
+            // Who subscribes or leaves meanwhile may be counted on one side only.
+            Merge::Receivers => self.sum(0, out),
             Merge::AllOk => self.replies().next().map(|first| out.extend_from_slice(first)),
             Merge::Concat => self.concat(out),
             Merge::AllHave => self.all_have(out),
@@ -202,13 +204,13 @@ impl Gather {
         Some(())
     }
 
-    fn sum(&self, out: &mut Vec<u8>) -> Option<()> {
+    fn sum(&self, least: i64, out: &mut Vec<u8>) -> Option<()> {
         let mut total: i64 = 0;
         for reply in self.replies() {
             let digits = reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?;
             total = total.checked_add(std::str::from_utf8(digits).ok()?.parse().ok()?)?;
         }
-        write::integer(out, total);
+        write::integer(out, total.max(least));
         Some(())
     }
 
@@ -331,6 +333,8 @@ mod tests {
             "-ERR proxy: a part of the command failed to come back, outcome unknown\r\n",
         );
         check(gather(Merge::Sum, 3), &[":1\r\n", ":0\r\n", ":41\r\n"], ":42\r\n");
+        check(gather(Merge::Receivers, 2), &[":3\r\n", ":-1\r\n"], ":2\r\n");
+        check(gather(Merge::Receivers, 2), &[":0\r\n", ":-1\r\n"], ":0\r\n");
         check(gather(Merge::AllOk, 2), &["+OK\r\n", "+OK\r\n"], "+OK\r\n");
         check(gather(Merge::AllOk, 2), &["+OK\r\n", "-OOM x\r\n"], "-OOM x\r\n");
         check(

@@ -3,6 +3,7 @@
 //! `table` holds the rows, `keys` finds the keys of a request, `split` cuts a command over several slots into one command
 //! per slot, and `merge` makes one reply of the replies to those. Nothing here knows of nodes or connections.
 
+pub mod glob;
 pub mod info;
 pub mod keys;
 pub mod learned;
@@ -157,7 +158,9 @@ pub enum Policy {
     Any,
     /// Answered by the proxy itself.
     Local(Local),
-    /// Changes what the session does with the commands behind it.
+    /// Sent to the owner of its channel's slot, or to any primary; the clients of this proxy are counted among its receivers.
+    Publish,
+    /// Changes what the session does with the commands behind it, or concerns all sessions.
     Session(Verb),
     /// Takes the proxy several questions to the nodes, one after the other.
     Errand(Errand),
@@ -177,6 +180,24 @@ pub enum Verb {
     Watch,
     Unwatch,
     Wait,
+    Subscribe,
+    Unsubscribe,
+    Psubscribe,
+    Punsubscribe,
+    Ssubscribe,
+    Sunsubscribe,
+    Pubsub,
+}
+
+impl Verb {
+    /// Whether a client of RESP2 may use it while it is subscribed.
+    pub fn suits_subscribed(self) -> bool {
+        let (subscribe, unsubscribe) = (
+            matches!(self, Self::Subscribe | Self::Psubscribe | Self::Ssubscribe),
+            matches!(self, Self::Unsubscribe | Self::Punsubscribe | Self::Sunsubscribe),
+        );
+        subscribe || unsubscribe
+    }
 }
 
 /// Commands for which the proxy asks nodes one after the other, or everywhere on connections of their own.
@@ -203,6 +224,8 @@ pub enum Merge {
     ByKey,
     /// Integers added (`DEL`, `DBSIZE`).
     Sum,
+    /// The node's count of receivers, and what the proxy adds to it or takes off (`PUBLISH`).
+    Receivers,
     /// The first reply, provided that none is an error (`MSET`, `FLUSHALL`).
     AllOk,
     /// Arrays one behind the other (`KEYS`).

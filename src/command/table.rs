@@ -258,15 +258,15 @@ pub static TABLE: &[Spec] = &[
     row("pfselftest",  1, NONE,   HyperLogLog, "admin").refuse(),
 
     // Pub/sub.
-    row("psubscribe",   -2, NONE, PubSub, "pubsub noscript loading stale").later(),
-    row("publish",       3, NONE, PubSub, "pubsub loading stale fast may_replicate"),
-    row("pubsub",       -2, NONE, PubSub, "").later().of(PUBSUB),
-    row("punsubscribe", -1, NONE, PubSub, "pubsub noscript loading stale").later(),
-    row("spublish",      3, KEY,  PubSub, "pubsub loading stale fast may_replicate"),
-    row("ssubscribe",   -2, KEYS, PubSub, "pubsub noscript loading stale").later(),
-    row("subscribe",    -2, NONE, PubSub, "pubsub noscript loading stale").later(),
-    row("sunsubscribe", -1, KEYS, PubSub, "pubsub noscript loading stale").later(),
-    row("unsubscribe",  -1, NONE, PubSub, "pubsub noscript loading stale").later(),
+    row("psubscribe",   -2, NONE, PubSub, "pubsub noscript loading stale").verb(Verb::Psubscribe),
+    row("publish",       3, NONE, PubSub, "pubsub loading stale fast may_replicate").publish(),
+    row("pubsub",       -2, NONE, PubSub, "").verb(Verb::Pubsub).of(PUBSUB),
+    row("punsubscribe", -1, NONE, PubSub, "pubsub noscript loading stale").verb(Verb::Punsubscribe),
+    row("spublish",      3, KEY,  PubSub, "pubsub loading stale fast may_replicate").publish(),
+    row("ssubscribe",   -2, KEYS, PubSub, "pubsub noscript loading stale").verb(Verb::Ssubscribe),
+    row("subscribe",    -2, NONE, PubSub, "pubsub noscript loading stale").verb(Verb::Subscribe),
+    row("sunsubscribe", -1, KEYS, PubSub, "pubsub noscript loading stale").verb(Verb::Sunsubscribe),
+    row("unsubscribe",  -1, NONE, PubSub, "pubsub noscript loading stale").verb(Verb::Unsubscribe),
 
     // Scripting.
     row("eval",       -3, counted(2), Scripting, EVAL),
@@ -435,12 +435,12 @@ const FUNCTION: &[Spec] = &[
 
 #[rustfmt::skip]
 const PUBSUB: &[Spec] = &[
-    row("channels",      -2, NONE, PubSub, "pubsub loading stale").later(),
-    row("help",           2, NONE, PubSub, "loading stale").later(),
-    row("numpat",         2, NONE, PubSub, "pubsub loading stale").later(),
-    row("numsub",        -2, NONE, PubSub, "pubsub loading stale").later(),
-    row("shardchannels", -2, NONE, PubSub, "pubsub loading stale").later(),
-    row("shardnumsub",   -2, NONE, PubSub, "pubsub loading stale").later(),
+    row("channels",      -2, NONE, PubSub, "pubsub loading stale").verb(Verb::Pubsub),
+    row("help",           2, NONE, PubSub, "loading stale"),
+    row("numpat",         2, NONE, PubSub, "pubsub loading stale").verb(Verb::Pubsub),
+    row("numsub",        -2, NONE, PubSub, "pubsub loading stale").verb(Verb::Pubsub),
+    row("shardchannels", -2, NONE, PubSub, "pubsub loading stale").verb(Verb::Pubsub),
+    row("shardnumsub",   -2, NONE, PubSub, "pubsub loading stale").verb(Verb::Pubsub),
 ];
 
 #[rustfmt::skip]
@@ -549,6 +549,10 @@ impl Spec {
 
     const fn errand(self, errand: Errand) -> Self {
         self.policy(Policy::Errand(errand))
+    }
+
+    const fn publish(self) -> Self {
+        self.policy(Policy::Publish)
     }
 
     const fn later(self) -> Self {

@@ -70,6 +70,7 @@ pub(super) const KEYS: &[Key] = &[
     key("client", "window", |c, v| put(&mut c.client.session.window, count(v, 1..=65_536))),
     key("client", "output_limit", |c, v| put(&mut c.client.session.output_limit, size(v, KB..=64 * GB))),
     key("client", "output_max", |c, v| put(&mut c.client.session.output_max, size(v, 1024 * KB..=1024 * GB))),
+    key("client", "pubsub_limit", |c, v| put(&mut c.client.session.pubsub_limit, size(v, 64 * KB..=64 * GB))),
     key("client", "max_args", |c, v| put(&mut c.client.session.limits.args, count(v, 1..=16_777_216))),
     key("client", "max_bulk", |c, v| put(&mut c.client.session.limits.bulk, size(v, KB..=LARGEST_REQUEST))),
     key("client", "max_request", |c, v| put(&mut c.client.session.limits.request, size(v, 64 * KB..=LARGEST_REQUEST))),

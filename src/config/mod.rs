@@ -249,6 +249,7 @@ impl Default for Client {
                 window: 1024,
                 output_limit: 1 << 20,
                 output_max: 1 << 30,
+                pubsub_limit: 32 << 20,
                 idle_timeout: Duration::ZERO,
             },
         }

@@ -36,11 +36,18 @@ const HELP: &[&str] = &[
     "    Print this help.",
 ];
 
+/// In the line of a client that is subscribed to something.
+const SUBSCRIBER: &str = " flags=P ";
+
 /// Which clients `CLIENT LIST` shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chosen {
     /// All of them.
     All,
+    /// Those that are not subscribed to anything.
+    Normal,
+    /// Those that are.
+    Subscribed,
     /// None: they are asked for by a type that none has.
     None,
     /// Those with these numbers, in this order, each once.
@@ -53,10 +60,17 @@ impl Chosen {
         let mut lines: BTreeMap<u64, String> = lines.into_iter().collect();
         match self {
             Self::All => lines.into_values().collect(),
+            Self::Normal => lines.into_values().filter(|line| !is_subscriber(line)).collect(),
+            Self::Subscribed => lines.into_values().filter(|line| is_subscriber(line)).collect(),
             Self::None => String::new(),
             Self::Numbers(numbers) => numbers.iter().filter_map(|id| lines.remove(id)).collect(),
         }
     }
+}
+
+/// Read off the client's line, which no blank in a name can confuse.
+fn is_subscriber(line: &str) -> bool {
+    line.contains(SUBSCRIBER)
 }
 
 /// Whether this is `CLIENT LIST`, in any of its forms.
@@ -76,9 +90,10 @@ pub(super) fn chosen(request: &Request<'_>) -> Result<Chosen, Refusal> {
 }
 
 fn of_type(name: &[u8]) -> Result<Chosen, Refusal> {
-    let others = ["master", "replica", "slave", "pubsub"];
+    let others = ["master", "replica", "slave"];
     match name {
-        name if is(name, "normal") => Ok(Chosen::All),
+        name if is(name, "normal") => Ok(Chosen::Normal),
+        name if is(name, "pubsub") => Ok(Chosen::Subscribed),
         name if others.iter().any(|other| is(name, other)) => Ok(Chosen::None),
         name => Err(Refusal::text(format!("ERR Unknown client type '{}'", super::lossy(name)))),
     }
@@ -200,7 +215,7 @@ pub fn line(client: &Client, now_ms: u64) -> String {
     let names = client.names.as_deref().unwrap_or(&none);
     let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
     format!(
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 \
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={}{}db=0 sub={} psub={} ssub={} multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 \
          multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-cmds={}\n",
         client.id,
         address(client.peer),
@@ -208,6 +223,10 @@ pub fn line(client: &Client, now_ms: u64) -> String {
         names.name,
         seconds(client.since_ms),
         seconds(client.active_ms),
+        if client.is_subscribed() { SUBSCRIBER } else { " flags=N " },
+        client.subscribed.channels,
+        client.subscribed.patterns,
+        client.subscribed.shards,
         client.last,
         if client.protocol == Protocol::Resp3 { 3 } else { 2 },
         names.library,

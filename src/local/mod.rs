@@ -10,8 +10,8 @@ pub mod info;
 use std::sync::atomic::AtomicU64;
 
 use crate::client::Client;
-use crate::command::Local;
 use crate::command::learned::Learned;
+use crate::command::{Local, glob};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
@@ -39,6 +39,8 @@ pub struct Proxy {
     pub clients: AtomicU64,
     /// Clients turned away because there were too many.
     pub rejected: AtomicU64,
+    /// Clients that have subscribed to something since they connected or said `RESET`.
+    pub subscribers: AtomicU64,
     /// Clients accepted so far; also the source of client numbers.
     pub accepted: AtomicU64,
 }
@@ -98,7 +100,7 @@ pub fn answer(
             write::simple(out, "OK");
             return Ok(After::Close);
         }
-        Local::Ping => ping(request, out)?,
+        Local::Ping => ping(request, client, out)?,
         Local::Echo => write::bulk(out, request.arg(1)),
         Local::Time => time(env.unix_us, out),
         Local::Select => select(request, out)?,
@@ -116,8 +118,13 @@ pub fn answer(
     Ok(After::Next)
 }
 
-fn ping(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn ping(request: &Request<'_>, client: &Client, out: &mut Vec<u8>) -> Result<(), Refusal> {
     match request.len() {
+        1 | 2 if client.is_confined() => {
+            write::array(out, 2);
+            write::bulk(out, "pong");
+            write::bulk(out, request.arg(1));
+        }
         1 => write::simple(out, "PONG"),
         2 => write::bulk(out, request.arg(1)),
         _ => return Err(Refusal::Arity("ping".to_owned())),
@@ -164,49 +171,9 @@ fn lossy(arg: &[u8]) -> String {
     String::from_utf8_lossy(&arg[..arg.len().min(128)]).into_owned()
 }
 
-/// Matches a glob pattern as the server does: `*`, `?`, `[a-z]`, `[^a]`, `\` escapes; letters in any case. On a mismatch
-/// it goes back to the last `*` alone, so time is at most the product of the lengths.
+/// Matches a glob pattern, letters in any case.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&b'*') {
-            star = Some((p + 1, t));
-            p += 1;
-        } else if let Some(used) = matches_one(&pattern[p..], text[t]) {
-            (p, t) = (p + used, t + 1);
-        } else if let Some((behind, from)) = star {
-            star = Some((behind, from + 1));
-            (p, t) = (behind, from + 1);
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|b| *b == b'*')
-}
-
-/// Whether the first element of the pattern matches a byte, and how long the element is.
-fn matches_one(pattern: &[u8], byte: u8) -> Option<usize> {
-    match pattern {
-        [b'?', ..] => Some(1),
-        [b'[', rest @ ..] => {
-            let end = rest.iter().skip(1).position(|b| *b == b']')? + 1;
-            in_class(&rest[..end], byte).then_some(end + 2)
-        }
-        [b'\\', escaped, ..] => escaped.eq_ignore_ascii_case(&byte).then_some(2),
-        [plain, ..] => plain.eq_ignore_ascii_case(&byte).then_some(1),
-        [] => None,
-    }
-}
-
-fn in_class(class: &[u8], byte: u8) -> bool {
-    let (negated, class) = class.strip_prefix(b"^").map_or((false, class), |class| (true, class));
-    let byte = byte.to_ascii_lowercase();
-    let single = class.iter().any(|b| b.to_ascii_lowercase() == byte);
-    let range = class.windows(3).any(|w| {
-        w[1] == b'-' && (w[0].to_ascii_lowercase()..=w[2].to_ascii_lowercase()).contains(&byte)
-    });
-    (single || range) != negated
+    glob::matches(&pattern.to_ascii_lowercase(), &text.to_ascii_lowercase())
 }
 
 fn help(out: &mut Vec<u8>, lines: &[&str]) {
@@ -230,28 +197,5 @@ fn pairs(out: &mut Vec<u8>, protocol: Protocol, pairs: &[(&str, String)]) {
     for (name, value) in pairs {
         write::bulk(out, name);
         write::bulk(out, value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn globs() {
-        let check = |pattern: &str, text: &str, expected| {
-            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
-        };
-        check("*", "", true);
-        check("max*", "MAXMEMORY", true);
-        check("*mem*y", "maxmemory-policy", true);
-        check("*mem*z", "maxmemory-policy", false);
-        check("s?ve", "save", true);
-        check("s[a-c]ve", "save", true);
-        check("s[^a]ve", "save", false);
-        check("s[", "s[", false);
-        check("\\*", "*", true);
-        check("", "x", false);
-        check(&"*?".repeat(1 << 16), "port", false);
     }
 }

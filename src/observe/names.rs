@@ -77,6 +77,14 @@ metrics! {
         "Attempts to connect to a node, and to log in there, that failed.";
     NODE_READ = Counter "slotway_node_read_bytes_total" Bytes [], "Bytes read from nodes.";
     NODE_WRITTEN = Counter "slotway_node_written_bytes_total" Bytes [], "Bytes written to nodes.";
+    PUBSUB_CONNECTIONS = Gauge "slotway_pubsub_connections" Count ["worker"],
+        "Connections to nodes for subscriptions that are in use or being made.";
+    PUBSUB_CONNECTIONS_LOST = Counter "slotway_pubsub_connections_lost_total" Count [],
+        "Connections for subscriptions that broke; what was published until the next one is lost, as on one server.";
+    PUBSUB_MESSAGES = Counter "slotway_pubsub_messages_total" Count [],
+        "Messages passed on, each counted once for every subscriber.";
+    PUBSUB_CUT_OFF = Counter "slotway_pubsub_cut_off_total" Count [],
+        "Subscribers disconnected because they took their messages too slowly.";
     TOPOLOGY_NODES = Gauge "slotway_topology_nodes" Count ["role"],
         "Nodes in the map of the cluster, failed ones included.";
     TOPOLOGY_SLOTS = Gauge "slotway_topology_slots_covered" Count [],

@@ -41,6 +41,9 @@ const COUNTERS: &[Row<Stats>] = &[
     (names::EXCLUSIVE_WAITS, None, |s| s.lease_waits.get()),
     (names::NODE_CONNECTIONS_LOST, None, |s| s.lost_connections.get()),
     (names::NODE_CONNECTIONS_FAILED, None, |s| s.failed_connections.get()),
+    (names::PUBSUB_CONNECTIONS_LOST, None, |s| s.pubsub_links_lost.get()),
+    (names::PUBSUB_MESSAGES, None, |s| s.pubsub_messages.get()),
+    (names::PUBSUB_CUT_OFF, None, |s| s.pubsub_cut_off.get()),
     (names::NODE_READ, None, |s| s.read_bytes.get()),
     (names::NODE_WRITTEN, None, |s| s.written_bytes.get()),
 ];
@@ -50,6 +53,7 @@ const GAUGES: &[Row<Stats>] = &[
     (names::CLIENTS, None, |s| s.clients.load(Relaxed)),
     (names::NODE_CONNECTIONS, None, |s| s.lanes.get()),
     (names::EXCLUSIVE_CONNECTIONS, None, |s| s.leases.get()),
+    (names::PUBSUB_CONNECTIONS, None, |s| s.pubsub_links.get()),
 ];
 
 /// Counters of the process.

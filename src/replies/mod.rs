@@ -150,6 +150,16 @@ impl Replies {
         self.0.borrow_mut().answer(fill);
     }
 
+    /// Appends something that answers no request, behind all replies there are and are to be. False, and everything is
+    /// thrown away, if more than so many bytes wait with it.
+    pub fn push(&self, message: &Reply<'_>, most: usize) -> bool {
+        let (fits, waker) = self.0.borrow_mut().append(message, most);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        fits
+    }
+
     /// Answers the next place at once with an error.
     pub fn refuse(&self, refusal: &Refusal) {
         self.answer(|out| write::error(out, &refusal.to_string()));

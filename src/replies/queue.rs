@@ -109,7 +109,31 @@ impl Queue {
             fill(&mut self.kept);
             self.kept_from(start)
         };
-        self.put(Place { claim: Claim::None, reads: true, standing: Standing::Answered, state });
+        self.put(Place::answered(state));
+    }
+
+    /// Takes something that answers no request; false if too much waits with it. Gives the waker if there is something to
+    /// do and nobody was told yet.
+    pub(super) fn append(&mut self, message: &Reply<'_>, most: usize) -> (bool, Option<Waker>) {
+        if self.closed {
+            return (true, None);
+        }
+        match message {
+            Reply::Large(bytes) if self.places.is_empty() => self.output.append(bytes.clone()),
+            Reply::Large(bytes) => {
+                let state = self.apart(bytes.clone());
+                self.put(Place::answered(state));
+            }
+            Reply::Small(bytes) => self.answer(|out| out.extend_from_slice(bytes)),
+        }
+        let fits = self.size() <= most;
+        if !fits {
+            self.throw_away();
+        } else if !self.places.is_empty() {
+            return (true, None);
+        }
+        let told = std::mem::replace(&mut self.woken, true);
+        (fits, self.waker.clone().filter(|_| !told || !fits))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -379,6 +403,11 @@ impl Queue {
 }
 
 impl Place {
+    /// One that is settled already.
+    fn answered(state: State) -> Self {
+        Self { claim: Claim::None, reads: true, standing: Standing::Answered, state }
+    }
+
     /// Standings of the request, or of its parts, as far as they are on this slot.
     fn on(&self, slot: Slot) -> impl Iterator<Item = Standing> {
         let (whole, gather) = match &self.state {

@@ -63,6 +63,14 @@ pub fn set(out: &mut Vec<u8>, protocol: Protocol, n: usize) {
     }
 }
 
+/// Appends the header of a message of `n` elements that answers nothing: an array for RESP2.
+pub fn push(out: &mut Vec<u8>, protocol: Protocol, n: usize) {
+    match protocol {
+        Protocol::Resp2 => array(out, n),
+        Protocol::Resp3 => header(out, b'>', n),
+    }
+}
+
 /// Appends an integer.
 pub fn integer(out: &mut Vec<u8>, n: i64) {
     header(out, b':', n);

@@ -29,6 +29,7 @@ use super::watch::Watch;
 use super::{Member, Shared};
 use crate::backend::Payload;
 use crate::client::Client;
+use crate::pubsub::Subscriber;
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Replies};
 use crate::resp::frame::{self, Progress, RequestFramer};
@@ -71,6 +72,8 @@ pub struct Session {
     pub(super) written: Written,
     /// The keys since `WATCH`.
     pub(super) watch: Option<Watch>,
+    /// The client as the hub knows it, once it has subscribed to something.
+    pub(super) subscriber: Option<Rc<Subscriber>>,
     phase: Phase,
     patience: Patience,
 }
@@ -146,6 +149,7 @@ impl Session {
             transaction: None,
             written: Written::default(),
             watch: None,
+            subscriber: None,
             phase: Phase::Open,
             patience: Patience::Fresh,
         }
@@ -428,6 +432,7 @@ impl Future for Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.replies.close();
+        self.unsubscribe_all();
         self.blocked.abort();
         self.shared.roster.leave(self.seat);
         self.shared.proxy.clients.fetch_sub(1, Relaxed);

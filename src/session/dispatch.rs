@@ -89,10 +89,9 @@ impl Session {
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),
             Route::Errand(errand) => self.run_errand(errand, request, &decision),
+            Route::Publish(slot) => self.publish(request, payload, slot, &decision),
             Route::Local(command) => {
-                if command == Local::Reset {
-                    self.unwatch();
-                }
+                self.part(command);
                 return self.answer(command, request);
             }
             Route::Session(verb) => return self.session_verb(verb, request),
@@ -104,14 +103,24 @@ impl Session {
         Flow::Next
     }
 
+    /// Forgets what the client watches and is subscribed to, if a command has it part with that.
+    pub(super) fn part(&mut self, command: Local) {
+        if matches!(command, Local::Reset | Local::Quit) {
+            self.unwatch();
+            self.unsubscribe_all();
+        }
+    }
+
     pub(super) fn decide(&self, request: &Request<'_>) -> Decision {
         route::decide(request, &self.client.borrow(), &self.shared.facts.borrow().learned)
     }
 
     /// Whether a request has to wait now.
     pub(super) fn holds(&mut self, decision: &Decision, request: &Request<'_>) -> bool {
-        if matches!(decision.route, Route::Every(_) | Route::Any | Route::Errand(_))
-            && self.waits_for_map()
+        if matches!(
+            decision.route,
+            Route::Every(_) | Route::Any | Route::Errand(_) | Route::Publish(None)
+        ) && self.waits_for_map()
         {
             return true;
         }
@@ -124,12 +133,16 @@ impl Session {
             _ if gate == Gate::Barred => true,
             Route::Block(..) | Route::Every(_) | Route::Errand(_) => gate != Gate::Empty,
             Route::Local(command) => gate != Gate::Empty && local::is_barrier(*command),
-            Route::One(slot, _) => self.is_taken(gate, *slot) || self.lacks_room(*slot),
+            Route::One(slot, _) | Route::Publish(Some(slot)) => {
+                self.is_taken(gate, *slot) || self.lacks_room(*slot)
+            }
             Route::Split(Cut { first, step, .. }) => {
                 let mut keys = request.args(*first).step_by(*step);
                 keys.any(|key| self.is_taken(gate, Slot::of(key)) || self.lacks_room(Slot::of(key)))
             }
-            Route::Any => self.any_slot().is_some_and(|slot| self.lacks_room(slot)),
+            Route::Any | Route::Publish(None) => {
+                self.any_slot().is_some_and(|slot| self.lacks_room(slot))
+            }
         }
     }
 

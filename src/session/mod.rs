@@ -3,15 +3,18 @@
 //! A session sends requests and receives promises' answers; it never sees a redirect or a node's connection.
 
 mod blocking;
+mod census;
 mod connection;
 mod dispatch;
 mod errand;
 mod scan;
+mod subscribe;
 mod transaction;
 mod wait;
 mod watch;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +24,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Pool;
 use crate::client::Client;
+use crate::cluster::Address;
 use crate::local::{Facts, Proxy};
+use crate::pubsub::{Hub, Tally, Topic};
 use crate::replies::Replies;
 use crate::resp::frame::Limits;
 
@@ -40,6 +45,8 @@ pub struct Options {
     pub output_limit: usize,
     /// Bytes of replies waiting for one client beyond which it is disconnected.
     pub output_max: usize,
+    /// Bytes waiting for one client beyond which it is disconnected when a message comes that it is subscribed to.
+    pub pubsub_limit: usize,
     /// How long a client may be idle; zero for ever.
     pub idle_timeout: Duration,
 }
@@ -55,6 +62,8 @@ pub struct Shared {
     pub proxy: Arc<Proxy>,
     /// What was learned of the nodes.
     pub facts: RefCell<Arc<Facts>>,
+    /// What this worker's clients are subscribed to.
+    pub hub: Rc<Hub>,
     /// Everybody connected to this worker.
     pub roster: Roster,
     /// The worker stops: sessions end as soon as they have nothing under way.
@@ -78,6 +87,11 @@ pub enum Message {
     Learn(Arc<Facts>),
     /// Somebody wants the worker's lines of `CLIENT LIST`.
     ListClients(oneshot::Sender<Vec<(u64, String)>>),
+    /// Somebody has published under a topic, at this node, and wants to know how many more receivers the worker has for it
+    /// than the node counts.
+    Surplus(Topic, Option<Address>, oneshot::Sender<i64>),
+    /// Somebody wants to know of all topics that the worker is subscribed to.
+    ListTopics(oneshot::Sender<HashMap<Topic, Tally>>),
     /// Finish what is under way and stop.
     Drain,
 }
@@ -164,8 +178,10 @@ impl Shared {
         facts: Arc<Facts>,
         (workers, plans): (Vec<mpsc::UnboundedSender<Message>>, Arc<Plans>),
     ) -> Rc<Self> {
+        let hub = Hub::new(Rc::clone(&pool), options.pubsub_limit);
         Rc::new(Self {
             options,
+            hub,
             pool,
             proxy,
             facts: RefCell::new(facts),

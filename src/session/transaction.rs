@@ -67,12 +67,13 @@ impl Transaction {
         match decision.route {
             Route::Refuse(refusal) => return Err(*refusal),
             // Within a transaction nothing waits.
-            Route::One(slot, _) | Route::Block(slot, _) => {
+            Route::One(slot, _) | Route::Block(slot, _) | Route::Publish(Some(slot)) => {
                 if *self.slot.get_or_insert(slot) != slot {
                     return Err(Refusal::CrossSlot);
                 }
             }
-            Route::Any => {}
+            // The node's own count of receivers has to do.
+            Route::Any | Route::Publish(None) => {}
             Route::Local(command) if local::is_barrier(command) => return Err(Refusal::InMulti),
             Route::Local(command) => {
                 self.steps.push(Step::Local(command, request.bytes().to_vec()));
@@ -124,6 +125,7 @@ impl Session {
             }
             Verb::Exec => self.refuse(&Refusal::text("ERR EXEC without MULTI")),
             Verb::Discard => self.refuse(&Refusal::text("ERR DISCARD without MULTI")),
+            verb => return self.subscribe_verb(verb, request),
         }
         Flow::Next
     }
@@ -156,7 +158,7 @@ impl Session {
                 }
                 self.note(&decision);
                 self.transaction = None;
-                self.unwatch();
+                self.part(command);
                 return self.answer(command, request);
             }
             _ => {

@@ -120,6 +120,7 @@ fn options(seeds: Vec<String>) -> Options {
             window: 1024,
             output_limit: 1 << 20,
             output_max: 1 << 30,
+            pubsub_limit: 32 << 20,
             idle_timeout: Duration::ZERO,
         },
         backend: backend::Options {
