@@ -41,7 +41,7 @@ class Suite:
         log = self.scratch / f"{target}.jsonl"
         log.write_text("")
         command = [self.python, "-m", "pytest", f"tests/{unit}.py", f"--redis-url=redis://{HOST}:{port}/0", "-q",
-                   "-o", "addopts=", "-m", MARKS, f"--timeout={ONE}", "-p", "no:cacheprovider", "-p", "report"]
+                   "-o", "addopts=", "-m", MARKS, "--tb=line", f"--timeout={ONE}", "-p", "no:cacheprovider", "-p", "report"]
         environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parent), PYTHONDONTWRITEBYTECODE="1",
                            SUITES_REPORT=str(log))
         process = subprocess.Popen(list(map(str, command)), cwd=self.checkout, env=environment, start_new_session=True,

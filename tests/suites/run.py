@@ -17,6 +17,7 @@ import argparse
 import collections
 import json
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -57,13 +58,19 @@ def main():
         if suite.needs_nothing:
             for unit in missing:
                 units[unit]["nothing"], _ = suite.run(unit, "nothing", servers.free_port())
+        # Servers are stopped by `finally`, also when this is told to end.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("broken off"))
         for kind, to_run in ((servers.Standalone, missing), (servers.Front, list(units))):
             if to_run:
                 run_all(suite, kind, args, units, to_run)
     report = summary(args.suite, units)
-    args.json.write_text(json.dumps({"suite": args.suite, **report, "units": units}, indent=1))
+    write(args, {"suite": args.suite, **report, "units": units})
     show(report, args)
     print(f"\nall of it: {args.json}")
+
+
+def write(args, outcome):
+    args.json.write_text(json.dumps(outcome, indent=1))
 
 
 def take_baseline(units, path):
@@ -89,6 +96,8 @@ def run_all(suite, kind, args, units, to_run):
             words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
             seconds = time.monotonic() - start
             print(f"{server.name:10} {unit:35} {seconds:5.0f} s  {words}  {remark[:200]}", file=sys.stderr, flush=True)
+            # So far, as a baseline for another run should this one be broken off.
+            write(args, {"suite": args.suite, "units": units})
     finally:
         server.stop()
 

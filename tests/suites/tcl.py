@@ -5,20 +5,25 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from servers import HOST, end
+from servers import HOST, end, free_port
 
 # Seconds without any test ending after which the suite gives up on a file and says which test is stuck; for a whole file;
 # and how many stuck tests of a file are left out one after the other to see the rest of it.
-IDLE, WHOLE, STUCK = 60, 900, 6
+IDLE, WHOLE, STUCK = 40, 900, 6
 
 # What the suite does around its tests is not to fail them: a server that refuses one of these loses the tests that need
-# it, not the whole file. Each text is there exactly once in version 7.0.
+# it, not the whole file. And one that never blocks is not waited for five seconds each time. Each text is there exactly
+# once in version 7.0.
 AROUND = [
-    ("    r function flush\n", "    catch {r function flush}\n"),
-    ("dict set saved_config $param [lindex [r config get $param] 1]\n        r config set $param $val\n",
+    ("server.tcl", "    r function flush\n", "    catch {r function flush}\n"),
+    ("server.tcl",
+     "dict set saved_config $param [lindex [r config get $param] 1]\n        r config set $param $val\n",
      "if {[catch {dict set saved_config $param [lindex [r config get $param] 1]\n        r config set $param $val}]} continue\n"),
-    ("    dict for {param val} $saved_config {\n        r config set $param $val\n    }\n\n    set srv",
+    ("server.tcl",
+     "    dict for {param val} $saved_config {\n        r config set $param $val\n    }\n\n    set srv",
      "    dict for {param val} $saved_config {\n        catch {r config set $param $val}\n    }\n\n    set srv"),
+    ("util.tcl", "wait_for_condition 50 100 {\n        [s $idx blocked_clients] ne 0",
+     "wait_for_condition 20 100 {\n        [s $idx blocked_clients] ne 0"),
 ]
 
 LINE = re.compile(r"^\[(ok|err|exception|skip|ignore|ready|testing|done|TIMEOUT|\d+/\d+ done)\]: ?(.*)$")
@@ -57,13 +62,12 @@ class Suite:
             found = self.server.with_name(tool)
             if found.exists():
                 (home / "src" / tool).symlink_to(found.resolve())
-        harness = home / "tests/support/server.tcl"
-        text = harness.read_text()
-        for old, new in AROUND:
+        for name, old, new in AROUND:
+            harness = home / "tests/support" / name
+            text = harness.read_text()
             if text.count(old) != 1:
-                raise SystemExit(f"tests/support/server.tcl is not that of Redis 7.0: no {old!r}")
-            text = text.replace(old, new)
-        harness.write_text(text)
+                raise SystemExit(f"tests/support/{name} is not that of Redis 7.0: no {old!r}")
+            harness.write_text(text.replace(old, new))
         return home
 
     def run(self, unit, target, port):
@@ -72,6 +76,8 @@ class Suite:
         while True:
             output, in_time = self.runtest(unit, target, port, skipped)
             found, remark, stuck = parse(output)
+            if f"Testing {unit}" not in output:
+                remark = f"the suite did not start: {output.strip()[-300:]}"
             for name, outcome in found.items():
                 outcomes.setdefault(name, outcome)
             if remark and remark not in remarks:
@@ -87,7 +93,8 @@ class Suite:
         return outcomes, "; ".join(remarks) or None
 
     def runtest(self, unit, target, port, skipped):
-        base = 21111 if target == "standalone" else 31111
+        # The suite talks to itself on a port 32 below.
+        base = free_port() + 32
         command = ["./runtest", "--host", HOST, "--port", str(port), "--singledb", "--ignore-encoding", "--ignore-digest",
                    "--durable", "--timeout", str(IDLE), "--baseport", str(base), "--tags", self.tags, "--single", unit]
         for name in skipped:
