@@ -54,7 +54,8 @@ class Suite:
                 remark = f"pytest ended with {process.returncode}: {output.strip()[-300:]}"
         except subprocess.TimeoutExpired:
             remark = f"not done within {WHOLE} s"
-        end(process)
+        finally:
+            end(process)
         outcomes = {}
         for line in log.read_text().splitlines():
             name, status, said = json.loads(line)
