@@ -225,6 +225,9 @@ def settings(port):
 def reset(port, wanted, is_primary):
     """Undoes what tests leave behind in a node."""
     with Redis(port) as redis:
+        for kind in ("SCRIPT", "FUNCTION"):
+            with contextlib.suppress(Failed):  # none runs
+                redis.ask(kind, "KILL")
         redis.ask("CLIENT", "UNPAUSE")
         for name, value in settings(port).items():
             if value != wanted[name]:
