@@ -1,7 +1,7 @@
 # The verbs of this repository; `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test bench lint
+.PHONY: help demo demo-stop test clients bench lint
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -17,6 +17,9 @@ demo-stop: ## stop what `make demo` left running
 test: ## run all tests, those on real servers too
 	@sh deploy/ensure-server.sh
 	cargo test
+
+clients: ## let real clients of several languages work through the proxy (needs their registries)
+	@bash tests/clients/run.sh
 
 bench: ## run the benchmarks
 	cargo bench

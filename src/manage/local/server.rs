@@ -190,10 +190,11 @@ pub(super) fn find(asked: Option<&Path>) -> Result<PathBuf, Error> {
     }
 }
 
-/// As the shell does it: a name with a slash is a path, any other is searched on `PATH`. The answer holds in every folder.
+/// As the shell does it: a name with a slash is a path, any other is searched on `PATH`. The answer holds in every folder, and
+/// links are not followed: a server looks at the name it is called by (Debian's redis-server links to redis-check-rdb).
 fn locate(name: &OsStr) -> Option<PathBuf> {
     if Path::new(name).components().count() > 1 {
-        return is_program(Path::new(name)).then(|| Path::new(name).canonicalize().ok())?;
+        return is_program(Path::new(name)).then(|| std::path::absolute(name).ok())?;
     }
     env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| is_program(path))
 }
@@ -232,6 +233,14 @@ mod tests {
         check("redis-server\0/x/17001/redis.conf\0", false);
         check("sleep\x007001\0", false);
         check("", false);
+    }
+
+    #[test]
+    fn runs_a_server_under_the_name_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("redis-server");
+        std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
+        assert_eq!(locate(link.as_os_str()), Some(link));
     }
 
     #[test]
