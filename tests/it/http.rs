@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::Client;
+use crate::fake::Act;
 use crate::rig::{Rig, Setup, rig, until};
 
 /// A proxy whose numbers can be read.
@@ -168,5 +169,23 @@ fn http_is_served_until_the_clients_have_finished() {
         slow.read_to_string(&mut answer).await.expect("who has begun to ask is answered");
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("draining"), "{answer}");
         stopping.await.expect("it ends");
+    });
+}
+
+#[test]
+fn subscribers_that_are_cut_off_are_counted() {
+    let limited = |options: &mut Options| options.session.pubsub_limit = 64 * 1024;
+    counted(1).with(limited).run(async |rig| {
+        let confirmed = "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
+        let text = "x".repeat(10_000);
+        let message = format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$10000\r\n{text}\r\n");
+        let flood = [confirmed, &message.repeat(2000)].concat().into_bytes();
+        rig.node(0).next("SUBSCRIBE", Act::Reply(flood));
+        let mut stalled = Client::connect_narrow(rig.data).await;
+        stalled.send_all(&["SUBSCRIBE a"]).await;
+        let unsubscribed = || rig.node(0).count("unsubscribe a") == 1;
+        until("the client is cut off", unsubscribed).await;
+        assert_eq!(value(rig, "slotway_pubsub_cut_off_total").await, 1);
+        assert!(stalled.rest().await.len() < 2000 * message.len());
     });
 }

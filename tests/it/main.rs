@@ -23,6 +23,7 @@ mod multikey;
 mod order;
 mod properties;
 mod protocol;
+mod pubsub;
 mod random;
 mod redirects;
 mod resp3;

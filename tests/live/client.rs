@@ -118,7 +118,9 @@ fn as_resp2(frame: BytesFrame) -> Value {
         BytesFrame::SimpleString { data, .. } => Value::SimpleString(data),
         BytesFrame::SimpleError { data, .. } => Value::Error(data),
         BytesFrame::Number { data, .. } => Value::Integer(data),
-        BytesFrame::Array { data, .. } => Value::Array(data.into_iter().map(as_resp2).collect()),
+        BytesFrame::Array { data, .. } | BytesFrame::Push { data, .. } => {
+            Value::Array(data.into_iter().map(as_resp2).collect())
+        }
         BytesFrame::Null => Value::Null,
         other => Value::Error(format!("not RESP2: {other:?}").into()),
     }

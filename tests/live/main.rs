@@ -29,6 +29,7 @@ mod front;
 mod load;
 mod local;
 mod moves;
+mod pubsub;
 mod replies;
 mod routing;
 mod server;
