@@ -228,6 +228,34 @@ async fn notifications_come_from_every_primary() {
     proxy.shutdown().await;
 }
 
+#[tokio::test]
+async fn notifications_come_from_new_primaries() {
+    let _turn = alone().await;
+    let mut cluster = Cluster::start(3, 1).await;
+    for node in 0..6 {
+        cluster.call(node, &["CONFIG", "SET", "notify-keyspace-events", "K$"]).await;
+    }
+    let proxy = front::start(front::patient(cluster.addresses())).await;
+    let (mut subscriber, mut writer) = (resp3(&proxy).await, Client::to(proxy.data).await);
+    subscribe(&mut subscriber, "PSUBSCRIBE __keyspace@0__:*").await;
+    let owner = cluster.owners().await[Slot::of(b"bar").index()];
+    cluster.kill9(owner);
+    cluster.promoted(owner + 3).await;
+    let heard = frame('>', &["pmessage", "__keyspace@0__:*", "__keyspace@0__:bar", "set"]);
+    until(PATIENCE, "a new primary is heard", async || {
+        writer.call("SET bar x").await;
+        match timeout(SOON, subscriber.raw_reply()).await {
+            Ok(reply) => {
+                assert_eq!(reply.expect("a message"), heard);
+                Ok(())
+            }
+            Err(_) => Err("nothing".to_owned()),
+        }
+    })
+    .await;
+    proxy.shutdown().await;
+}
+
 /// Publishes again until a message is heard; what is heard before must be earlier ones, in order.
 async fn reaches(publisher: &mut Client, subscriber: &mut Client, verb: &str, channel: &str) {
     let (mut sent, mut heard) = (0, None);
@@ -291,7 +319,8 @@ async fn a_lost_connection_is_made_good() {
         home = home.or((subscribers_at(&cluster, node).await > 0).then_some(node));
     }
     let home = home.expect("a node at which the proxy subscribes");
-    cluster.kill9(home);
+    // Its connections stay open and nothing comes.
+    cluster.freeze(home);
     let mut publisher = Client::to(cluster.address((home + 1) % 3)).await;
     reaches(&mut publisher, &mut subscriber, "PUBLISH", "lost").await;
     proxy.shutdown().await;
