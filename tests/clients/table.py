@@ -16,10 +16,6 @@ LIMIT = 180
 
 # Steps that cannot pass yet, as CLIENT:STEP, with * for any; they must fail today.
 AWAITED = """
-*:pubsub             # publish and subscribe
-*:scan               # SCAN
-redis-cli:bigkeys
-*:script             # SCRIPT LOAD
 """
 
 

@@ -1,6 +1,6 @@
 //! A work-out with fred: fred HOST PORT 2|3
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -88,6 +88,15 @@ async fn pubsub(config: &Config, key: &str) -> Outcome {
     let mut messages = subscriber.message_rx();
     subscriber.subscribe(format!("{key}:news")).await?;
     subscriber.psubscribe(format!("{key}:p*")).await?;
+    // With RESP3 this client goes on before the server has confirmed.
+    let channel = format!("{key}:news");
+    for _ in 0..500 {
+        let counts: HashMap<String, i64> = publisher.pubsub_numsub(vec![channel.as_str()]).await?;
+        if counts.get(&channel) == Some(&1) && publisher.pubsub_numpat::<i64>().await? >= 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     for n in 0..3 {
         let () = publisher.publish(format!("{key}:news"), n).await?;
     }
