@@ -21,6 +21,8 @@ REASONS = [
     (CANNOT, "", "test_readonly_invalid_cluster_state", "", "READONLY is accepted, for clients that send it to whatever they meet"),
     (CANNOT, "", "", "access a non local key in a cluster node", "a script with keys that it does not declare"),
     (CANNOT, "", "MIGRATE|test_command_list|test_command_parser", "doesn't exist|movablekeys|assert .* > 300", "COMMAND knows what the proxy lets through"),
+    (CANNOT, "tcl", "Blocking XREADGROUP: key deleted$|BRPOPLPUSH with multiple blocked clients", "",
+     "sent by two clients at once, without waiting for the first to block: now and then the second comes first"),
     # The rest is to come.
     (NOT_DONE, "", "", "outside of tests: ERR command '(config|client|latency)", "the file needs a command around its tests that is coming"),
     (NOT_DONE, "", "", r"command '\S+' is not supported by this proxy( yet)?", "the command is coming"),
