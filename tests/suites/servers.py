@@ -254,6 +254,7 @@ def main():
     options(parser)
     parser.add_argument("command", nargs="+", help="with {host} and {port} where the address belongs")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("broken off"))
     front = Front(args.server, args.proxy)
     try:
         words = [word.replace("{host}", HOST).replace("{port}", str(front.port)) for word in args.command]
