@@ -160,6 +160,8 @@ pub async fn start(options: Options) -> Result<Running> {
         topology: Arc::clone(&topology),
         stats: Arc::default(),
         hints,
+        scripts: Arc::default(),
+        plans: Arc::default(),
         workers: inboxes.clone(),
         drain_timeout: options.drain_timeout,
     };

@@ -4,7 +4,9 @@ use crate::client::Client;
 use crate::cluster::Slot;
 use crate::command::keys::{self, ArgList};
 use crate::command::learned::Learned;
-use crate::command::{Claim, Flags, Keys, Local, Merge, Nature, Policy, Spec, Verb, Wait, table};
+use crate::command::{
+    Claim, Errand, Flags, Keys, Local, Merge, Nature, Policy, Spec, Verb, Wait, table,
+};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 
@@ -23,6 +25,8 @@ pub enum Route {
     Any,
     /// Answered by the proxy.
     Local(Local),
+    /// Takes several questions to the nodes.
+    Errand(Errand),
     /// The session's own business.
     Session(Verb),
     /// Answered with an error.
@@ -111,6 +115,7 @@ fn route(spec: &Spec, words: usize, request: &Request<'_>, client: &Client) -> R
         Policy::Any => Route::Any,
         Policy::Local(local) => Route::Local(local),
         Policy::Session(verb) => Route::Session(verb),
+        Policy::Errand(errand) => Route::Errand(errand),
         Policy::Refuse => refusal(Refusal::NotAllowed(full_name(request, words))),
         Policy::Later => refusal(Refusal::NotYet(full_name(request, words))),
     }
@@ -125,7 +130,9 @@ fn keyed(spec: &Spec, request: &Request<'_>, merge: Option<Merge>) -> Route {
     let Some(first) = positions.next() else { return Route::Any };
     let slot = Slot::of(request.arg(first));
     if positions.all(|at| Slot::of(request.arg(at)) == slot) {
-        return Route::One(slot, Claim::of(slot, keys));
+        // The node may have to be told the script first, and what stands behind it must not run before that.
+        let claim = if spec.names_script() { Claim::Whole(slot) } else { Claim::of(slot, keys) };
+        return Route::One(slot, claim);
     }
     match (merge, spec.keys) {
         (Some(merge), Keys::Range { step, .. }) => {
@@ -220,6 +227,7 @@ mod tests {
             Route::Any => "any".to_owned(),
             Route::Local(local) => format!("local {local:?}"),
             Route::Session(verb) => format!("session {verb:?}"),
+            Route::Errand(errand) => format!("errand {errand:?}"),
             Route::Refuse(refusal) => refusal.to_string(),
         };
         assert_eq!(route, expected, "{line}");
@@ -237,6 +245,9 @@ mod tests {
         check("RENAME foo {foo}2", "whole 12182");
         check("EVAL return 0", "any");
         check("EVAL return 1 foo x", "one 12182");
+        check("EVALSHA digest 1 foo x", "whole 12182");
+        check("FCALL_RO name 0", "any");
+        check("SCAN 0", "errand Scan");
         check("EVAL return nonsense foo", "any");
         check("XREAD COUNT 1 STREAMS foo 0", "one 12182");
         check("XREAD BLOCK 1 STREAMS foo 0", "block 12182 Some(1ms)");
@@ -264,8 +275,11 @@ mod tests {
         check("DEBUG", "ERR wrong number of arguments for 'debug' command");
         check("debug Sleep 0", "ERR command 'debug|sleep' is not allowed through the proxy");
         check("MODULE NEWER", "ERR command 'module|newer' is not allowed through the proxy");
-        check("SCRIPT NEWER", "ERR command 'script|newer' is not supported by this proxy yet");
-        check("SCRIPT FLUSH", "ERR command 'script|flush' is not supported by this proxy yet");
+        check("LATENCY NEWER", "ERR command 'latency|newer' is not supported by this proxy yet");
+        check("LATENCY DOCTOR", "ERR command 'latency|doctor' is not supported by this proxy yet");
+        check("SCRIPT NEWER", "any");
+        check("SCRIPT FLUSH", "errand FlushScripts");
+        check("FUNCTION FLUSH", "every AllOk");
     }
 
     #[test]
@@ -285,10 +299,10 @@ mod tests {
             row("object|stop", 2, "admin", &[0, 0, 0], Vec::new()),
             row("object|encoding", 3, "readonly", &[1, 1, 1], Vec::new()),
         ];
-        let script = vec![row("script|newer", 2, "noscript", &[0, 0, 0], Vec::new())];
+        let latency = vec![row("latency|newer", 2, "noscript", &[0, 0, 0], Vec::new())];
         let learned = Learned::from_reply(&BytesFrame::Array(vec![
             row("object", -2, "slow", &[0, 0, 0], subs),
-            row("script", -2, "slow", &[0, 0, 0], script),
+            row("latency", -2, "slow", &[0, 0, 0], latency),
         ]));
         let check = |line, expected| check_with(&learned, line, expected);
         check("OBJECT Newer foo", "one 12182");
@@ -296,7 +310,7 @@ mod tests {
         check("OBJECT STOP", "ERR command 'object|stop' is not allowed through the proxy");
         check("OBJECT ENCODING foo", "one 12182");
         check("OBJECT NEWEST foo", "any");
-        check("SCRIPT NEWER", "ERR command 'script|newer' is not supported by this proxy yet");
+        check("LATENCY NEWER", "ERR command 'latency|newer' is not supported by this proxy yet");
         check(
             "object|newer foo",
             "ERR unknown command 'object|newer', with args beginning with: 'foo' ",

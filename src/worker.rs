@@ -15,10 +15,10 @@ use tokio::runtime::LocalRuntime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::backend::{self, Hint, Pool};
+use crate::backend::{self, Hint, Pool, Scripts};
 use crate::cluster::Topology;
 use crate::local::{Facts, Proxy};
-use crate::session::{self, Message, Session, Shared};
+use crate::session::{self, Message, Plans, Session, Shared};
 use crate::stats::Stats;
 
 /// How often silent nodes and waiting requests are looked after.
@@ -44,6 +44,10 @@ pub struct Setup {
     pub stats: Arc<Stats>,
     /// The way to discovery.
     pub hints: UnboundedSender<Hint>,
+    /// The scripts that were loaded through the proxy.
+    pub scripts: Arc<Scripts>,
+    /// What the cursors of `SCAN` stand for.
+    pub plans: Arc<Plans>,
     /// The ways to all workers.
     pub workers: Vec<UnboundedSender<Message>>,
     /// How long the worker may take to finish what is under way when it is told to stop.
@@ -75,8 +79,9 @@ fn build(mut builder: tokio::runtime::Builder) -> io::Result<LocalRuntime> {
 }
 
 async fn run(setup: Setup, mut inbox: UnboundedReceiver<Message>) {
-    let pool = Pool::new(setup.backend, setup.topology, setup.stats, setup.hints);
-    let shared = Shared::new(setup.session, pool, setup.proxy, setup.facts, setup.workers);
+    let pool = Pool::new(setup.backend, setup.topology, setup.stats, setup.hints, setup.scripts);
+    let peers = (setup.workers, setup.plans);
+    let shared = Shared::new(setup.session, pool, setup.proxy, setup.facts, peers);
     tokio::task::spawn_local(tend(Rc::clone(&shared)));
     while let Some(message) = inbox.recv().await {
         if matches!(message, Message::Drain) {

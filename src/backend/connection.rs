@@ -13,12 +13,14 @@ use tokio::time::{Duration, Sleep, sleep};
 
 use super::Options;
 use super::handshake;
-use super::lane::{Lane, Order, Status};
+use super::lane::{Lane, Order, Status, Ticket};
 use super::pool::{Hint, Pool};
+use super::scripts;
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Reply};
 use crate::resp::frame::{self, Progress, ReplyFramer};
 use crate::resp::redirect::{Verdict, scripted_verdict, verdict};
+use crate::resp::request;
 
 /// Read buffer: what one receive call usefully takes.
 const READ: usize = 64 * 1024;
@@ -165,9 +167,12 @@ impl Connection {
         if skip > 0 {
             // Scripts have not run yet: whatever is said here is the server's word.
             if ticket.is_unit() && verdict(reply) != Verdict::Final {
-                self.lane.keep_cause(reply);
+                self.lane.keep_cause(ticket, reply);
             }
             return self.lane.pop().map(|_| ()).ok_or_else(unasked);
+        }
+        if ticket.is_scripted() && !ticket.is_unit() && scripts::is_unknown(reply) {
+            return self.settle_unknown_script(ticket, reply, now);
         }
         let cause = if ticket.is_unit() { self.lane.take_cause() } else { Vec::new() };
         let reply = if cause.is_empty() { reply } else { &cause };
@@ -184,6 +189,19 @@ impl Connection {
                     self.pool.follow(parcel, reply, verdict, &self.lane.address);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A node does not know the script that it is to run: it is told if the proxy knows, and asked again.
+    fn settle_unknown_script(&self, ticket: Ticket, reply: &[u8], now: u32) -> io::Result<()> {
+        let parcel = self.lane.pop_parcel().ok_or_else(unasked)?;
+        let known = request::argument(&parcel.bytes, 1).and_then(|sha| self.pool.scripts.load(sha));
+        if let Some(load) = known {
+            self.pool.tell(parcel, &load, ticket.is_asked(), &self.lane);
+        } else {
+            self.pool.stats.node_errors.add(1);
+            self.pool.answer(parcel.promise, ticket, Reply::Small(reply), now);
         }
         Ok(())
     }

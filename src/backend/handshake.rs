@@ -94,9 +94,10 @@ async fn read_replies(stream: &mut TcpStream, mut replies: usize) -> io::Result<
     Ok(())
 }
 
-/// A node that is loading or has lost its primary is alive, and says so again to each request; any other error ends it.
+/// A node that is loading, has lost its primary or is busy with a script is alive, and says so again to each request; any
+/// other error ends it.
 fn refused(reply: &[u8]) -> io::Result<()> {
-    let alive = [&b"-LOADING"[..], b"-MASTERDOWN", b"-CLUSTERDOWN"]
+    let alive = [&b"-LOADING"[..], b"-MASTERDOWN", b"-CLUSTERDOWN", b"-BUSY"]
         .iter()
         .any(|code| reply.starts_with(code));
     if reply.first() != Some(&b'-') || alive {

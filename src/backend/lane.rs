@@ -60,6 +60,8 @@ const SCRIPTED: u8 = 16;
 const UNIT: u8 = 32;
 /// Its bytes on the lane begin with `ASKING`.
 const ASKED: u8 = 64;
+/// Its bytes on the lane begin with what its node has to be told first; the request itself is the last of them.
+const TOLD: u8 = 128;
 /// Most that either half of `tries` counts.
 const TRIES_MAX: u8 = 15;
 
@@ -105,8 +107,19 @@ impl Ticket {
         self.marks & UNIT != 0
     }
 
-    fn is_asked(self) -> bool {
+    /// Whether its bytes on the lane begin with `ASKING`.
+    pub(super) fn is_asked(self) -> bool {
         self.marks & ASKED != 0
+    }
+
+    fn is_told(self) -> bool {
+        self.marks & TOLD != 0
+    }
+
+    /// The same, with something in front of it that its node has to be told, or not any more.
+    fn told(self, told: bool) -> Self {
+        let marks = self.marks & !(UNIT | TOLD | ASKED);
+        Self { marks: if told { marks | UNIT | TOLD } else { marks }, ..self }
     }
 
     fn asked(self, asked: bool) -> Self {
@@ -170,6 +183,10 @@ impl Entry {
     /// The request with its bytes, which start at this offset of the log.
     fn into_parcel(self, log: &Log, start: u64) -> Parcel {
         let mut bytes = log.copy(start, self.len);
+        if self.ticket.is_told() {
+            bytes.advance(request::last(&bytes));
+            return Parcel { bytes, promise: self.promise, ticket: self.ticket.told(false) };
+        }
         if self.ticket.is_asked() {
             bytes.advance(ASKING.len());
         }
@@ -252,6 +269,13 @@ impl Lane {
         self.push(payload(&bytes), parcel.promise, parcel.ticket.asked(true));
     }
 
+    /// Queues a request in one piece behind what its node has to be told first; and behind `ASKING` if that was said before.
+    pub(super) fn push_told(&self, first: &[u8], parcel: Parcel, asking: bool) {
+        let asking: &[u8] = if asking { ASKING } else { b"" };
+        let bytes = Bytes::from([first, asking, &parcel.bytes[..]].concat());
+        self.push(payload(&bytes), parcel.promise, parcel.ticket.told(true));
+    }
+
     /// Wakes the connection, once until it has run.
     #[inline]
     pub(super) fn wake(&self) {
@@ -299,8 +323,11 @@ impl Lane {
         self.queue.borrow().entries.front().map(|entry| (entry.ticket, entry.skip))
     }
 
-    /// Keeps the first error because of which a unit will not run, until the unit's own reply comes.
-    pub(super) fn keep_cause(&self, error: &[u8]) {
+    /// Keeps the first error because of which a transaction will not run, until its own reply comes.
+    pub(super) fn keep_cause(&self, ticket: Ticket, error: &[u8]) {
+        if ticket.is_told() {
+            return;
+        }
         let mut cause = self.cause.borrow_mut();
         if cause.is_empty() {
             cause.extend_from_slice(error);

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::handshake;
 use super::lane::Class;
@@ -104,6 +104,29 @@ impl Pool {
         self.hint(Hint::Refresh);
         sleep(PAUSE).await;
         self.refresh();
+    }
+
+    /// Sends one request to one node on a connection that nobody else uses, and gives the reply, whatever it is.
+    pub async fn ask_at(
+        self: &Rc<Self>,
+        address: &Address,
+        protocol: Protocol,
+        request: &[u8],
+    ) -> Result<Bytes, Refusal> {
+        let node = address.to_string();
+        let Ok(mut lease) = self.lease_at(address, protocol).await else {
+            let waited = self.options().connect_timeout.as_millis();
+            let waited_ms = u64::try_from(waited).unwrap_or(u64::MAX);
+            return Err(Refusal::NodeDown { node, waited_ms });
+        };
+        match timeout(self.options().response_timeout, lease.call(request)).await {
+            Ok(Ok(reply)) => {
+                lease.give_back();
+                Ok(reply)
+            }
+            Ok(Err(_)) => Err(Refusal::ConnectionLost(node)),
+            Err(_) => Err(Refusal::Timeout(node)),
+        }
     }
 
     /// A connection to this node.

@@ -17,6 +17,7 @@ pub mod lease;
 mod log;
 mod pool;
 mod retry;
+mod scripts;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub use control::Control;
 pub use lane::{Class, Ticket};
 pub use lease::{Lease, Said};
 pub use pool::{Hint, Pool};
+pub use scripts::Scripts;
 
 /// How the proxy deals with nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use super::connection::Connection;
 use super::lane::{Class, Lane, Order, Parcel, Status, Ticket, payload};
 use super::lease::Leases;
 use super::retry::Retries;
+use super::scripts::Scripts;
 use super::{Options, Payload, ReadFrom};
 use crate::cluster::{Address, NodeIndex, Slot, Topology};
 use crate::command::Standing;
@@ -62,6 +63,8 @@ pub struct Pool {
     lanes: RefCell<HashMap<(Address, Class), Rc<Lane>>>,
     pub(super) retries: Retries,
     pub(super) leases: Leases,
+    /// The scripts that were loaded through the proxy.
+    pub scripts: Arc<Scripts>,
     /// Whether a lane holds as many bytes of requests as it may.
     crowded: Cell<bool>,
     /// Who waits for that to end.
@@ -97,6 +100,7 @@ impl Pool {
         published: Arc<ArcSwap<Topology>>,
         stats: Arc<Stats>,
         hints: UnboundedSender<Hint>,
+        scripts: Arc<Scripts>,
     ) -> Rc<Self> {
         let pool = Rc::new(Self {
             options,
@@ -108,6 +112,7 @@ impl Pool {
             lanes: RefCell::default(),
             retries: Retries::default(),
             leases: Leases::default(),
+            scripts,
             crowded: Cell::new(false),
             waiting: RefCell::default(),
             unsettled_until: Cell::new(0),
@@ -129,6 +134,11 @@ impl Pool {
     pub fn owner(&self, slot: Slot) -> Option<Address> {
         let topology = &self.routes.borrow().topology;
         Some(topology.node(topology.owner(slot)?).address.clone())
+    }
+
+    /// The current snapshot.
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.routes.borrow().topology)
     }
 
     /// When a request that comes now has had all the time it may have.
@@ -396,6 +406,14 @@ impl Pool {
         match target.filter(|_| parcel.ticket.hops() <= most) {
             Some(address) => self.redirect(&address, parcel, matches!(verdict, Verdict::Ask(_))),
             None => self.put_aside(parcel, last_word(reply, verdict)),
+        }
+    }
+
+    /// Sends a request again on the lane where it was, behind what the node has to be told first.
+    pub(super) fn tell(self: &Rc<Self>, parcel: Parcel, first: &[u8], asking: bool, lane: &Lane) {
+        self.stats.retries.add(1);
+        if let Some(parcel) = self.in_order(parcel) {
+            lane.push_told(first, parcel, asking);
         }
     }
 

@@ -16,6 +16,8 @@ pub struct View {
     pub nodes: Vec<NodeLine>,
     /// How many slots it is giving away or taking in.
     pub open_slots: usize,
+    /// The slots it is taking in.
+    pub importing: Vec<usize>,
 }
 
 /// What one node says of another, or of itself.
@@ -55,6 +57,7 @@ pub fn nodes(text: &str, from: &Address) -> Result<View, ParseError> {
         };
         let has = |flag| flags.split(',').any(|f| f == flag);
         view.open_slots += slots.iter().filter(|s| s.starts_with('[')).count();
+        view.importing.extend(slots.iter().filter_map(|s| imported(s)));
         if has("noaddr") || has("handshake") {
             continue;
         }
@@ -77,6 +80,12 @@ fn node_address(text: &str, from: &Address) -> Option<Address> {
     let address = text.split(',').next()?;
     let address = address.split('@').next()?;
     Address::parse(address, Some(from))
+}
+
+/// `[slot-<-id]` marks a slot that is being taken in.
+fn imported(text: &str) -> Option<usize> {
+    let (slot, _) = text.strip_prefix('[')?.split_once("-<-")?;
+    slot.parse().ok().filter(|slot| *slot < SLOTS)
 }
 
 /// `a-b` or `a`; `[slot->-id]` marks a migration and is no range.

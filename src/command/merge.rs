@@ -18,12 +18,21 @@ pub struct Gather {
     bytes: Vec<u8>,
     /// For `Merge::Info`: the proxy's own text.
     own: String,
-    /// For `Merge::Splice`: the replies in order, `None` where the node's next one belongs.
-    spliced: Vec<Option<Vec<u8>>>,
+    /// For `Merge::Splice`: where the replies come from, in order.
+    spliced: Vec<Source>,
     /// Whether the command writes.
     writes: bool,
-    /// For `Merge::AnyValue`: any number, which says whose value is looked at first.
-    lot: u64,
+}
+
+/// Where a reply within a transaction's comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It is the node's next one.
+    Node,
+    /// The node's next one is to a command of the proxy's own, and not for the client.
+    Aside,
+    /// It is the proxy's own.
+    Own(Vec<u8>),
 }
 
 #[derive(Debug)]
@@ -49,7 +58,6 @@ impl Gather {
             own: String::new(),
             spliced: Vec::new(),
             writes: false,
-            lot: 0,
         }
     }
 
@@ -65,9 +73,9 @@ impl Gather {
         Self { own, ..self }
     }
 
-    /// With the replies of a transaction that are the proxy's own, `None` for each that is the node's.
+    /// With where the replies of a transaction come from.
     #[must_use]
-    pub fn splicing(self, spliced: Vec<Option<Vec<u8>>>) -> Self {
+    pub fn splicing(self, spliced: Vec<Source>) -> Self {
         Self { spliced, ..self }
     }
 
@@ -80,12 +88,6 @@ impl Gather {
     /// Whether the command writes.
     pub fn writes(&self) -> bool {
         self.writes
-    }
-
-    /// With a number drawn by lot, so that of many values it is not always the same part's that is chosen.
-    #[must_use]
-    pub fn with_lot(self, lot: u64) -> Self {
-        Self { lot, ..self }
     }
 
     /// Number of parts.
@@ -157,7 +159,7 @@ impl Gather {
             Merge::Sum => self.sum(out),
             Merge::AllOk => self.replies().next().map(|first| out.extend_from_slice(first)),
             Merge::Concat => self.concat(out),
-            Merge::AnyValue => self.any_value().map(|value| out.extend_from_slice(value)),
+            Merge::AllHave => self.all_have(out),
             Merge::Splice => self.splice(out),
             Merge::Info => {
                 write::verbatim(out, self.protocol, &info::merge(&self.own, self.replies()));
@@ -217,15 +219,17 @@ impl Gather {
             out.extend_from_slice(reply);
             return Some(());
         };
-        write::array(out, self.spliced.len());
-        for own in &self.spliced {
-            if let Some(own) = own {
+        write::array(out, self.spliced.iter().filter(|source| **source != Source::Aside).count());
+        for source in &self.spliced {
+            if let Source::Own(own) = source {
                 out.extend_from_slice(own);
-            } else {
-                let (element, rest) = elements.split_at_checked(element_len(elements)?)?;
-                out.extend_from_slice(element);
-                elements = rest;
+                continue;
             }
+            let (element, rest) = elements.split_at_checked(element_len(elements)?)?;
+            if *source == Source::Node {
+                out.extend_from_slice(element);
+            }
+            elements = rest;
         }
         Some(())
     }
@@ -240,13 +244,16 @@ impl Gather {
         Some(())
     }
 
-    /// The first value from the part on that the lot fell on.
-    fn any_value(&self) -> Option<&[u8]> {
-        let start = usize::try_from(self.lot % self.parts.len().max(1) as u64).unwrap_or(0);
-        let mut turns = self.replies().skip(start).chain(self.replies().take(start));
-        turns
-            .find(|reply| *reply != b"$-1\r\n" && *reply != b"_\r\n")
-            .or_else(|| self.replies().next())
+    /// Each element is 0 or 1, so that it takes up four bytes.
+    fn all_have(&self, out: &mut Vec<u8>) -> Option<()> {
+        let arrays: Vec<(usize, &[u8])> = self.replies().map(array).collect::<Option<_>>()?;
+        let (count, _) = *arrays.first()?;
+        write::array(out, count);
+        for at in 0..count {
+            let mut flags = arrays.iter().map(|(_, flags)| flags.get(4 * at + 1));
+            write::integer(out, i64::from(flags.all(|flag| flag == Some(&b'1'))));
+        }
+        Some(())
     }
 }
 
@@ -331,22 +338,22 @@ mod tests {
             &["*0\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"],
             "*2\r\n$1\r\na\r\n$1\r\nb\r\n",
         );
-        check(gather(Merge::AnyValue, 2), &["$-1\r\n", "$1\r\na\r\n"], "$1\r\na\r\n");
-        check(gather(Merge::AnyValue, 2), &["$-1\r\n", "$-1\r\n"], "$-1\r\n");
-        let exec =
-            || gather(Merge::Splice, 1).splicing(vec![None, Some(b"+PONG\r\n".to_vec()), None]);
-        check(exec(), &["*2\r\n:1\r\n*1\r\n:2\r\n"], "*3\r\n:1\r\n+PONG\r\n*1\r\n:2\r\n");
+        check(
+            gather(Merge::AllHave, 2),
+            &["*3\r\n:1\r\n:0\r\n:1\r\n", "*3\r\n:1\r\n:1\r\n:0\r\n"],
+            "*3\r\n:1\r\n:0\r\n:0\r\n",
+        );
+        let exec = || {
+            let pong = Source::Own(b"+PONG\r\n".to_vec());
+            gather(Merge::Splice, 1).splicing(vec![Source::Node, pong, Source::Aside, Source::Node])
+        };
+        check(
+            exec(),
+            &["*3\r\n:1\r\n$3\r\nsha\r\n*1\r\n:2\r\n"],
+            "*3\r\n:1\r\n+PONG\r\n*1\r\n:2\r\n",
+        );
         check(exec(), &["*-1\r\n"], "*-1\r\n");
         check(exec(), &["_\r\n"], "_\r\n");
         check(exec(), &["-EXECABORT x\r\n"], "-EXECABORT x\r\n");
-    }
-
-    #[test]
-    fn the_lot_says_whose_value_it_is() {
-        for (lot, expected) in [(0, "a"), (1, "b"), (2, "d"), (3, "d"), (7, "d"), (u64::MAX, "d")] {
-            let gather = gather(Merge::AnyValue, 4).with_lot(lot);
-            let replies = ["$1\r\na\r\n", "$1\r\nb\r\n", "_\r\n", "$1\r\nd\r\n"];
-            check(gather, &replies, &format!("$1\r\n{expected}\r\n"));
-        }
     }
 }

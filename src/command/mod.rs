@@ -159,6 +159,8 @@ pub enum Policy {
     Local(Local),
     /// Changes what the session does with the commands behind it.
     Session(Verb),
+    /// Takes the proxy several questions to the nodes, one after the other.
+    Errand(Errand),
     /// Never allowed through a proxy.
     Refuse,
     /// Understood, and not offered yet.
@@ -176,6 +178,23 @@ pub enum Verb {
     Unwatch,
 }
 
+/// Commands for which the proxy asks nodes one after the other, or everywhere on connections of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// `SCAN`: one page of one node's keys.
+    Scan,
+    /// `RANDOMKEY`.
+    RandomKey,
+    /// `SCRIPT LOAD`: on every primary, and remembered.
+    LoadScript,
+    /// `SCRIPT FLUSH`: on every primary, and forgotten.
+    FlushScripts,
+    /// `SCRIPT KILL`, `FUNCTION KILL`: where one runs. The lane to that node is busy with it.
+    Kill,
+    /// `FUNCTION STATS`: of the node where one runs, if there is one.
+    RunningFunction,
+}
+
 /// How the replies of the parts become one reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
@@ -187,8 +206,8 @@ pub enum Merge {
     AllOk,
     /// Arrays one behind the other (`KEYS`).
     Concat,
-    /// Any part's reply that is not nil (`RANDOMKEY`).
-    AnyValue,
+    /// Arrays of 0 and 1, with 1 where every part has it (`SCRIPT EXISTS`).
+    AllHave,
     /// `INFO`: the nodes' numbers added into the proxy's own text.
     Info,
     /// `EXEC`: the proxy's own replies put in among the node's.
@@ -315,5 +334,10 @@ impl Spec {
     pub fn nature(&self) -> Nature {
         let scripted = matches!(self.group, Group::Scripting | Group::Module);
         Nature { reads: self.is_readonly(), scripted, unit: false }
+    }
+
+    /// Whether it names a script by its digest, which its node may not know and then has to be told before it can run.
+    pub fn names_script(&self) -> bool {
+        self.group == Group::Scripting && matches!(self.name, "evalsha" | "evalsha_ro")
     }
 }

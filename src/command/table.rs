@@ -8,8 +8,8 @@ use crate::command::Group::{
     Bitmap, Cluster, Connection, Generic, Geo, Hash, HyperLogLog, List, Module, PubSub, Scripting,
     Server, Set, SortedSet, Stream, String, Transactions,
 };
-use crate::command::Merge::{AllOk, AnyValue, ByKey, Concat, Info, Sum};
-use crate::command::{Flags, Group, Keys, Local, Merge, Policy, Spec, Timeout, Verb};
+use crate::command::Merge::{AllHave, AllOk, ByKey, Concat, Info, Sum};
+use crate::command::{Errand, Flags, Group, Keys, Local, Merge, Policy, Spec, Timeout, Verb};
 
 /// Finds the row of a command by its name, in any case.
 #[inline]
@@ -57,11 +57,11 @@ pub static TABLE: &[Spec] = &[
     row("pexpireat",   -3, KEY,   Generic, "write fast"),
     row("pexpiretime",  2, KEY,   Generic, "readonly fast"),
     row("pttl",         2, KEY,   Generic, "readonly fast"),
-    row("randomkey",    1, NONE,  Generic, "readonly").every(AnyValue),
+    row("randomkey",    1, NONE,  Generic, "readonly").errand(Errand::RandomKey),
     row("rename",       3, TWO,   Generic, "write"),
     row("renamenx",     3, TWO,   Generic, "write fast"),
     row("restore",     -4, KEY,   Generic, "write denyoom"),
-    row("scan",        -2, NONE,  Generic, "readonly").later(),
+    row("scan",        -2, NONE,  Generic, "readonly").errand(Errand::Scan),
     row("sort",        -2, SORT,  Generic, "write denyoom movablekeys"),
     row("sort_ro",     -2, KEY,   Generic, "readonly movablekeys"),
     row("touch",       -2, KEYS,  Generic, "readonly fast").split(Sum),
@@ -275,8 +275,8 @@ pub static TABLE: &[Spec] = &[
     row("evalsha_ro", -3, counted(2), Scripting, EVAL_RO),
     row("fcall",      -3, counted(2), Scripting, EVAL),
     row("fcall_ro",   -3, counted(2), Scripting, EVAL_RO),
-    row("function",   -2, NONE,       Scripting, "").later().of(FUNCTION),
-    row("script",     -2, NONE,       Scripting, "").later().of(SCRIPT),
+    row("function",   -2, NONE,       Scripting, "").of(FUNCTION),
+    row("script",     -2, NONE,       Scripting, "").of(SCRIPT),
 
     // Transactions.
     row("discard",  1, NONE, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Discard),
@@ -411,26 +411,26 @@ const COMMAND: &[Spec] = &[
 
 #[rustfmt::skip]
 const SCRIPT: &[Spec] = &[
-    row("debug",   3, NONE, Scripting, "noscript").later(),
-    row("exists", -3, NONE, Scripting, "noscript").later(),
-    row("flush",  -2, NONE, Scripting, "noscript").later(),
-    row("help",    2, NONE, Scripting, "loading stale").later(),
-    row("kill",    2, NONE, Scripting, "noscript allow_busy").later(),
-    row("load",    3, NONE, Scripting, "noscript stale").later(),
-    row("show",    3, NONE, Scripting, "noscript").later(),
+    row("debug",   3, NONE, Scripting, "noscript").refuse(),
+    row("exists", -3, NONE, Scripting, "noscript").every(AllHave),
+    row("flush",  -2, NONE, Scripting, "noscript").errand(Errand::FlushScripts),
+    row("help",    2, NONE, Scripting, "loading stale"),
+    row("kill",    2, NONE, Scripting, "noscript allow_busy").errand(Errand::Kill),
+    row("load",    3, NONE, Scripting, "noscript stale").errand(Errand::LoadScript),
+    row("show",    3, NONE, Scripting, "noscript"),
 ];
 
 #[rustfmt::skip]
 const FUNCTION: &[Spec] = &[
-    row("delete",   3, NONE, Scripting, "write noscript").later(),
-    row("dump",     2, NONE, Scripting, "noscript").later(),
-    row("flush",   -2, NONE, Scripting, "write noscript").later(),
-    row("help",     2, NONE, Scripting, "loading stale").later(),
-    row("kill",     2, NONE, Scripting, "noscript allow_busy").later(),
-    row("list",    -2, NONE, Scripting, "noscript").later(),
-    row("load",    -3, NONE, Scripting, "write denyoom noscript").later(),
-    row("restore", -3, NONE, Scripting, "write denyoom noscript").later(),
-    row("stats",    2, NONE, Scripting, "noscript allow_busy").later(),
+    row("delete",   3, NONE, Scripting, "write noscript").every(AllOk),
+    row("dump",     2, NONE, Scripting, "noscript"),
+    row("flush",   -2, NONE, Scripting, "write noscript").every(AllOk),
+    row("help",     2, NONE, Scripting, "loading stale"),
+    row("kill",     2, NONE, Scripting, "noscript allow_busy").errand(Errand::Kill),
+    row("list",    -2, NONE, Scripting, "noscript"),
+    row("load",    -3, NONE, Scripting, "write denyoom noscript").every(AllOk),
+    row("restore", -3, NONE, Scripting, "write denyoom noscript").every(AllOk),
+    row("stats",    2, NONE, Scripting, "noscript allow_busy").errand(Errand::RunningFunction),
 ];
 
 #[rustfmt::skip]
@@ -545,6 +545,10 @@ impl Spec {
 
     const fn verb(self, verb: Verb) -> Self {
         self.policy(Policy::Session(verb))
+    }
+
+    const fn errand(self, errand: Errand) -> Self {
+        self.policy(Policy::Errand(errand))
     }
 
     const fn later(self) -> Self {

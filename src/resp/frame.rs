@@ -87,6 +87,14 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// None, for requests that have been held to others before.
+    pub const NONE: Self = Self {
+        args: usize::MAX,
+        bulk: usize::MAX / 2,
+        request: usize::MAX / 2,
+        unauthenticated: false,
+    };
+
     /// What a client may send before it has authenticated (redis/redis#9588).
     #[must_use]
     pub fn before_auth(self) -> Self {

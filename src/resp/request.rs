@@ -59,18 +59,31 @@ impl<'a> Request<'a> {
 
 /// Number of requests in bytes that hold nothing but whole ones.
 pub fn count(bytes: &[u8]) -> usize {
-    let limits = Limits {
-        args: usize::MAX,
-        bulk: usize::MAX / 2,
-        request: usize::MAX / 2,
-        unauthenticated: false,
-    };
-    let (mut framer, mut at, mut count) = (RequestFramer::default(), 0, 0);
-    while let Ok(Progress::Complete(len)) = framer.frame(&bytes[at..], &limits) {
-        at += len;
-        count += 1;
-    }
-    count
+    ends(bytes).count()
+}
+
+/// Offsets behind each of the requests.
+fn ends(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let (mut framer, mut at) = (RequestFramer::default(), 0);
+    std::iter::from_fn(move || match framer.frame(&bytes[at..], &Limits::NONE) {
+        Ok(Progress::Complete(len)) => {
+            at += len;
+            Some(at)
+        }
+        _ => None,
+    })
+}
+
+/// An argument of the first request in bytes.
+pub fn argument(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let mut framer = RequestFramer::default();
+    framer.frame(bytes, &Limits::NONE).ok()?;
+    framer.args().get(at).map(|span| &bytes[span.start as usize..span.end as usize])
+}
+
+/// Offset of the last request in bytes that hold nothing but whole ones.
+pub fn last(bytes: &[u8]) -> usize {
+    ends(bytes).fold((0, 0), |(_, before), end| (before, end)).0
 }
 
 /// Rewrites an inline command as the array it stands for, by Redis' quoting rules (`sdssplitargs`). An empty line gives

@@ -1,6 +1,5 @@
 //! What is done with one request: one match on its route.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -86,6 +85,7 @@ impl Session {
             Route::Split(cut) => self.split(request, cut, &decision),
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),
+            Route::Errand(errand) => self.run_errand(errand, request, &decision),
             Route::Local(command) => {
                 if command == Local::Reset {
                     self.unwatch();
@@ -107,7 +107,9 @@ impl Session {
 
     /// Whether a request has to wait now.
     pub(super) fn holds(&mut self, decision: &Decision, request: &Request<'_>) -> bool {
-        if matches!(decision.route, Route::Every(_) | Route::Any) && self.waits_for_map() {
+        if matches!(decision.route, Route::Every(_) | Route::Any | Route::Errand(_))
+            && self.waits_for_map()
+        {
             return true;
         }
         let gate = self.replies.gate();
@@ -117,7 +119,7 @@ impl Session {
         match &decision.route {
             Route::Refuse(_) | Route::Session(_) => false,
             _ if gate == Gate::Barred => true,
-            Route::Block(..) | Route::Every(_) => gate != Gate::Empty,
+            Route::Block(..) | Route::Every(_) | Route::Errand(_) => gate != Gate::Empty,
             Route::Local(command) => gate != Gate::Empty && local::is_barrier(*command),
             Route::One(slot, _) => self.is_taken(gate, *slot) || self.lacks_room(*slot),
             Route::Split(Cut { first, step, .. }) => {
@@ -214,8 +216,7 @@ impl Session {
             return self.refuse(&Refusal::ClusterDown);
         }
         let mut gather = Gather::new(merge, self.protocol(), slots.iter().map(|_| Claim::All))
-            .writing(!decision.nature.reads)
-            .with_lot(lot());
+            .writing(!decision.nature.reads);
         let mut wire = request.bytes();
         if merge == Merge::Info {
             gather = gather.with_own(self.with_env(|env| local::info::text(request.args(1), env)));
@@ -311,9 +312,4 @@ impl Session {
             promise.fulfil(Reply::Small(&wire));
         });
     }
-}
-
-/// A number that nobody can foresee: the keys of every hash are others.
-fn lot() -> u64 {
-    RandomState::new().hash_one(())
 }

@@ -5,6 +5,8 @@
 mod blocking;
 mod connection;
 mod dispatch;
+mod errand;
+mod scan;
 mod transaction;
 mod watch;
 
@@ -24,6 +26,7 @@ use crate::resp::frame::Limits;
 
 pub use blocking::{Blocked, Unblock};
 pub use connection::Session;
+pub use scan::Plans;
 
 /// How the proxy deals with clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,9 @@ pub struct Shared {
     pub draining: Cell<bool>,
     /// All workers, to ask for their clients.
     pub workers: Vec<mpsc::UnboundedSender<Message>>,
+    /// What the cursors of `SCAN` stand for, the same for all workers.
+    pub plans: Arc<Plans>,
+    sizes: RefCell<errand::Sizes>,
     buffers: RefCell<Vec<BytesMut>>,
 }
 
@@ -155,7 +161,7 @@ impl Shared {
         pool: Rc<Pool>,
         proxy: Arc<Proxy>,
         facts: Arc<Facts>,
-        workers: Vec<mpsc::UnboundedSender<Message>>,
+        (workers, plans): (Vec<mpsc::UnboundedSender<Message>>, Arc<Plans>),
     ) -> Rc<Self> {
         Rc::new(Self {
             options,
@@ -165,6 +171,8 @@ impl Shared {
             roster: Roster::default(),
             draining: Cell::new(false),
             workers,
+            plans,
+            sizes: RefCell::default(),
             buffers: RefCell::default(),
         })
     }

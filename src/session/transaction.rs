@@ -3,11 +3,13 @@
 //! Within one piece on a lane nothing comes between `MULTI` and `EXEC`, so a transaction needs no connection of its own. What
 //! the proxy answers by itself it answers at `EXEC`, and its replies are put in among the node's.
 
+use bytes::Bytes;
+
 use super::connection::{Flow, Session};
 use crate::backend::{Class, Payload, Ticket};
 use crate::cluster::Slot;
-use crate::command::merge::Gather;
-use crate::command::{Claim, Local, Merge, Nature, Verb};
+use crate::command::merge::{Gather, Source};
+use crate::command::{Claim, Local, Merge, Nature, Spec, Verb, lookup};
 use crate::local;
 use crate::refusal::Refusal;
 use crate::replies::{Gate, LARGE, Promise};
@@ -35,6 +37,8 @@ pub(super) struct Transaction {
 #[derive(Debug)]
 enum Step {
     Node,
+    /// `SCRIPT LOAD` in front of a script that the node may not know: within a transaction it could not be told later.
+    Load,
     Local(Local, Vec<u8>),
     /// Answered with these bytes.
     Own(&'static [u8]),
@@ -53,8 +57,13 @@ impl Default for Transaction {
 }
 
 impl Transaction {
-    /// Takes a command in, or says why it cannot be part of a transaction.
-    fn queue(&mut self, request: &Request<'_>, decision: Decision) -> Result<(), Refusal> {
+    /// Takes a command in, behind what its node has to be told first, or says why it cannot be part of a transaction.
+    fn queue(
+        &mut self,
+        request: &Request<'_>,
+        decision: Decision,
+        load: Option<Bytes>,
+    ) -> Result<(), Refusal> {
         match decision.route {
             Route::Refuse(refusal) => return Err(*refusal),
             // Within a transaction nothing waits.
@@ -75,7 +84,13 @@ impl Transaction {
                 self.steps.push(Step::Own(b"+OK\r\n"));
                 return Ok(());
             }
-            Route::Every(_) | Route::Session(_) => return Err(Refusal::InMulti),
+            Route::Every(_) | Route::Errand(_) | Route::Session(_) => {
+                return Err(Refusal::InMulti);
+            }
+        }
+        if let Some(load) = load {
+            self.wire.extend_from_slice(&load);
+            self.steps.push(Step::Load);
         }
         self.nature.reads &= decision.nature.reads;
         self.nature.scripted |= decision.nature.scripted;
@@ -154,10 +169,13 @@ impl Session {
     fn queue(&mut self, request: &Request<'_>, decision: Decision) {
         let Some(transaction) = &mut self.transaction else { return };
         let room = self.shared.options.limits.request.saturating_sub(transaction.wire.len());
-        let queued = if request.bytes().len() > room {
+        let names_script = lookup(request.name()).is_some_and(Spec::names_script);
+        let load = names_script.then(|| self.shared.pool.scripts.load(request.arg(1))).flatten();
+        let len = request.bytes().len() + load.as_ref().map_or(0, Bytes::len);
+        let queued = if len > room {
             Err(Refusal::text("ERR transaction larger than the limit of the proxy"))
         } else {
-            transaction.queue(request, decision)
+            transaction.queue(request, decision, load)
         };
         match queued {
             Ok(()) => self.replies.answer(|out| write::simple(out, "QUEUED")),
@@ -214,7 +232,7 @@ impl Session {
         }
         let Some(watch) = self.watch.take() else { return Flow::Next };
         let spliced = self.answer_own(&transaction.steps);
-        let count = 2 + spliced.iter().filter(|own| own.is_none()).count();
+        let count = 2 + spliced.iter().filter(|source| !matches!(source, Source::Own(_))).count();
         transaction.wire.extend_from_slice(EXEC);
         if let Some(promise) = self.promise_of(spliced, Claim::All, transaction.nature) {
             self.run_watched(&watch, transaction.wire, count, promise);
@@ -223,13 +241,8 @@ impl Session {
     }
 
     /// The promise of the whole of a transaction's reply.
-    fn promise_of(
-        &self,
-        spliced: Vec<Option<Vec<u8>>>,
-        claim: Claim,
-        nature: Nature,
-    ) -> Option<Promise> {
-        if spliced.iter().all(Option::is_none) {
+    fn promise_of(&self, spliced: Vec<Source>, claim: Claim, nature: Nature) -> Option<Promise> {
+        if spliced.iter().all(|source| *source == Source::Node) {
             return Some(self.replies.promise(claim, nature.reads));
         }
         let gather = Gather::new(Merge::Splice, self.protocol(), std::iter::once(claim))
@@ -244,7 +257,11 @@ impl Session {
         if !transaction.goes_to_a_node() {
             return self.replies.answer(|out| {
                 write::array(out, spliced.len());
-                spliced.iter().flatten().for_each(|reply| out.extend_from_slice(reply));
+                for source in &spliced {
+                    if let Source::Own(reply) = source {
+                        out.extend_from_slice(reply);
+                    }
+                }
             });
         }
         let claim = transaction.slot.map_or(Claim::None, Claim::Whole);
@@ -263,20 +280,23 @@ impl Session {
         }
     }
 
-    /// The proxy's own replies, and `None` for each that is the node's.
-    fn answer_own(&mut self, steps: &[Step]) -> Vec<Option<Vec<u8>>> {
+    /// Where the replies come from, the proxy's own ready.
+    fn answer_own(&mut self, steps: &[Step]) -> Vec<Source> {
         let limits = Limits { args: usize::MAX, ..self.shared.options.limits };
         let mut framer = RequestFramer::default();
         steps
             .iter()
             .map(|step| {
                 let (command, bytes) = match step {
-                    Step::Node => return None,
-                    Step::Own(reply) => return Some(reply.to_vec()),
+                    Step::Node => return Source::Node,
+                    Step::Load => return Source::Aside,
+                    Step::Own(reply) => return Source::Own(reply.to_vec()),
                     Step::Local(command, bytes) => (*command, bytes),
                 };
-                framer.frame(bytes, &limits).ok()?;
-                Some(self.own_reply(command, &Request::new(bytes, framer.args())))
+                // It has been framed by these limits before.
+                let again = framer.frame(bytes, &limits);
+                debug_assert!(again.is_ok());
+                Source::Own(self.own_reply(command, &Request::new(bytes, framer.args())))
             })
             .collect()
     }

@@ -171,7 +171,7 @@ fn view(number: usize, lines: &[Line]) -> View {
             },
         );
     }
-    View { nodes: nodes.into_values().collect(), open_slots: number }
+    View { nodes: nodes.into_values().collect(), open_slots: number, importing: Vec::new() }
 }
 
 /// The same views in another order make the same topology.
@@ -242,7 +242,7 @@ fn view_of(node: usize, names: &BTreeSet<usize>, has_slots: bool) -> View {
         slots: std::iter::once(0..SLOTS).filter(|_| has_slots).collect(),
     };
     let nodes = names.iter().copied().chain([node]).collect::<BTreeSet<usize>>();
-    View { nodes: nodes.into_iter().map(line).collect(), open_slots: 0 }
+    View { nodes: nodes.into_iter().map(line).collect(), open_slots: 0, importing: Vec::new() }
 }
 
 /// Runs `rule` on these views, and gives the nodes whose views it chose.
