@@ -31,6 +31,8 @@ mod local;
 mod moves;
 mod replies;
 mod routing;
+mod scan;
+mod scripts;
 mod server;
 mod splits;
 mod tally;
