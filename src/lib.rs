@@ -37,7 +37,7 @@
 //!    request that waited is not sent behind a later one that already ran.
 //! 3. A request that reached a socket is sent again only if the node said that it did not run it, or if it only reads.
 //!    Otherwise the client hears `outcome unknown`.
-//! 4. `MOVED` and `ASK` never reach a client.
+//! 4. `MOVED` and `ASK` never reach a client, nor does `NOSCRIPT` for a script that was loaded through the proxy.
 //! 5. Nothing on the way of a request locks, logs, or is shared between threads.
 //! 6. A fact about a command stands in one row of `command::table`.
 //! 7. A topology is never edited; the views of several nodes, all of one cluster (`cluster::membership`), are merged per

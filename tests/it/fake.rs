@@ -78,6 +78,8 @@ pub(crate) struct Model {
     asked: BTreeMap<usize, isize>,
     /// Requests that were run, in the order they were.
     ran: Vec<(usize, String)>,
+    /// The scripts that each node knows, by digest.
+    pub(crate) scripts: Vec<BTreeMap<String, Vec<u8>>>,
     /// The host in `MOVED` and `ASK`.
     pub(crate) redirect_host: String,
     /// The host in `CLUSTER SLOTS`; empty for a null.
@@ -169,6 +171,7 @@ impl Cluster {
             truth,
             asked: BTreeMap::new(),
             ran: Vec::new(),
+            scripts: vec![BTreeMap::new(); listeners.len()],
             redirect_host: "127.0.0.1".to_owned(),
             endpoint: "127.0.0.1".to_owned(),
             password: None,
@@ -311,8 +314,44 @@ impl Model {
             return format!("-{error}\r\n").into_bytes();
         }
         let source = self.source(node);
-        self.ran.push((node, line(args)));
-        self.stores[source].run(args, peer.resp3)
+        let args = match self.script(node, args) {
+            Script::Runs(args) => args,
+            Script::Says(reply) => return reply,
+        };
+        self.ran.push((node, line(&args)));
+        if args[0] == b"SCAN" {
+            return self.stores[source].scan(node, &args);
+        }
+        self.stores[source].run(&args, peer.resp3)
+    }
+
+    /// What a request comes to as far as it is about scripts. A script is a command and its last argument: that of digest
+    /// `d-APPEND-x` appends `x`.
+    fn script(&mut self, node: usize, args: &[Vec<u8>]) -> Script {
+        let text = |at: usize| args.get(at).map(|arg| String::from_utf8_lossy(arg).into_owned());
+        match (text(0).as_deref(), text(1)) {
+            (Some("SCRIPT"), Some(sub)) if sub == "LOAD" => {
+                let body = text(2).unwrap_or_default();
+                let digest = format!("d-{}", body.replace(' ', "-"));
+                self.scripts[node].insert(digest.clone(), body.into_bytes());
+                Script::Says(bulk(&digest))
+            }
+            (Some("SCRIPT"), _) => {
+                self.scripts[node].clear();
+                Script::Says(b"+OK\r\n".to_vec())
+            }
+            (Some("EVALSHA"), Some(digest)) => match self.scripts[node].get(&digest) {
+                Some(body) => {
+                    let mut words = body.split(|byte| *byte == b' ').map(<[u8]>::to_vec);
+                    let name = words.next().expect("a command");
+                    Script::Runs([name, args[3].clone()].into_iter().chain(words).collect())
+                }
+                None => {
+                    Script::Says(b"-NOSCRIPT No matching script. Please use EVAL.\r\n".to_vec())
+                }
+            },
+            _ => Script::Runs(args.to_vec()),
+        }
     }
 
     /// As `getNodeByQuery` of the server.
@@ -419,6 +458,12 @@ impl Truth {
     }
 }
 
+/// What a request comes to.
+enum Script {
+    Runs(Vec<Vec<u8>>),
+    Says(Vec<u8>),
+}
+
 /// A request as far as routing sees it.
 struct Command<'a> {
     keys: Vec<&'a [u8]>,
@@ -432,8 +477,8 @@ impl<'a> Command<'a> {
         let keys = match name.as_slice() {
             b"MGET" | b"DEL" | b"EXISTS" | b"UNLINK" | b"TOUCH" => keys.collect(),
             b"MSET" => keys.step_by(2).collect(),
-            b"DBSIZE" | b"FLUSHALL" | b"KEYS" | b"RANDOMKEY" => Vec::new(),
-            b"EVAL" => keys.skip(2).take(1).collect(),
+            b"DBSIZE" | b"FLUSHALL" | b"KEYS" | b"RANDOMKEY" | b"SCAN" | b"SCRIPT" => Vec::new(),
+            b"EVAL" | b"EVALSHA" => keys.skip(2).take(1).collect(),
             _ => keys.take(1).collect(),
         };
         let reads = matches!(name.as_slice(), b"GET" | b"MGET" | b"EXISTS" | b"LRANGE");
@@ -569,7 +614,7 @@ impl Node {
 /// Requests that belong to no client.
 fn is_greeting(line: &str) -> bool {
     let name = line.split(' ').next().unwrap_or(line);
-    ["PING", "READONLY", "HELLO", "AUTH", "CLUSTER", "COMMAND", "INFO"].contains(&name)
+    ["PING", "READONLY", "HELLO", "AUTH", "CLUSTER", "COMMAND", "INFO", "CLIENT"].contains(&name)
 }
 
 /// A request as a log shows it.
@@ -746,6 +791,7 @@ impl Server {
             b"CLUSTER" if args[1] == b"NODES" => bulk(&model.nodes_text(self.number)),
             b"CLUSTER" => model.slots_reply(self.number),
             b"COMMAND" => model.commands.clone(),
+            b"CLIENT" => b":1\r\n".to_vec(),
             b"INFO" => bulk(&format!(
                 "# Server\r\nredis_version:{}\r\nused_memory:1000\r\ndb0:keys={},expires=0,avg_ttl=0\r\n",
                 model.version,

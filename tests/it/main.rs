@@ -28,6 +28,8 @@ mod random;
 mod redirects;
 mod resp3;
 mod rig;
+mod scan;
+mod scripts;
 mod store;
 mod topology;
 mod waiting;

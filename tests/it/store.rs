@@ -1,6 +1,7 @@
 //! Strings and lists in memory, and the few commands on them that the tests use.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use slotway::cluster::Slot;
 
@@ -50,6 +51,25 @@ impl Store {
 
     pub(crate) fn set(&mut self, key: &str, text: &str) {
         self.put(key.as_bytes().to_vec(), Value::Text(text.as_bytes().to_vec()));
+    }
+
+    /// A page of keys, in an order that differs from node to node. The cursor is where the next page begins in it.
+    pub(crate) fn scan(&self, node: usize, args: &[Vec<u8>]) -> Vec<u8> {
+        let argument = |at: usize| String::from_utf8_lossy(&args[at]).parse::<u64>().ok();
+        let place = |key: &[u8]| {
+            let mut hasher = DefaultHasher::new();
+            (node, key).hash(&mut hasher);
+            hasher.finish() >> 40
+        };
+        let count = args.iter().position(|arg| arg == b"COUNT").and_then(|at| argument(at + 1));
+        let count = usize::try_from(count.unwrap_or(2)).expect("a count");
+        let from = argument(1).expect("a cursor");
+        let mut keys: Vec<(u64, &Vec<u8>)> = self.0.keys().map(|key| (place(key), key)).collect();
+        keys.sort_unstable();
+        let mut left = keys.into_iter().skip_while(|(place, _)| *place < from);
+        let page: Vec<Vec<u8>> = left.by_ref().take(count).map(|(_, key)| bulk(key)).collect();
+        let next = left.next().map_or(0, |(place, _)| place).to_string();
+        array(&[bulk(next.as_bytes()), array(&page)])
     }
 
     /// Runs a command and gives its reply.

@@ -201,13 +201,13 @@ impl fmt::Display for Story {
     }
 }
 
-async fn fail_over(cluster: &Cluster, replica: Node) {
+pub(crate) async fn fail_over(cluster: &Cluster, replica: Node) {
     cluster.call(replica, &["CLUSTER", "FAILOVER"]).await;
     cluster.promoted(replica).await;
     cluster.agreed().await;
 }
 
-async fn reshard(cluster: &Cluster, from: Node, to: Node, slots: usize) {
+pub(crate) async fn reshard(cluster: &Cluster, from: Node, to: Node, slots: usize) {
     let (entry, slots) = (cluster.address(1), slots.to_string());
     let ends = ["--cluster-from", cluster.id(from), "--cluster-to", cluster.id(to)];
     let rest = ["--cluster-slots", &slots, "--cluster-yes"];

@@ -32,6 +32,8 @@ mod moves;
 mod pubsub;
 mod replies;
 mod routing;
+mod scan;
+mod scripts;
 mod server;
 mod sessions;
 mod splits;

@@ -4,6 +4,8 @@
 //! Runs on the control thread. A refresh is due every `interval`, and at once, but never closer than `spacing`, when a
 //! worker hints that its map may be wrong. Any number of hints make one refresh.
 
+mod functions;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -86,6 +88,8 @@ pub struct Discovery {
     missing_since: Option<Instant>,
     /// Nodes that answered and are not our cluster's, as last logged.
     strangers: BTreeSet<Address>,
+    /// Libraries of functions on their way to new primaries.
+    equipping: JoinSet<()>,
     /// Refreshes that had failed when one last succeeded: only the first failure in a row is logged.
     silent_since: u64,
 }
@@ -118,6 +122,7 @@ impl Discovery {
             few_answered: false,
             missing_since: None,
             strangers: BTreeSet::new(),
+            equipping: JoinSet::new(),
             silent_since: 0,
         }
     }
@@ -172,7 +177,8 @@ impl Discovery {
         let merged = Topology::merge(&views);
         if merged != **self.topology.load() {
             tracing::info!(nodes = merged.nodes().len(), slots = merged.covered(), "new topology");
-            self.topology.store(Arc::new(merged));
+            let before = self.topology.swap(Arc::new(merged));
+            self.equip(&before);
             news.topology = true;
         }
         if self.rounds.is_multiple_of(LEARN_EVERY) {
@@ -180,6 +186,21 @@ impl Discovery {
         }
         self.rounds += 1;
         news
+    }
+
+    /// Gives the functions of a primary that was one before to those that were none.
+    fn equip(&mut self, before: &Topology) {
+        while self.equipping.try_join_next().is_some() {}
+        let (old, now) =
+            (functions::primaries(before), functions::primaries(&self.topology.load()));
+        let Some(source) = now.iter().find(|(id, _)| old.contains_key(*id)) else { return };
+        for (id, address) in now.iter().filter(|(id, _)| !old.contains_key(*id)) {
+            tracing::debug!(node = %id.0, %address, "new primary");
+            let (limit, credentials) =
+                (self.options.query_timeout, self.options.credentials.clone());
+            let (source, target) = (source.1.clone(), address.clone());
+            self.equipping.spawn(functions::equip(source, target, limit, credentials));
+        }
     }
 
     fn note_failure(&mut self) {

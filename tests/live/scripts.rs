@@ -1,0 +1,121 @@
+//! Scripts and functions are the whole cluster's, whoever forgets them and whoever joins.
+
+use std::time::Duration;
+
+use slotway::resp::value::{self, Value};
+
+use crate::client::{Client, bulk, ok};
+use crate::cluster::Cluster;
+use crate::events::{fail_over, reshard};
+use crate::{alone, front, until};
+
+const SCRIPT: &str = "return redis.call('INCR', KEYS[1])";
+const LIBRARY: &str =
+    "#!lua name=lib\nredis.register_function('twice', function(keys, args) return args[1] * 2 end)";
+/// Keys of slots of all nodes.
+const KEYS: usize = 50;
+
+/// Runs the script on all shards, alone and within a transaction.
+async fn run_everywhere(client: &mut Client, digest: &str) {
+    for n in 0..KEYS {
+        client.call(&format!("SET script:{n} 0")).await;
+        let evalsha = format!("EVALSHA {digest} 1 script:{n}");
+        assert_eq!(client.call(&evalsha).await, Value::Integer(1));
+    }
+}
+
+async fn run_in_transactions(client: &mut Client, digest: &str) {
+    for n in 0..KEYS {
+        client.call("MULTI").await;
+        client.call(&format!("SET script:{n} 7")).await;
+        client.call(&format!("EVALSHA {digest} 1 script:{n}")).await;
+        client.call("PING").await;
+        let pong = Value::SimpleString("PONG".into());
+        let all = Value::Array(vec![ok(), Value::Integer(8), pong]);
+        assert_eq!(client.call("EXEC").await, all);
+    }
+}
+
+#[tokio::test]
+async fn scripts_are_known_on_all_shards() {
+    let _turn = alone().await;
+    let cluster = Cluster::start(3, 1).await;
+    let proxy = front::start(front::patient(cluster.addresses())).await;
+    let mut client = Client::to(proxy.data).await;
+    let loaded = client.ask(&["SCRIPT", "LOAD", SCRIPT]).await;
+    let digest = value::text(&loaded).expect("a digest").to_owned();
+    run_everywhere(&mut client, &digest).await;
+    let exists = format!("SCRIPT EXISTS {digest} {}", "0".repeat(40));
+    let both = |known| Value::Array(vec![Value::Integer(known), Value::Integer(0)]);
+    assert_eq!(client.call(&exists).await, both(1));
+    cluster.call(0, &["SCRIPT", "FLUSH"]).await;
+    assert_eq!(client.call(&exists).await, both(0));
+    run_everywhere(&mut client, &digest.to_uppercase()).await;
+    cluster.call(1, &["SCRIPT", "FLUSH"]).await;
+    run_in_transactions(&mut client, &digest).await;
+    cluster.call(5, &["SCRIPT", "FLUSH"]).await;
+    fail_over(&cluster, 5).await;
+    run_everywhere(&mut client, &digest).await;
+    assert_eq!(client.ask(&["EVAL", "return ARGV[1]", "0", "x"]).await, bulk("x"));
+    assert_eq!(client.call("SCRIPT FLUSH").await, ok());
+    let unknown = client.call(&format!("EVALSHA {digest} 1 script:1")).await;
+    assert!(matches!(&unknown, Value::Error(text) if text.starts_with("NOSCRIPT ")), "{unknown:?}");
+    let idle = client.call("SCRIPT KILL").await;
+    assert!(matches!(&idle, Value::Error(text) if text.starts_with("NOTBUSY ")), "{idle:?}");
+    proxy.shutdown().await;
+}
+
+/// The lane to the node is busy with the script; that it is to be killed is said on another connection.
+#[tokio::test]
+async fn a_script_that_runs_for_ever_is_killed() {
+    let _turn = alone().await;
+    let cluster = Cluster::start(3, 0).await;
+    for node in 0..3 {
+        cluster.call(node, &["CONFIG", "SET", "busy-reply-threshold", "50"]).await;
+    }
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let (mut client, mut killer) = (Client::to(proxy.data).await, Client::to(proxy.data).await);
+    let running = client.ask(&["EVAL", "while true do end", "1", "key"]);
+    let kill = until(Duration::from_secs(10), "a kill", async || {
+        let reply = killer.call("SCRIPT KILL").await;
+        if reply == ok() { Ok(()) } else { Err(format!("{reply:?}")) }
+    });
+    let (reply, ()) = tokio::join!(running, kill);
+    assert!(matches!(&reply, Value::Error(text) if text.contains("killed")), "{reply:?}");
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn new_primaries_have_the_functions() {
+    let _turn = alone().await;
+    let mut cluster = Cluster::start(3, 0).await;
+    let proxy = front::start(front::patient(cluster.addresses())).await;
+    let mut client = Client::to(proxy.data).await;
+    assert_eq!(client.ask(&["FUNCTION", "LOAD", LIBRARY]).await, bulk("lib"));
+    for n in 0..KEYS {
+        let reply = client.call(&format!("FCALL twice 1 key:{n} {n}")).await;
+        assert_eq!(reply, Value::Integer(2 * i64::try_from(n).expect("small")));
+    }
+    assert_eq!(client.call("FCALL twice 0 4").await, Value::Integer(8));
+    let node = cluster.start_node().await;
+    let port = cluster.address(node);
+    let (_, port) = port.rsplit_once(':').expect("a port");
+    cluster.call(0, &["CLUSTER", "MEET", "127.0.0.1", port]).await;
+    cluster.admit(node);
+    cluster.agreed().await;
+    until(Duration::from_secs(20), "the functions", async || {
+        let listed = cluster.call(node, &["FUNCTION", "LIST"]).await;
+        let count = value::array(&listed).map_or(0, <[_]>::len);
+        if count == 1 { Ok(()) } else { Err(format!("{count} libraries")) }
+    })
+    .await;
+    reshard(&cluster, 0, node, 3000).await;
+    for n in 0..KEYS {
+        let reply = client.call(&format!("FCALL twice 1 key:{n} 1")).await;
+        assert_eq!(reply, Value::Integer(2));
+    }
+    assert_eq!(client.call("FUNCTION DELETE lib").await, ok());
+    let gone = cluster.call(node, &["FUNCTION", "LIST"]).await;
+    assert_eq!(gone, Value::Array(Vec::new()));
+    proxy.shutdown().await;
+}
