@@ -217,23 +217,6 @@ pub enum Errand {
     RunningFunction,
 }
 
-/// Commands for which the proxy asks nodes one after the other, or everywhere on connections of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Errand {
-    /// `SCAN`: one page of one node's keys.
-    Scan,
-    /// `RANDOMKEY`.
-    RandomKey,
-    /// `SCRIPT LOAD`: on every primary, and remembered.
-    LoadScript,
-    /// `SCRIPT FLUSH`: on every primary, and forgotten.
-    FlushScripts,
-    /// `SCRIPT KILL`, `FUNCTION KILL`: where one runs. The lane to that node is busy with it.
-    Kill,
-    /// `FUNCTION STATS`: of the node where one runs, if there is one.
-    RunningFunction,
-}
-
 /// How the replies of the parts become one reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
