@@ -19,6 +19,14 @@ pub struct Client {
     pub authenticated: bool,
     /// Names it gave itself; none for most clients.
     pub names: Option<Box<Names>>,
+    /// Commands queued since `MULTI`; `None` without it.
+    pub queued: Option<usize>,
+    /// A command of its own waits for the end of `CLIENT PAUSE`.
+    pub postponed: bool,
+    /// Its connection is closed once the replies under way are out.
+    pub leaving: bool,
+    /// Subcommand of its last command; empty if that has none.
+    pub last_sub: &'static str,
     /// Milliseconds of the worker's clock when it connected.
     pub since_ms: u64,
     /// Milliseconds of the worker's clock when it last sent something.
@@ -56,6 +64,10 @@ impl Client {
             protocol: Protocol::Resp2,
             authenticated,
             names: None,
+            queued: None,
+            postponed: false,
+            leaving: false,
+            last_sub: "",
             since_ms: now_ms,
             active_ms: now_ms,
             last: "NULL",

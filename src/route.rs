@@ -47,6 +47,10 @@ pub struct Decision {
     pub route: Route,
     /// Name of the command, for `CLIENT LIST`; empty for one that the table does not have.
     pub name: &'static str,
+    /// Name of the subcommand, if it is one of the table's.
+    pub sub: &'static str,
+    /// Whether it may change data, or tell others of something.
+    pub writes: bool,
     /// What of the command matters on its way.
     pub nature: Nature,
     /// Whether a replica may answer it.
@@ -77,13 +81,16 @@ pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Deci
         return refuse(refusal);
     };
     let name = spec.name;
-    let (spec, words) = match subcommand(spec, request, learned) {
-        Some(sub) => (sub, 2),
-        None => (spec, 1),
+    let (spec, sub, words) = match subcommand(spec, request, learned) {
+        Some(sub) if sub.name == name => (sub, "", 2),
+        Some(sub) => (sub, sub.name, 2),
+        None => (spec, "", 1),
     };
     Decision {
         route: route(spec, words, request, client),
         name,
+        sub,
+        writes: spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::MAY_REPLICATE),
         nature: spec.nature(),
         replica: spec.suits_replica(),
     }
@@ -173,7 +180,14 @@ fn refusal(refusal: Refusal) -> Route {
 }
 
 fn refuse(reason: Refusal) -> Decision {
-    Decision { route: refusal(reason), name: "", nature: Nature::WRITE, replica: false }
+    Decision {
+        route: refusal(reason),
+        name: "",
+        sub: "",
+        writes: false,
+        nature: Nature::WRITE,
+        replica: false,
+    }
 }
 
 impl ArgList for Request<'_> {

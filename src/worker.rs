@@ -95,9 +95,9 @@ fn take(shared: &Rc<Shared>, message: Message) {
             shared.roster.wake_all();
         }
         Message::Learn(facts) => *shared.facts.borrow_mut() = facts,
-        Message::ListClients(answer) => {
+        Message::Errand(errand, asker, answer) => {
             // Whoever asked may be gone.
-            let _ = answer.send(shared.roster.lines(shared.pool.clock.millis()));
+            let _ = answer.send(shared.share(&errand, asker));
         }
         Message::Drain => {}
     }
@@ -124,6 +124,7 @@ async fn tend(shared: Rc<Shared>) {
     for tick in 0_u64.. {
         ticks.tick().await;
         shared.pool.tick();
+        shared.end_pause();
         if !shared.pool.has_map() {
             // Commands for all nodes wait for the map, or for their time to be up.
             shared.roster.wake_all();

@@ -287,7 +287,7 @@ pub static TABLE: &[Spec] = &[
 
     // Connection.
     row("auth",   -2, NONE, Connection, "noscript loading stale fast no_auth allow_busy").local(Local::Auth),
-    row("client", -2, NONE, Connection, "").local(Local::Client),
+    row("client", -2, NONE, Connection, "").local(Local::Client).of(CLIENT),
     row("echo",    2, NONE, Connection, "loading stale fast").local(Local::Echo),
     row("hello",  -1, NONE, Connection, "noscript loading stale fast no_auth allow_busy").local(Local::Hello),
     row("ping",   -1, NONE, Connection, "fast").local(Local::Ping),
@@ -395,6 +395,28 @@ const MEMORY: &[Spec] = &[
 #[rustfmt::skip]
 const DEBUG: &[Spec] = &[
     row("object", -3, SECOND, Server, "admin noscript loading stale"),
+];
+
+#[rustfmt::skip]
+const CLIENT: &[Spec] = &[
+    row("caching",       3, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("getname",       2, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("getredir",      2, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("help",          2, NONE, Connection, "loading stale").local(Local::Client),
+    row("id",            2, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("info",          2, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("kill",         -3, NONE, Connection, "admin noscript loading stale").local(Local::Client),
+    row("list",         -2, NONE, Connection, "admin noscript loading stale").local(Local::Client),
+    row("no-evict",      3, NONE, Connection, "admin noscript loading stale").local(Local::Client),
+    row("no-touch",      3, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("pause",        -3, NONE, Connection, "admin noscript loading stale").local(Local::Client),
+    row("reply",         3, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("setinfo",       4, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("setname",       3, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("tracking",     -3, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("trackinginfo",  2, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("unblock",      -3, NONE, Connection, "admin noscript loading stale").local(Local::Client),
+    row("unpause",       2, NONE, Connection, "admin noscript loading stale").local(Local::Client),
 ];
 
 /// In the group whose ACL category they have. How a command uses its keys is known to the servers alone.

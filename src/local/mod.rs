@@ -5,6 +5,7 @@ mod client;
 mod cluster;
 mod command;
 mod config;
+pub mod errand;
 pub mod info;
 
 use std::sync::atomic::AtomicU64;
@@ -13,10 +14,12 @@ use crate::client::Client;
 use crate::command::Local;
 use crate::command::learned::Learned;
 use crate::refusal::Refusal;
+use crate::replies::Mute;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 
-pub use client::{Chosen, line as client_line};
+pub use client::{Chosen, letters as client_letters, line as client_line};
+pub use errand::Errand;
 
 /// What the proxy is, for all workers alike.
 #[derive(Debug)]
@@ -72,8 +75,10 @@ pub enum After {
     Next,
     /// The connection is closed once the reply is out.
     Close,
-    /// The reply is a list of clients, which only the workers together have. Nothing was written.
-    ListClients(Chosen),
+    /// Only the workers together can do it. Nothing was written.
+    Errand(Errand),
+    /// The replies to come are sent, or not. Nothing was written.
+    Mute(Mute),
 }
 
 /// Whether a command must wait until all earlier ones of its client have been answered, because it changes how they
@@ -91,9 +96,7 @@ pub fn answer(
     out: &mut Vec<u8>,
 ) -> Result<After, Refusal> {
     match command {
-        Local::Client if client::is_list(request) => {
-            return client::chosen(request).map(After::ListClients);
-        }
+        Local::Client if let Some(after) = client::beyond(request, client) => return after,
         Local::Quit => {
             write::simple(out, "OK");
             return Ok(After::Close);
@@ -223,6 +226,14 @@ fn is(arg: &[u8], name: &str) -> bool {
 
 fn unknown_subcommand(command: &str, sub: &[u8]) -> Refusal {
     Refusal::UnknownSubcommand { command: command.to_owned(), sub: lossy(sub) }
+}
+
+/// What the server says where its table lets a number of arguments pass and the command itself does not.
+fn misused(command: &str, sub: &[u8]) -> Refusal {
+    let sub = lossy(sub);
+    Refusal::text(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {command} HELP."
+    ))
 }
 
 fn pairs(out: &mut Vec<u8>, protocol: Protocol, pairs: &[(&str, String)]) {

@@ -76,6 +76,18 @@ impl Seat {
     }
 }
 
+/// Which of a client's replies are not sent, as `CLIENT REPLY` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mute {
+    /// None: all are sent.
+    #[default]
+    No,
+    /// That to the next request.
+    Next,
+    /// All of them.
+    All,
+}
+
 /// What stands in the way of a client's next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
@@ -140,7 +152,20 @@ impl Replies {
 
     /// Answers the next place at once.
     pub fn answer(&self, fill: impl FnOnce(&mut Vec<u8>)) {
-        self.0.borrow_mut().answer(fill);
+        let mut queue = self.0.borrow_mut();
+        if !queue.mutes_next() {
+            queue.answer(fill);
+        }
+    }
+
+    /// Sends all replies again from now on; one that is to be skipped is skipped still.
+    pub fn unmute(&self) {
+        self.0.borrow_mut().unmute();
+    }
+
+    /// Says which replies to requests from now on are not sent.
+    pub fn mute(&self, mute: Mute) {
+        self.0.borrow_mut().mute(mute);
     }
 
     /// Answers the next place at once with an error.

@@ -22,12 +22,13 @@ use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::blocking::{Blocked, Unblock};
+use super::blocking::Blocked;
 use super::transaction::Transaction;
 use super::watch::Watch;
 use super::{Member, Shared};
 use crate::backend::Payload;
 use crate::client::Client;
+use crate::local::errand::Unblock;
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Replies};
 use crate::resp::frame::{self, Progress, RequestFramer};
@@ -154,6 +155,10 @@ impl Session {
         }
         if self.shared.draining.get() && self.phase == Phase::Open {
             self.phase = Phase::HalfClosed;
+        }
+        if self.client.borrow().leaving {
+            self.phase = Phase::Closing;
+            self.input.clear();
         }
         let held = self.process();
         let before = self.replies.unsent();
@@ -311,6 +316,9 @@ impl Session {
         input.advance(std::mem::take(at));
         let spans = framer.args();
         let request = Request::new(&input[..len], spans);
+        if self.shared.paused.get().is_some() && self.is_postponed(&request) {
+            return Flow::Hold;
+        }
         let decision = self.decide(&request);
         if self.holds(&decision, &request) {
             return Flow::Hold;

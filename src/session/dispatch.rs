@@ -4,18 +4,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
-use super::Message;
 use super::connection::{Flow, Session};
 use crate::backend::{Class, Payload, Ticket};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::split::Split;
 use crate::command::{Claim, Local, Merge, Spec};
-use crate::local::{self, After, Chosen, Env};
+use crate::local::{self, After, Env};
 use crate::refusal::Refusal;
-use crate::replies::{Gate, LARGE, Promise, Reply};
+use crate::replies::{Gate, LARGE, Mute, Promise};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 use crate::route::{self, Cut, Decision, Route};
@@ -23,8 +21,13 @@ use crate::route::{self, Cut, Decision, Route};
 impl Session {
     /// Does what the route of a request says, unless the request has to wait.
     pub(super) fn dispatch(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
+        if self.shared.paused.get().is_some() && self.is_postponed(request) {
+            return Flow::Hold;
+        }
         if self.transaction.is_some() {
-            return self.dispatch_queued(request);
+            let flow = self.dispatch_queued(request);
+            self.count_queued();
+            return flow;
         }
         let client = self.client.borrow();
         if let Some((spec, slot)) = route::single(request, &client) {
@@ -44,7 +47,7 @@ impl Session {
         }
         let mut client = self.client.borrow_mut();
         client.commands += 1;
-        client.last = spec.name;
+        (client.last, client.last_sub) = (spec.name, "");
         let (pool, nature) = (&self.shared.pool, spec.nature());
         let class = Class {
             protocol: client.protocol,
@@ -89,6 +92,7 @@ impl Session {
             Route::Local(command) => {
                 if command == Local::Reset {
                     self.unwatch();
+                    self.replies.mute(Mute::No);
                 }
                 return self.answer(command, request);
             }
@@ -174,7 +178,7 @@ impl Session {
     pub(super) fn note(&self, decision: &Decision) {
         let mut client = self.client.borrow_mut();
         client.commands += 1;
-        client.last = decision.name;
+        (client.last, client.last_sub) = (decision.name, decision.sub);
         self.shared.pool.stats.commands.add(1);
     }
 
@@ -250,7 +254,8 @@ impl Session {
             local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
         match after {
-            Ok(After::ListClients(chosen)) => self.list_clients(chosen),
+            Ok(After::Errand(errand)) => self.run_errand(errand),
+            Ok(After::Mute(mute)) => self.mute(mute),
             Ok(after) => {
                 self.replies.answer(|out| out.extend_from_slice(&wire));
                 if after == After::Close {
@@ -270,8 +275,10 @@ impl Session {
         });
         match answered {
             Ok(After::Next | After::Close) => {}
-            // The list of clients is put together by all workers, in its own time.
-            Ok(After::ListClients(_)) => write::error(&mut wire, &Refusal::InMulti.to_string()),
+            // What takes all workers takes its own time.
+            Ok(After::Errand(_) | After::Mute(_)) => {
+                write::error(&mut wire, &Refusal::InMulti.to_string());
+            }
             Err(refusal) => write::error(&mut wire, &refusal.to_string()),
         }
         wire
@@ -294,22 +301,20 @@ impl Session {
         self.client.borrow().protocol
     }
 
-    /// Asks every worker for its clients and answers when all have.
-    fn list_clients(&self, chosen: Chosen) {
-        let (promise, protocol, workers) =
-            (self.replies.promise(Claim::None, true), self.protocol(), self.shared.workers.clone());
-        tokio::task::spawn_local(async move {
-            let mut lines = Vec::new();
-            for worker in workers {
-                let (answer, answered) = oneshot::channel();
-                if worker.send(Message::ListClients(answer)).is_ok() {
-                    lines.extend(answered.await.unwrap_or_default());
-                }
-            }
-            let mut wire = Vec::new();
-            write::verbatim(&mut wire, protocol, &chosen.text(lines));
-            promise.fulfil(Reply::Small(&wire));
-        });
+    /// `CLIENT REPLY`: only `ON` is answered, and that not if it is skipped itself.
+    fn mute(&self, mute: Mute) {
+        if mute == Mute::No {
+            self.replies.unmute();
+            self.replies.answer(|out| write::simple(out, "OK"));
+        } else {
+            self.replies.mute(mute);
+        }
+    }
+
+    /// Takes note of how many commands are queued, for others to see.
+    pub(super) fn count_queued(&self) {
+        let queued = self.transaction.as_ref().map(|transaction| transaction.len());
+        self.client.borrow_mut().queued = queued;
     }
 }
 

@@ -5,6 +5,7 @@
 mod blocking;
 mod connection;
 mod dispatch;
+mod errands;
 mod transaction;
 mod watch;
 
@@ -18,11 +19,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Pool;
 use crate::client::Client;
-use crate::local::{Facts, Proxy};
+use crate::local::errand::{Errand, Share};
+use crate::local::{self, Facts, Proxy};
 use crate::replies::Replies;
 use crate::resp::frame::Limits;
 
-pub use blocking::{Blocked, Unblock};
+pub use blocking::Blocked;
 pub use connection::Session;
 
 /// How the proxy deals with clients.
@@ -58,6 +60,8 @@ pub struct Shared {
     /// All workers, to ask for their clients.
     pub workers: Vec<mpsc::UnboundedSender<Message>>,
     buffers: RefCell<Vec<BytesMut>>,
+    /// What `CLIENT PAUSE` said, if it is not over.
+    paused: Cell<Option<errands::Paused>>,
 }
 
 /// What is said to a worker from outside.
@@ -69,8 +73,8 @@ pub enum Message {
     Refresh,
     /// Something new was learned of the nodes.
     Learn(Arc<Facts>),
-    /// Somebody wants the worker's lines of `CLIENT LIST`.
-    ListClients(oneshot::Sender<Vec<(u64, String)>>),
+    /// The client with this number wants the worker's share in something.
+    Errand(Errand, u64, oneshot::Sender<Share>),
     /// Finish what is under way and stop.
     Drain,
 }
@@ -118,9 +122,20 @@ impl Roster {
             .iter()
             .map(|(_, member)| {
                 let client = member.client.borrow();
-                (client.id, crate::local::client_line(&client, now_ms))
+                let mut letters = local::client_letters(&client);
+                if member.blocked.is_blocked() {
+                    letters.push('b');
+                }
+                (client.id, local::client_line(&client, &letters, now_ms))
             })
             .collect()
+    }
+
+    /// The client with this number.
+    pub fn find(&self, id: u64) -> Option<Member> {
+        let clients = self.0.borrow();
+        let mut members = clients.iter().map(|(_, member)| member);
+        members.find(|member| member.client.borrow().id == id).cloned()
     }
 
     /// Ends the sessions of whom `ends` is true, and says how many.
@@ -166,6 +181,7 @@ impl Shared {
             draining: Cell::new(false),
             workers,
             buffers: RefCell::default(),
+            paused: Cell::default(),
         })
     }
 

@@ -10,7 +10,7 @@ use crate::command::merge::Gather;
 use crate::command::{Claim, Local, Merge, Nature, Verb};
 use crate::local;
 use crate::refusal::Refusal;
-use crate::replies::{Gate, LARGE, Promise};
+use crate::replies::{Gate, LARGE, Mute, Promise};
 use crate::resp::frame::{Limits, RequestFramer};
 use crate::resp::request::Request;
 use crate::resp::write;
@@ -28,6 +28,7 @@ pub(super) struct Transaction {
     /// The slot of all keys, if there are any.
     slot: Option<Slot>,
     nature: Nature,
+    writes: bool,
     /// A command could not be queued, so none will run.
     dirty: bool,
 }
@@ -47,6 +48,7 @@ impl Default for Transaction {
             steps: Vec::new(),
             slot: None,
             nature: Nature { reads: true, scripted: false, unit: true },
+            writes: false,
             dirty: false,
         }
     }
@@ -77,11 +79,22 @@ impl Transaction {
             }
             Route::Every(_) | Route::Session(_) => return Err(Refusal::InMulti),
         }
+        self.writes |= decision.writes;
         self.nature.reads &= decision.nature.reads;
         self.nature.scripted |= decision.nature.scripted;
         self.wire.extend_from_slice(request.bytes());
         self.steps.push(Step::Node);
         Ok(())
+    }
+
+    /// Number of commands.
+    pub(super) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether it may change data.
+    pub(super) fn writes(&self) -> bool {
+        self.writes
     }
 
     fn goes_to_a_node(&self) -> bool {
@@ -104,6 +117,7 @@ impl Session {
             Verb::Multi => {
                 let slot = self.watch.as_ref().map(|watch| watch.slot);
                 self.transaction = Some(Box::new(Transaction { slot, ..Transaction::default() }));
+                self.count_queued();
                 self.replies.answer(|out| write::simple(out, "OK"));
             }
             Verb::Exec => self.refuse(&Refusal::text("ERR EXEC without MULTI")),
@@ -141,6 +155,7 @@ impl Session {
                 self.note(&decision);
                 self.transaction = None;
                 self.unwatch();
+                self.replies.mute(Mute::No);
                 return self.answer(command, request);
             }
             _ => {
