@@ -120,7 +120,6 @@ fn accept(shared: &Rc<Shared>, stream: std::net::TcpStream) {
 async fn tend(shared: Rc<Shared>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let idle_ms = u64::try_from(shared.options.idle_timeout.as_millis()).unwrap_or(u64::MAX);
     for tick in 0_u64.. {
         ticks.tick().await;
         shared.pool.tick();
@@ -129,6 +128,7 @@ async fn tend(shared: Rc<Shared>) {
             // Commands for all nodes wait for the map, or for their time to be up.
             shared.roster.wake_all();
         }
+        let idle_ms = shared.proxy.idle_ms.load(Relaxed);
         if idle_ms > 0 && tick % 20 == 0 {
             end_idle(&shared, idle_ms);
         }

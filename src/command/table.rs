@@ -301,7 +301,7 @@ pub static TABLE: &[Spec] = &[
     row("bgsave",         -1, NONE, Server, "admin noscript no_async_loading").refuse(),
     row("command",        -1, NONE, Server, "loading stale").local(Local::Command).of(COMMAND),
     row("commandlog",     -2, NONE, Server, "").later(),
-    row("config",         -2, NONE, Server, "").local(Local::Config),
+    row("config",         -2, NONE, Server, "").local(Local::Config).of(CONFIG),
     row("dbsize",          1, NONE, Server, "readonly fast").every(Sum),
     row("debug",          -2, NONE, Server, "admin noscript loading stale").refuse().of(DEBUG),
     row("failover",       -1, NONE, Server, "admin noscript stale").refuse(),
@@ -474,6 +474,15 @@ const LATENCY: &[Spec] = &[
     row("history",    3, NONE, Server, "admin noscript loading stale").later(),
     row("latest",     2, NONE, Server, "admin noscript loading stale").later(),
     row("reset",     -2, NONE, Server, "admin noscript loading stale").later(),
+];
+
+#[rustfmt::skip]
+const CONFIG: &[Spec] = &[
+    row("get",       -3, NONE, Server, "admin noscript loading stale").local(Local::Config),
+    row("help",       2, NONE, Server, "loading stale").local(Local::Config),
+    row("resetstat",  2, NONE, Server, "admin noscript loading stale").local(Local::Config),
+    row("rewrite",    2, NONE, Server, "admin noscript loading stale").refuse(),
+    row("set",       -4, NONE, Server, "admin noscript loading stale").local(Local::Config),
 ];
 
 #[rustfmt::skip]

@@ -73,17 +73,13 @@ fn clients(env: &Env<'_>) -> String {
     let connected = env.proxy.clients.load(Relaxed);
     format!(
         "connected_clients:{connected}\r\nmaxclients:{}\r\nblocked_clients:0\r\ntracking_clients:0\r\n",
-        env.proxy.max_clients
+        env.proxy.max_clients.load(Relaxed)
     )
 }
 
 fn stats(env: &Env<'_>) -> String {
-    let proxy = env.proxy;
-    format!(
-        "total_connections_received:{}\r\nrejected_connections:{}\r\n{STATS}",
-        proxy.accepted.load(Relaxed),
-        proxy.rejected.load(Relaxed)
-    )
+    let [accepted, rejected] = env.proxy.connections();
+    format!("total_connections_received:{accepted}\r\nrejected_connections:{rejected}\r\n{STATS}")
 }
 
 fn proxy(env: &Env<'_>) -> String {

@@ -7,8 +7,9 @@ mod command;
 mod config;
 pub mod errand;
 pub mod info;
+pub mod inquiry;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use crate::client::Client;
 use crate::command::Local;
@@ -20,6 +21,7 @@ use crate::resp::{Protocol, write};
 
 pub use client::{Chosen, letters as client_letters, line as client_line};
 pub use errand::Errand;
+pub use inquiry::Inquiry;
 
 /// What the proxy is, for all workers alike.
 #[derive(Debug)]
@@ -30,10 +32,16 @@ pub struct Proxy {
     pub port: u16,
     /// Password that clients must give.
     pub password: Option<String>,
+    /// Host that the data listener is bound to.
+    pub bind: String,
     /// Most clients at once.
-    pub max_clients: usize,
-    /// Seconds a client may be idle; 0 for ever.
-    pub idle_timeout_s: u64,
+    pub max_clients: AtomicU64,
+    /// Milliseconds a client may be idle; 0 for ever.
+    pub idle_ms: AtomicU64,
+    /// Microseconds from which on a command is slow; -1 for none.
+    pub slow_us: AtomicI64,
+    /// Most slow commands kept.
+    pub slow_max: AtomicU64,
     /// Longest argument in bytes.
     pub max_bulk: usize,
     /// Seconds since 1970 when the proxy started.
@@ -44,6 +52,22 @@ pub struct Proxy {
     pub rejected: AtomicU64,
     /// Clients accepted so far; also the source of client numbers.
     pub accepted: AtomicU64,
+    /// Clients accepted, and turned away, when `CONFIG RESETSTAT` was last said.
+    pub before: [AtomicU64; 2],
+}
+
+impl Proxy {
+    /// Clients accepted, and turned away, since `CONFIG RESETSTAT` was last said.
+    pub fn connections(&self) -> [u64; 2] {
+        let count = |now: &AtomicU64, before: &AtomicU64| now.load(Relaxed) - before.load(Relaxed);
+        [count(&self.accepted, &self.before[0]), count(&self.rejected, &self.before[1])]
+    }
+
+    /// Counts from now on.
+    fn reset_stats(&self) {
+        self.before[0].store(self.accepted.load(Relaxed), Relaxed);
+        self.before[1].store(self.rejected.load(Relaxed), Relaxed);
+    }
 }
 
 /// What was learned of the nodes besides who owns what; an immutable snapshot like the topology.
@@ -69,7 +93,7 @@ pub struct Env<'a> {
 }
 
 /// What happens after a local command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum After {
     /// The next command.
     Next,
@@ -77,6 +101,8 @@ pub enum After {
     Close,
     /// Only the workers together can do it. Nothing was written.
     Errand(Errand),
+    /// Nodes have to be asked. Nothing was written.
+    Inquire(Inquiry),
     /// The replies to come are sent, or not. Nothing was written.
     Mute(Mute),
 }
@@ -110,7 +136,7 @@ pub fn answer(
         Local::Reset => reset(client, env, out),
         Local::Client => client::client(request, client, env, out)?,
         Local::Command => command::command(request, client.protocol, env, out)?,
-        Local::Config => config::config(request, client.protocol, env, out)?,
+        Local::Config => return config::config(request, client.protocol, env, out),
         Local::Cluster => cluster::cluster(request, out)?,
         Local::Readonly | Local::Readwrite | Local::Asking => write::simple(out, "OK"),
         Local::Role => role(out),

@@ -255,10 +255,11 @@ impl Session {
         });
         match after {
             Ok(After::Errand(errand)) => self.run_errand(errand),
+            Ok(After::Inquire(inquiry)) => self.inquire(inquiry),
             Ok(After::Mute(mute)) => self.mute(mute),
             Ok(after) => {
                 self.replies.answer(|out| out.extend_from_slice(&wire));
-                if after == After::Close {
+                if matches!(after, After::Close) {
                     return Flow::Close;
                 }
             }
@@ -275,8 +276,8 @@ impl Session {
         });
         match answered {
             Ok(After::Next | After::Close) => {}
-            // What takes all workers takes its own time.
-            Ok(After::Errand(_) | After::Mute(_)) => {
+            // What takes all workers, or nodes, takes its own time.
+            Ok(After::Errand(_) | After::Inquire(_) | After::Mute(_)) => {
                 write::error(&mut wire, &Refusal::InMulti.to_string());
             }
             Err(refusal) => write::error(&mut wire, &refusal.to_string()),

@@ -6,6 +6,7 @@ mod blocking;
 mod connection;
 mod dispatch;
 mod errands;
+mod inquiries;
 mod transaction;
 mod watch;
 
