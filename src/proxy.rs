@@ -42,6 +42,8 @@ pub struct Options {
     pub password: Option<String>,
     /// Most clients at once.
     pub max_clients: usize,
+    /// Whether `DEBUG` is passed on to the nodes.
+    pub allow_debug: bool,
     /// How long the proxy goes on accepting after it has said that it is not ready any more.
     pub drain_delay: Duration,
     /// How long clients may take to finish what is under way.
@@ -246,8 +248,10 @@ fn describe(options: &Options, port: u16) -> Proxy {
         bind: options.listen.rsplit_once(':').map_or("", |(host, _)| host).to_owned(),
         max_clients: AtomicU64::new(options.max_clients as u64),
         idle_ms: AtomicU64::new(idle_ms),
-        slow_us: AtomicI64::new(SLOW_US),
+        slow_us: Arc::new(AtomicI64::new(SLOW_US)),
         slow_max: AtomicU64::new(SLOW_MAX),
+        slow_count: AtomicU64::new(0),
+        allow_debug: options.allow_debug,
         max_bulk: options.session.limits.bulk,
         started_s: now.as_secs(),
         clients: AtomicU64::new(0),

@@ -75,7 +75,13 @@ fn build(mut builder: tokio::runtime::Builder) -> io::Result<LocalRuntime> {
 }
 
 async fn run(setup: Setup, mut inbox: UnboundedReceiver<Message>) {
-    let pool = Pool::new(setup.backend, setup.topology, setup.stats, setup.hints);
+    let pool = Pool::new(
+        setup.backend,
+        setup.topology,
+        setup.stats,
+        setup.hints,
+        Arc::clone(&setup.proxy.slow_us),
+    );
     let shared = Shared::new(setup.session, pool, setup.proxy, setup.facts, setup.workers);
     tokio::task::spawn_local(tend(Rc::clone(&shared)));
     while let Some(message) = inbox.recv().await {
@@ -124,6 +130,7 @@ async fn tend(shared: Rc<Shared>) {
         ticks.tick().await;
         shared.pool.tick();
         shared.end_pause();
+        shared.gather_slow();
         if !shared.pool.has_map() {
             // Commands for all nodes wait for the map, or for their time to be up.
             shared.roster.wake_all();

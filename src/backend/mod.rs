@@ -17,6 +17,7 @@ pub mod lease;
 mod log;
 mod pool;
 mod retry;
+mod slow;
 
 use std::time::Duration;
 

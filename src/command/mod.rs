@@ -216,6 +216,9 @@ pub enum Local {
     Asking,
     Role,
     LastSave,
+    Slowlog,
+    Debug,
+    Info,
 }
 
 /// Family of a command.

@@ -8,7 +8,7 @@ use crate::command::Group::{
     Bitmap, Cluster, Connection, Generic, Geo, Hash, HyperLogLog, List, Module, PubSub, Scripting,
     Server, Set, SortedSet, Stream, String, Transactions,
 };
-use crate::command::Merge::{AllOk, AnyValue, ByKey, Concat, Info, Sum};
+use crate::command::Merge::{AllOk, AnyValue, ByKey, Concat, Sum};
 use crate::command::{Flags, Group, Keys, Local, Merge, Policy, Spec, Timeout, Verb};
 
 /// Finds the row of a command by its name, in any case.
@@ -303,16 +303,16 @@ pub static TABLE: &[Spec] = &[
     row("commandlog",     -2, NONE, Server, "").later(),
     row("config",         -2, NONE, Server, "").local(Local::Config).of(CONFIG),
     row("dbsize",          1, NONE, Server, "readonly fast").every(Sum),
-    row("debug",          -2, NONE, Server, "admin noscript loading stale").refuse().of(DEBUG),
+    row("debug",          -2, NONE, Server, "admin noscript loading stale").local(Local::Debug).of(DEBUG),
     row("failover",       -1, NONE, Server, "admin noscript stale").refuse(),
     row("flushall",       -1, NONE, Server, "write").every(AllOk),
     row("flushdb",        -1, NONE, Server, "write").every(AllOk),
     row("hotkeys",        -2, NONE, Server, "").later(),
-    row("info",           -1, NONE, Server, "loading stale").every(Info),
+    row("info",           -1, NONE, Server, "loading stale").local(Local::Info),
     row("lastsave",        1, NONE, Server, "loading stale fast").local(Local::LastSave),
-    row("latency",        -2, NONE, Server, "").later().of(LATENCY),
+    row("latency",        -2, NONE, Server, "").of(LATENCY),
     row("lolwut",         -1, NONE, Server, "readonly fast"),
-    row("memory",         -2, NONE, Server, "").later().of(MEMORY),
+    row("memory",         -2, NONE, Server, "").of(MEMORY),
     row("module",         -2, NONE, Server, "").refuse().of(MODULE),
     row("monitor",         1, NONE, Server, "admin noscript loading stale").later(),
     row("psync",          -3, NONE, Server, "admin noscript no_async_loading no_multi").refuse(),
@@ -324,7 +324,7 @@ pub static TABLE: &[Spec] = &[
     row("sflush",         -3, NONE, Server, "write").refuse(),
     row("shutdown",       -1, NONE, Server, "admin noscript loading stale no_multi allow_busy").refuse(),
     row("slaveof",         3, NONE, Server, "admin noscript stale no_async_loading").refuse(),
-    row("slowlog",        -2, NONE, Server, "").later().of(SLOWLOG),
+    row("slowlog",        -2, NONE, Server, "").local(Local::Slowlog).of(SLOWLOG),
     row("swapdb",          3, NONE, Server, "write fast").refuse(),
     row("sync",            1, NONE, Server, "admin noscript no_async_loading no_multi").refuse(),
     row("time",            1, NONE, Server, "loading stale fast").local(Local::Time),
@@ -384,11 +384,11 @@ const XGROUP: &[Spec] = &[
 
 #[rustfmt::skip]
 const MEMORY: &[Spec] = &[
-    row("doctor",        2, NONE,   Server, "").later(),
+    row("doctor",        2, NONE,   Server, ""),
     row("help",          2, NONE,   Server, "loading stale"),
-    row("malloc-stats",  2, NONE,   Server, "").later(),
-    row("purge",         2, NONE,   Server, "").later(),
-    row("stats",         2, NONE,   Server, "").later(),
+    row("malloc-stats",  2, NONE,   Server, ""),
+    row("purge",         2, NONE,   Server, "").every(AllOk),
+    row("stats",         2, NONE,   Server, ""),
     row("usage",        -3, SECOND, Server, "readonly"),
 ];
 
@@ -467,13 +467,13 @@ const PUBSUB: &[Spec] = &[
 
 #[rustfmt::skip]
 const LATENCY: &[Spec] = &[
-    row("doctor",     2, NONE, Server, "admin noscript loading stale").later(),
-    row("graph",      3, NONE, Server, "admin noscript loading stale").later(),
-    row("help",       2, NONE, Server, "loading stale").later(),
-    row("histogram", -2, NONE, Server, "admin noscript loading stale").later(),
-    row("history",    3, NONE, Server, "admin noscript loading stale").later(),
-    row("latest",     2, NONE, Server, "admin noscript loading stale").later(),
-    row("reset",     -2, NONE, Server, "admin noscript loading stale").later(),
+    row("doctor",     2, NONE, Server, "admin noscript loading stale"),
+    row("graph",      3, NONE, Server, "admin noscript loading stale"),
+    row("help",       2, NONE, Server, "loading stale"),
+    row("histogram", -2, NONE, Server, "admin noscript loading stale"),
+    row("history",    3, NONE, Server, "admin noscript loading stale"),
+    row("latest",     2, NONE, Server, "admin noscript loading stale"),
+    row("reset",     -2, NONE, Server, "admin noscript loading stale").every(Sum),
 ];
 
 #[rustfmt::skip]
@@ -487,10 +487,10 @@ const CONFIG: &[Spec] = &[
 
 #[rustfmt::skip]
 const SLOWLOG: &[Spec] = &[
-    row("get",   -2, NONE, Server, "admin loading stale").later(),
-    row("help",   2, NONE, Server, "loading stale").later(),
-    row("len",    2, NONE, Server, "admin loading stale").later(),
-    row("reset",  2, NONE, Server, "admin loading stale").later(),
+    row("get",   -2, NONE, Server, "admin loading stale").local(Local::Slowlog),
+    row("help",   2, NONE, Server, "loading stale").local(Local::Slowlog),
+    row("len",    2, NONE, Server, "admin loading stale").local(Local::Slowlog),
+    row("reset",  2, NONE, Server, "admin loading stale").local(Local::Slowlog),
 ];
 
 #[rustfmt::skip]

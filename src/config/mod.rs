@@ -75,6 +75,8 @@ pub struct Listen {
 pub struct Proxy {
     /// Worker threads; `None` for one per core.
     pub workers: Option<usize>,
+    /// Whether `DEBUG` is passed on to the nodes.
+    pub allow_debug: bool,
     /// How long the proxy goes on as before once it has said that it is not ready any more.
     pub drain_delay: Duration,
     /// How long clients may take to finish after that.
@@ -170,6 +172,7 @@ impl Config {
             workers: self.proxy.workers.unwrap_or_else(cores),
             password,
             max_clients: self.client.max_clients,
+            allow_debug: self.proxy.allow_debug,
             drain_delay: self.proxy.drain_delay,
             drain_timeout: self.proxy.drain_timeout,
             session: self.client.session,
@@ -192,6 +195,7 @@ impl Default for Config {
             listen: Listen::default(),
             proxy: Proxy {
                 workers: None,
+                allow_debug: false,
                 drain_delay: Duration::ZERO,
                 drain_timeout: Duration::from_secs(10),
             },

@@ -125,7 +125,7 @@ fn get(request: &Request<'_>, protocol: Protocol, proxy: &Proxy, out: &mut Vec<u
         return After::Next;
     }
     let words: Vec<&[u8]> = [&b"CONFIG"[..], b"GET"].into_iter().chain(request.args(2)).collect();
-    After::Inquire(Inquiry::new(Reach::Willing, &words, move |answers| {
+    After::Inquire(Inquiry::new(Reach::Willing, &words, move |answers, _| {
         let fallback = FALLBACK.iter().filter(|(name, _)| {
             answers.is_empty() && patterns.iter().any(|pattern| matches(pattern, name.as_bytes()))
         });

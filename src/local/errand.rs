@@ -1,7 +1,7 @@
 //! What a command asks of all workers, because only together they know it or can do it, and what comes of it.
 
 use super::client::Chosen;
-use super::{is, lossy};
+use super::{is, lossy, slowlog};
 use crate::client::Client;
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
@@ -20,6 +20,14 @@ pub enum Errand {
     Pause(Pause),
     /// `CLIENT UNPAUSE`.
     Unpause,
+    /// How many clients wait for something.
+    CountBlocked,
+    /// `SLOWLOG GET`, of so many entries.
+    ShowSlow(u64),
+    /// `SLOWLOG LEN`, with the most entries that there can be.
+    CountSlow(u64),
+    /// `SLOWLOG RESET`.
+    ForgetSlow,
 }
 
 /// How `CLIENT UNBLOCK` ends a wait.
@@ -79,6 +87,8 @@ pub struct Share {
     pub is_asker: bool,
     /// Numbers and lines of clients.
     pub lines: Vec<(u64, String)>,
+    /// Slow commands.
+    pub slow: Vec<slowlog::Entry>,
 }
 
 impl Share {
@@ -86,6 +96,7 @@ impl Share {
     #[must_use]
     pub fn with(mut self, other: Self) -> Self {
         self.lines.extend(other.lines);
+        self.slow.extend(other.slow);
         Self { count: self.count + other.count, is_asker: self.is_asker || other.is_asker, ..self }
     }
 }
@@ -99,10 +110,16 @@ impl Errand {
             Self::Kill(Kill { form: Form::Old, .. }) if count == 0 => {
                 write::error(out, "ERR No such client");
             }
-            Self::Kill(Kill { form: Form::New, .. }) | Self::Unblock(..) => {
+            Self::ShowSlow(most) => slowlog::show(share.slow, *most, out),
+            Self::CountSlow(most) => {
+                write::integer(out, count.min(i64::try_from(*most).unwrap_or(i64::MAX)));
+            }
+            Self::Kill(Kill { form: Form::New, .. }) | Self::Unblock(..) | Self::CountBlocked => {
                 write::integer(out, count);
             }
-            Self::Kill(_) | Self::Pause(_) | Self::Unpause => write::simple(out, "OK"),
+            Self::Kill(_) | Self::Pause(_) | Self::Unpause | Self::ForgetSlow => {
+                write::simple(out, "OK");
+            }
         }
     }
 }

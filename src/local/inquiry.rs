@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::errand::{Errand, Share};
 use crate::cluster::Slot;
 use crate::refusal::Refusal;
 use crate::resp::write;
@@ -13,7 +14,7 @@ use crate::resp::write;
 const USUAL: Duration = Duration::from_secs(5);
 
 /// Makes the client's reply of the nodes' answers.
-pub type Finish = Box<dyn FnOnce(&[Bytes]) -> Result<Vec<u8>, Refusal>>;
+pub type Finish = Box<dyn FnOnce(&[Bytes], &Share) -> Result<Vec<u8>, Refusal>>;
 
 /// A question for nodes. They are asked in RESP2.
 pub struct Inquiry {
@@ -23,7 +24,9 @@ pub struct Inquiry {
     pub reach: Reach,
     /// How long each may take to answer.
     pub patience: Duration,
-    /// Makes the client's reply of the answers.
+    /// What all workers are asked besides.
+    pub errand: Option<Errand>,
+    /// Makes the client's reply of the answers, and of the workers' shares.
     pub finish: Finish,
 }
 
@@ -45,20 +48,26 @@ impl Inquiry {
     pub fn new(
         reach: Reach,
         words: &[&[u8]],
-        finish: impl FnOnce(&[Bytes]) -> Result<Vec<u8>, Refusal> + 'static,
+        finish: impl FnOnce(&[Bytes], &Share) -> Result<Vec<u8>, Refusal> + 'static,
     ) -> Self {
         let mut wire = Vec::new();
         write::request(&mut wire, words.iter().copied());
-        Self { wire, reach, patience: USUAL, finish: Box::new(finish) }
+        Self { wire, reach, patience: USUAL, errand: None, finish: Box::new(finish) }
     }
 
     /// Asks with these words; the reply is the first error among the answers, else the first answer.
     pub fn plain(reach: Reach, words: &[&[u8]]) -> Self {
-        Self::new(reach, words, |answers| {
+        Self::new(reach, words, |answers, _| {
             let error = answers.iter().find(|answer| answer.starts_with(b"-"));
             let answer = error.or(answers.first()).ok_or(Refusal::ClusterDown)?;
             Ok(answer.to_vec())
         })
+    }
+
+    /// With something that all workers are asked besides.
+    #[must_use]
+    pub fn with_errand(self, errand: Errand) -> Self {
+        Self { errand: Some(errand), ..self }
     }
 
     /// With so much time for each to answer.

@@ -5,11 +5,17 @@ mod client;
 mod cluster;
 mod command;
 mod config;
+mod debug;
 pub mod errand;
-pub mod info;
+mod info;
 pub mod inquiry;
+pub mod shown;
+pub mod slowlog;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
 
 use crate::client::Client;
 use crate::command::Local;
@@ -17,7 +23,7 @@ use crate::command::learned::Learned;
 use crate::refusal::Refusal;
 use crate::replies::Mute;
 use crate::resp::request::Request;
-use crate::resp::{Protocol, write};
+use crate::resp::{Protocol, value, write};
 
 pub use client::{Chosen, letters as client_letters, line as client_line};
 pub use errand::Errand;
@@ -39,9 +45,13 @@ pub struct Proxy {
     /// Milliseconds a client may be idle; 0 for ever.
     pub idle_ms: AtomicU64,
     /// Microseconds from which on a command is slow; -1 for none.
-    pub slow_us: AtomicI64,
+    pub slow_us: Arc<AtomicI64>,
     /// Most slow commands kept.
     pub slow_max: AtomicU64,
+    /// Slow commands so far; also the source of their numbers.
+    pub slow_count: AtomicU64,
+    /// Whether `DEBUG` is passed on to the nodes.
+    pub allow_debug: bool,
     /// Longest argument in bytes.
     pub max_bulk: usize,
     /// Seconds since 1970 when the proxy started.
@@ -113,6 +123,11 @@ pub fn is_barrier(command: Local) -> bool {
     matches!(command, Local::Hello | Local::Reset | Local::Auth)
 }
 
+/// Whether a command asks nodes, which must have done by then what its client sent before.
+pub fn asks_nodes(command: Local) -> bool {
+    matches!(command, Local::Config | Local::Debug | Local::Info | Local::LastSave)
+}
+
 /// Answers a command into `out`, or says why not; then what is in `out` counts for nothing.
 pub fn answer(
     command: Local,
@@ -140,7 +155,10 @@ pub fn answer(
         Local::Cluster => cluster::cluster(request, out)?,
         Local::Readonly | Local::Readwrite | Local::Asking => write::simple(out, "OK"),
         Local::Role => role(out),
-        Local::LastSave => write::integer(out, i64::try_from(env.proxy.started_s).unwrap_or(0)),
+        Local::LastSave => return Ok(After::Inquire(last_save())),
+        Local::Slowlog => return slowlog::slowlog(request, env, out),
+        Local::Debug => return debug::debug(request, env),
+        Local::Info => return Ok(info::info(request, client.protocol, env, out)),
     }
     Ok(After::Next)
 }
@@ -183,6 +201,20 @@ fn role(out: &mut Vec<u8>) {
     write::bulk(out, "master");
     write::integer(out, 0);
     write::array(out, 0);
+}
+
+/// When the last of the nodes was saved.
+fn last_save() -> Inquiry {
+    Inquiry::new(inquiry::Reach::All, &[b"LASTSAVE"], |answers, _| {
+        let number = |answer: &Bytes| {
+            let (answer, _) = value::decode(answer).ok().flatten()?;
+            value::integer(&answer)
+        };
+        let least = answers.iter().map(number).min().flatten().ok_or(Refusal::ClusterDown)?;
+        let mut wire = Vec::new();
+        write::integer(&mut wire, least);
+        Ok(wire)
+    })
 }
 
 fn integer(arg: &[u8]) -> Option<i64> {

@@ -127,6 +127,11 @@ impl Replies {
         Self(Rc::new(RefCell::new(Queue::with_most(bytes))))
     }
 
+    /// Says whose they are, by the client's number.
+    pub fn belong_to(&self, client: u64) {
+        self.0.borrow_mut().owner = client;
+    }
+
     /// Whether more replies came than may wait. They are thrown away, and nothing else can be answered in order.
     pub fn is_overflown(&self) -> bool {
         self.0.borrow().is_overflown()
@@ -248,6 +253,11 @@ impl Promise {
     /// Whether nobody waits for the reply.
     pub fn is_nobody(&self) -> bool {
         self.queue.is_none()
+    }
+
+    /// Number of the client that waits for the reply; 0 if nobody does.
+    pub fn owner(&self) -> u64 {
+        self.queue.as_ref().map_or(0, |queue| queue.borrow().owner)
     }
 
     /// Answers the request.

@@ -33,6 +33,8 @@ pub(super) struct Queue {
     /// Bytes of the replies kept by themselves.
     apart: usize,
     output: Output,
+    /// The client's number.
+    pub(super) owner: u64,
     mute: Mute,
     /// Numbers of the places whose replies are not sent, in order.
     muted: VecDeque<u32>,

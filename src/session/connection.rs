@@ -119,6 +119,7 @@ impl Session {
             Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), authenticated, now);
         let client = Rc::new(RefCell::new(client));
         let replies = Replies::with_most(shared.options.output_max);
+        replies.belong_to(id);
         let doomed = Rc::new(Cell::new(false));
         let blocked = Rc::<Blocked>::default();
         let seat = shared.roster.join(Member {

@@ -122,7 +122,10 @@ impl Session {
             Route::Refuse(_) | Route::Session(_) => false,
             _ if gate == Gate::Barred => true,
             Route::Block(..) | Route::Every(_) => gate != Gate::Empty,
-            Route::Local(command) => gate != Gate::Empty && local::is_barrier(*command),
+            Route::Local(command) => {
+                let is_late = local::is_barrier(*command) || local::asks_nodes(*command);
+                gate != Gate::Empty && is_late
+            }
             Route::One(slot, _) => self.is_taken(gate, *slot) || self.lacks_room(*slot),
             Route::Split(Cut { first, step, .. }) => {
                 let mut keys = request.args(*first).step_by(*step);
@@ -217,14 +220,10 @@ impl Session {
         if slots.is_empty() {
             return self.refuse(&Refusal::ClusterDown);
         }
-        let mut gather = Gather::new(merge, self.protocol(), slots.iter().map(|_| Claim::All))
+        let gather = Gather::new(merge, self.protocol(), slots.iter().map(|_| Claim::All))
             .writing(!decision.nature.reads)
             .with_lot(lot());
-        let mut wire = request.bytes();
-        if merge == Merge::Info {
-            gather = gather.with_own(self.with_env(|env| local::info::text(request.args(1), env)));
-            wire = b"*1\r\n$4\r\nINFO\r\n";
-        }
+        let wire = request.bytes();
         for (slot, promise) in slots.iter().zip(self.replies.gather(gather)) {
             self.send(Payload::Small(wire), promise, *slot, decision);
         }
@@ -249,6 +248,10 @@ impl Session {
 
     pub(super) fn answer(&self, command: Local, request: &Request<'_>) -> Flow {
         self.shared.pool.stats.commands_local.add(1);
+        if self.shared.pool.slow_us() == 0 {
+            let wire = Bytes::copy_from_slice(request.bytes());
+            self.shared.pool.note_slow(self.client.borrow().id, 0, wire);
+        }
         let mut wire = Vec::new();
         let after = self.with_env(|env| {
             local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)

@@ -1,5 +1,7 @@
 //! What a session asks of all workers, and each worker's share in it.
 
+use std::rc::Rc;
+
 use tokio::sync::oneshot;
 
 use super::connection::Session;
@@ -23,16 +25,10 @@ impl Session {
         // What only looks need not keep back what is behind it.
         let claim = if matches!(errand, Errand::List(_)) { Claim::None } else { Claim::All };
         let (promise, protocol) = (self.replies.promise(claim, true), self.protocol());
-        let (workers, asker) = (self.shared.workers.clone(), std::rc::Rc::clone(&self.client));
+        let (shared, asker) = (Rc::clone(&self.shared), Rc::clone(&self.client));
         let id = asker.borrow().id;
         tokio::task::spawn_local(async move {
-            let mut share = Share::default();
-            for worker in workers {
-                let (answer, answered) = oneshot::channel();
-                if worker.send(Message::Errand(errand.clone(), id, answer)).is_ok() {
-                    share = share.with(answered.await.unwrap_or_default());
-                }
-            }
+            let share = shared.shares(&errand, id).await;
             asker.borrow_mut().leaving |= share.is_asker;
             let mut wire = Vec::new();
             errand.reply(share, protocol, &mut wire);
@@ -65,6 +61,18 @@ impl Session {
 }
 
 impl Shared {
+    /// All workers' shares in what the client with this number asks for.
+    pub(super) async fn shares(&self, errand: &Errand, asker: u64) -> Share {
+        let mut share = Share::default();
+        for worker in &self.workers {
+            let (answer, answered) = oneshot::channel();
+            if worker.send(Message::Errand(errand.clone(), asker, answer)).is_ok() {
+                share = share.with(answered.await.unwrap_or_default());
+            }
+        }
+        share
+    }
+
     /// This worker's share in what the client with this number asks for.
     pub fn share(&self, errand: &Errand, asker: u64) -> Share {
         match errand {
@@ -74,6 +82,21 @@ impl Shared {
             Errand::Kill(kill) => self.kill(kill, asker),
             Errand::Unblock(id, how) => self.unblock(*id, *how),
             Errand::Pause(pause) => self.pause(*pause),
+            Errand::CountBlocked => Share { count: self.roster.blocked(), ..Share::default() },
+            Errand::ShowSlow(_) => {
+                self.gather_slow();
+                let slow = self.slow.borrow().iter().cloned().collect();
+                Share { slow, ..Share::default() }
+            }
+            Errand::CountSlow(_) => {
+                self.gather_slow();
+                Share { count: self.slow.borrow().len() as u64, ..Share::default() }
+            }
+            Errand::ForgetSlow => {
+                self.gather_slow();
+                self.slow.borrow_mut().clear();
+                Share::default()
+            }
             Errand::Unpause => {
                 self.unpause();
                 Share::default()

@@ -11,6 +11,7 @@ use super::connection::Session;
 use crate::backend::{Pool, Said};
 use crate::cluster::Slot;
 use crate::command::Claim;
+use crate::local::errand::Share;
 use crate::local::inquiry::{Inquiry, Reach};
 use crate::refusal::Refusal;
 use crate::replies::Reply;
@@ -20,11 +21,20 @@ impl Session {
     /// Asks nodes and answers when they have.
     pub(super) fn inquire(&self, inquiry: Inquiry) {
         let promise = self.replies.promise(Claim::All, false);
-        let (pool, any) = (Rc::clone(&self.shared.pool), self.any_slot());
+        let (shared, any) = (Rc::clone(&self.shared), self.any_slot());
+        let (client, started) = (self.client.borrow().id, Instant::now());
         tokio::task::spawn_local(async move {
-            let Inquiry { wire, reach, patience, finish } = inquiry;
+            let Inquiry { wire, reach, patience, errand, finish } = inquiry;
+            let pool = Rc::clone(&shared.pool);
             let asker = Asker { pool: Rc::clone(&pool), wire: wire.into(), patience };
-            match asker.ask(reach, any).await.and_then(|answers| finish(&answers)) {
+            let answers = asker.ask(reach, any).await;
+            let share = match errand {
+                Some(errand) => shared.shares(&errand, client).await,
+                None => Share::default(),
+            };
+            let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            pool.note_slow(client, us, asker.wire);
+            match answers.and_then(|answers| finish(&answers, &share)) {
                 Ok(reply) => promise.fulfil(Reply::Small(&reply)),
                 Err(refusal) => pool.refuse(promise, &refusal),
             }

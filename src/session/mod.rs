@@ -7,10 +7,12 @@ mod connection;
 mod dispatch;
 mod errands;
 mod inquiries;
+mod slow;
 mod transaction;
 mod watch;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::backend::Pool;
 use crate::client::Client;
 use crate::local::errand::{Errand, Share};
-use crate::local::{self, Facts, Proxy};
+use crate::local::{self, Facts, Proxy, slowlog};
 use crate::replies::Replies;
 use crate::resp::frame::Limits;
 
@@ -63,6 +65,8 @@ pub struct Shared {
     buffers: RefCell<Vec<BytesMut>>,
     /// What `CLIENT PAUSE` said, if it is not over.
     paused: Cell<Option<errands::Paused>>,
+    /// Commands that took long, the oldest first.
+    slow: RefCell<VecDeque<slowlog::Entry>>,
 }
 
 /// What is said to a worker from outside.
@@ -132,6 +136,14 @@ impl Roster {
             .collect()
     }
 
+    /// How many clients wait, at a node or for the end of a pause.
+    fn blocked(&self) -> u64 {
+        let clients = self.0.borrow();
+        let waits =
+            |member: &Member| member.blocked.is_blocked() || member.client.borrow().postponed;
+        clients.iter().filter(|(_, member)| waits(member)).count() as u64
+    }
+
     /// The client with this number.
     pub fn find(&self, id: u64) -> Option<Member> {
         let clients = self.0.borrow();
@@ -183,6 +195,7 @@ impl Shared {
             workers,
             buffers: RefCell::default(),
             paused: Cell::default(),
+            slow: RefCell::default(),
         })
     }
 

@@ -128,3 +128,15 @@ fn the_list_tells_what_clients_do() {
         assert_eq!(told(&mut client, "multi").await, "-1");
     });
 }
+
+#[test]
+fn info_does_not_wait_for_a_node_that_is_down() {
+    rig(2).budget(Duration::from_secs(5)).run(async |rig| {
+        let mut client = rig.client().await;
+        rig.node(1).down().await;
+        let started = std::time::Instant::now();
+        let info = client.ask("INFO").await;
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        assert!(info.contains("used_memory:1000\r\n"), "{info}");
+    });
+}

@@ -108,6 +108,7 @@ fn options(seeds: Vec<String>) -> Options {
         workers: 1,
         password: None,
         max_clients: 1000,
+        allow_debug: false,
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(2),
         session: session::Options {
