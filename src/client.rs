@@ -6,6 +6,10 @@ use crate::resp::Protocol;
 
 /// State of one client that commands can see or change.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "as many independent facts as a server keeps flags"
+)]
 pub struct Client {
     /// Number of the client, unique within the process and increasing.
     pub id: u64,
@@ -23,6 +27,8 @@ pub struct Client {
     pub queued: Option<usize>,
     /// A command of its own waits for the end of `CLIENT PAUSE`.
     pub postponed: bool,
+    /// It is shown what all clients ask for.
+    pub monitors: bool,
     /// Its connection is closed once the replies under way are out.
     pub leaving: bool,
     /// Subcommand of its last command; empty if that has none.
@@ -66,6 +72,7 @@ impl Client {
             names: None,
             queued: None,
             postponed: false,
+            monitors: false,
             leaving: false,
             last_sub: "",
             since_ms: now_ms,

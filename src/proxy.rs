@@ -251,6 +251,7 @@ fn describe(options: &Options, port: u16) -> Proxy {
         slow_us: Arc::new(AtomicI64::new(SLOW_US)),
         slow_max: AtomicU64::new(SLOW_MAX),
         slow_count: AtomicU64::new(0),
+        monitor_lost: AtomicU64::new(0),
         allow_debug: options.allow_debug,
         max_bulk: options.session.limits.bulk,
         started_s: now.as_secs(),

@@ -51,6 +51,8 @@ pub struct Decision {
     pub sub: &'static str,
     /// Whether it may change data, or tell others of something.
     pub writes: bool,
+    /// Whether it is an administrator's, and none of the business of those who monitor.
+    pub admin: bool,
     /// What of the command matters on its way.
     pub nature: Nature,
     /// Whether a replica may answer it.
@@ -91,6 +93,7 @@ pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Deci
         name,
         sub,
         writes: spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::MAY_REPLICATE),
+        admin: spec.flags.has(Flags::ADMIN),
         nature: spec.nature(),
         replica: spec.suits_replica(),
     }
@@ -185,6 +188,7 @@ fn refuse(reason: Refusal) -> Decision {
         name: "",
         sub: "",
         writes: false,
+        admin: false,
         nature: Nature::WRITE,
         replica: false,
     }

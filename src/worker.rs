@@ -105,6 +105,7 @@ fn take(shared: &Rc<Shared>, message: Message) {
             // Whoever asked may be gone.
             let _ = answer.send(shared.share(&errand, asker));
         }
+        Message::Monitor(lines) => shared.add_monitor(lines),
         Message::Drain => {}
     }
 }

@@ -219,6 +219,7 @@ pub enum Local {
     Slowlog,
     Debug,
     Info,
+    Monitor,
 }
 
 /// Family of a command.

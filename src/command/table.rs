@@ -314,7 +314,7 @@ pub static TABLE: &[Spec] = &[
     row("lolwut",         -1, NONE, Server, "readonly fast"),
     row("memory",         -2, NONE, Server, "").of(MEMORY),
     row("module",         -2, NONE, Server, "").refuse().of(MODULE),
-    row("monitor",         1, NONE, Server, "admin noscript loading stale").later(),
+    row("monitor",         1, NONE, Server, "admin noscript loading stale").local(Local::Monitor),
     row("psync",          -3, NONE, Server, "admin noscript no_async_loading no_multi").refuse(),
     row("replconf",       -1, NONE, Server, "admin noscript loading stale allow_busy").refuse(),
     row("replicaof",       3, NONE, Server, "admin noscript stale no_async_loading").refuse(),

@@ -241,7 +241,12 @@ fn tracking_info(protocol: Protocol, out: &mut Vec<u8>) {
 
 /// What a client does, in the server's letters.
 pub fn letters(client: &Client) -> String {
-    let flags = [(client.queued.is_some(), 'x'), (client.leaving, 'c'), (client.postponed, 'b')];
+    let flags = [
+        (client.monitors, 'O'),
+        (client.queued.is_some(), 'x'),
+        (client.leaving, 'c'),
+        (client.postponed, 'b'),
+    ];
     flags.iter().filter(|(is_set, _)| *is_set).map(|(_, letter)| *letter).collect()
 }
 

@@ -190,9 +190,11 @@ fn replication(env: &Env<'_>) -> String {
 
 fn proxy(env: &Env<'_>) -> String {
     format!(
-        "proxy_name:slotway\r\nproxy_version:{}\r\nproxy_clients_accepted:{}\r\nproxy_slow_commands:{}\r\n",
+        "proxy_name:slotway\r\nproxy_version:{}\r\nproxy_clients_accepted:{}\r\nproxy_slow_commands:{}\r\n\
+         proxy_monitor_lines_lost:{}\r\n",
         env!("CARGO_PKG_VERSION"),
         env.proxy.accepted.load(Relaxed),
         env.proxy.slow_count.load(Relaxed),
+        env.proxy.monitor_lost.load(Relaxed),
     )
 }

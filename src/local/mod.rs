@@ -50,6 +50,8 @@ pub struct Proxy {
     pub slow_max: AtomicU64,
     /// Slow commands so far; also the source of their numbers.
     pub slow_count: AtomicU64,
+    /// Lines that clients which monitor did not get because they were too slow.
+    pub monitor_lost: AtomicU64,
     /// Whether `DEBUG` is passed on to the nodes.
     pub allow_debug: bool,
     /// Longest argument in bytes.
@@ -113,6 +115,8 @@ pub enum After {
     Errand(Errand),
     /// Nodes have to be asked. Nothing was written.
     Inquire(Inquiry),
+    /// The client is shown what all clients ask for. Nothing was written.
+    Monitor,
     /// The replies to come are sent, or not. Nothing was written.
     Mute(Mute),
 }
@@ -157,6 +161,7 @@ pub fn answer(
         Local::Role => role(out),
         Local::LastSave => return Ok(After::Inquire(last_save())),
         Local::Slowlog => return slowlog::slowlog(request, env, out),
+        Local::Monitor => return Ok(After::Monitor),
         Local::Debug => return debug::debug(request, env),
         Local::Info => return Ok(info::info(request, client.protocol, env, out)),
     }

@@ -21,6 +21,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
 use super::blocking::Blocked;
 use super::transaction::Transaction;
@@ -69,6 +70,8 @@ pub struct Session {
     pub(super) transaction: Option<Box<Transaction>>,
     /// The keys since `WATCH`.
     pub(super) watch: Option<Watch>,
+    /// What shows it the requests of all clients.
+    pub(super) monitoring: Option<AbortHandle>,
     phase: Phase,
     patience: Patience,
 }
@@ -144,6 +147,7 @@ impl Session {
             held_since: None,
             transaction: None,
             watch: None,
+            monitoring: None,
             phase: Phase::Open,
             patience: Patience::Fresh,
         }
@@ -324,6 +328,11 @@ impl Session {
         if self.holds(&decision, &request) {
             return Flow::Hold;
         }
+        if self.shared.is_monitored.get()
+            && let Some(line) = self.monitor_line(&request)
+        {
+            self.shared.show(&line);
+        }
         let bytes = input.split_to(len).freeze();
         *input = BytesMut::from(&input[..]);
         self.carry_out(decision, &Request::new(&bytes, spans), Payload::Large(&bytes))
@@ -434,6 +443,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.replies.close();
         self.blocked.abort();
+        self.end_monitor();
         self.shared.roster.leave(self.seat);
         self.shared.proxy.clients.fetch_sub(1, Relaxed);
         self.shared.pool.stats.clients.fetch_sub(1, Relaxed);

@@ -24,6 +24,25 @@ impl Session {
         if self.shared.paused.get().is_some() && self.is_postponed(request) {
             return Flow::Hold;
         }
+        if self.shared.is_monitored.get() {
+            return self.dispatch_shown(request, payload);
+        }
+        self.dispatch_now(request, payload)
+    }
+
+    /// The same, for those who monitor to see.
+    #[cold]
+    fn dispatch_shown(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
+        let line = self.monitor_line(request);
+        let flow = self.dispatch_now(request, payload);
+        if let Some(line) = line.filter(|_| flow != Flow::Hold) {
+            self.shared.show(&line);
+        }
+        flow
+    }
+
+    #[inline]
+    fn dispatch_now(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
         if self.transaction.is_some() {
             let flow = self.dispatch_queued(request);
             self.count_queued();
@@ -93,6 +112,7 @@ impl Session {
                 if command == Local::Reset {
                     self.unwatch();
                     self.replies.mute(Mute::No);
+                    self.end_monitor();
                 }
                 return self.answer(command, request);
             }
@@ -246,7 +266,7 @@ impl Session {
         }
     }
 
-    pub(super) fn answer(&self, command: Local, request: &Request<'_>) -> Flow {
+    pub(super) fn answer(&mut self, command: Local, request: &Request<'_>) -> Flow {
         self.shared.pool.stats.commands_local.add(1);
         if self.shared.pool.slow_us() == 0 {
             let wire = Bytes::copy_from_slice(request.bytes());
@@ -259,6 +279,7 @@ impl Session {
         match after {
             Ok(After::Errand(errand)) => self.run_errand(errand),
             Ok(After::Inquire(inquiry)) => self.inquire(inquiry),
+            Ok(After::Monitor) => self.monitor(),
             Ok(After::Mute(mute)) => self.mute(mute),
             Ok(after) => {
                 self.replies.answer(|out| out.extend_from_slice(&wire));
@@ -280,7 +301,7 @@ impl Session {
         match answered {
             Ok(After::Next | After::Close) => {}
             // What takes all workers, or nodes, takes its own time.
-            Ok(After::Errand(_) | After::Inquire(_) | After::Mute(_)) => {
+            Ok(After::Errand(_) | After::Inquire(_) | After::Monitor | After::Mute(_)) => {
                 write::error(&mut wire, &Refusal::InMulti.to_string());
             }
             Err(refusal) => write::error(&mut wire, &refusal.to_string()),

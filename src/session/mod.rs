@@ -7,6 +7,7 @@ mod connection;
 mod dispatch;
 mod errands;
 mod inquiries;
+mod monitor;
 mod slow;
 mod transaction;
 mod watch;
@@ -17,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Pool;
@@ -65,6 +66,9 @@ pub struct Shared {
     buffers: RefCell<Vec<BytesMut>>,
     /// What `CLIENT PAUSE` said, if it is not over.
     paused: Cell<Option<errands::Paused>>,
+    /// Who monitors, and whether anybody does.
+    monitors: RefCell<Vec<mpsc::Sender<Bytes>>>,
+    is_monitored: Cell<bool>,
     /// Commands that took long, the oldest first.
     slow: RefCell<VecDeque<slowlog::Entry>>,
 }
@@ -80,6 +84,8 @@ pub enum Message {
     Learn(Arc<Facts>),
     /// The client with this number wants the worker's share in something.
     Errand(Errand, u64, oneshot::Sender<Share>),
+    /// Somebody wants to see what the worker's clients ask for.
+    Monitor(mpsc::Sender<Bytes>),
     /// Finish what is under way and stop.
     Drain,
 }
@@ -195,6 +201,8 @@ impl Shared {
             workers,
             buffers: RefCell::default(),
             paused: Cell::default(),
+            monitors: RefCell::default(),
+            is_monitored: Cell::default(),
             slow: RefCell::default(),
         })
     }

@@ -156,6 +156,7 @@ impl Session {
                 self.transaction = None;
                 self.unwatch();
                 self.replies.mute(Mute::No);
+                self.end_monitor();
                 return self.answer(command, request);
             }
             _ => {

@@ -140,3 +140,35 @@ fn info_does_not_wait_for_a_node_that_is_down() {
         assert!(info.contains("used_memory:1000\r\n"), "{info}");
     });
 }
+
+#[test]
+fn who_monitors_sees_what_all_clients_ask_for() {
+    rig(2).with(|options| options.workers = 2).run(async |rig| {
+        let (mut monitor, mut one, mut other) =
+            (rig.client().await, rig.client().await, rig.client().await);
+        assert_eq!(monitor.ask("MONITOR").await, "+OK\r\n");
+        // Every worker has taken it up when it has answered for its clients.
+        let list = one.ask("CLIENT LIST").await;
+        assert!(list.contains(" flags=O "), "{list}");
+        let (key, peer) = (rig.key(0), told(&mut other, "addr").await);
+        other.ask(&format!("SET {key} v")).await;
+        for line in ["CONFIG GET port", "NONSENSE", "GET", "AUTH secret", "MULTI", "PING", "EXEC"] {
+            other.ask(line).await;
+        }
+        let ends = |line: &str, words: &str| line.ends_with(&format!("[0 {peer}] {words}\r\n"));
+        for words in [
+            "\"CLIENT\" \"INFO\"",
+            &format!("\"SET\" \"{key}\" \"v\""),
+            "\"AUTH\" \"(redacted)\"",
+            "\"MULTI\"",
+            "\"PING\"",
+            "\"EXEC\"",
+        ] {
+            let line = monitor.read().await;
+            assert!(ends(&line, words), "{line} for {words}");
+        }
+        assert_eq!(monitor.ask("RESET").await.lines().count(), 1);
+        other.ask("PING").await;
+        assert!(monitor.is_silent_for(Duration::from_millis(30)).await);
+    });
+}
