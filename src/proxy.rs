@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::Topology;
 use crate::discovery::{self, Discovery, Outcomes};
-use crate::local::Proxy;
+use crate::local::{self, Proxy};
 use crate::observe::{self, Observed, Process};
 use crate::session::Message;
 use crate::stats::Stats;
@@ -42,6 +42,8 @@ pub struct Options {
     pub password: Option<String>,
     /// Most clients at once.
     pub max_clients: usize,
+    /// What clients see of the cluster.
+    pub cluster_view: local::View,
     /// Whether `DEBUG` is passed on to the nodes.
     pub allow_debug: bool,
     /// How long the proxy goes on accepting after it has said that it is not ready any more.
@@ -252,6 +254,7 @@ fn describe(options: &Options, port: u16) -> Proxy {
         slow_max: AtomicU64::new(SLOW_MAX),
         slow_count: AtomicU64::new(0),
         monitor_lost: AtomicU64::new(0),
+        view: options.cluster_view,
         allow_debug: options.allow_debug,
         max_bulk: options.session.limits.bulk,
         started_s: now.as_secs(),

@@ -280,7 +280,7 @@ mod tests {
         check("CLIENT NONSENSE", "local Client");
         check("DEBUG OBJECT foo", "one 12182");
         check("DEBUG", "ERR wrong number of arguments for 'debug' command");
-        check("debug Sleep 0", "ERR command 'debug|sleep' is not allowed through the proxy");
+        check("debug Sleep 0", "local Debug");
         check("MODULE NEWER", "ERR command 'module|newer' is not allowed through the proxy");
         check("SCRIPT NEWER", "ERR command 'script|newer' is not supported by this proxy yet");
         check("SCRIPT FLUSH", "ERR command 'script|flush' is not supported by this proxy yet");

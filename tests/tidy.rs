@@ -73,6 +73,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "backend::ReadFrom",
             "cluster::Address",
             "discovery::Options",
+            "local::View",
             "observe::log",
             "proxy::Options",
             "resp::frame::Limits",

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use super::inquiry::{Inquiry, Reach};
-use super::{After, Env, Proxy, help, is, matches, pairs, unknown_subcommand};
+use super::{After, Env, Proxy, View, help, is, matches, pairs, unknown_subcommand};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, value, write};
@@ -67,7 +67,7 @@ const OWN: &[Own] = &[
     ("aclfile", |_| String::new()),
     ("appendonly", |_| "no".to_owned()),
     ("bind", |proxy| proxy.bind.clone()),
-    ("cluster-enabled", |_| "no".to_owned()),
+    ("cluster-enabled", |proxy| enabled(proxy).to_owned()),
     ("databases", |_| "1".to_owned()),
     ("masterauth", |_| String::new()),
     ("masteruser", |_| String::new()),
@@ -86,6 +86,10 @@ const OWN: &[Own] = &[
     ("tls-key-file-pass", |_| String::new()),
     ("unixsocket", |_| String::new()),
 ];
+
+fn enabled(proxy: &Proxy) -> &'static str {
+    if proxy.view == View::Hidden { "no" } else { "yes" }
+}
 
 /// Answered if no node can be asked.
 const FALLBACK: &[(&str, &str)] =

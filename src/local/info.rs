@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::errand::Errand;
 use super::inquiry::{Inquiry, Reach};
-use super::{After, Env};
+use super::{After, Env, View};
 use crate::command::info::merge;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
@@ -45,7 +45,7 @@ const SECTIONS: &[Section] = &[
     ("Errorstats", Shown::Usually, |_| String::new()),
     ("Commandstats", Shown::WithAll, |_| String::new()),
     ("Latencystats", Shown::WithAll, |_| String::new()),
-    ("Cluster", Shown::Usually, |_| "cluster_enabled:0\r\n".to_owned()),
+    ("Cluster", Shown::Usually, cluster),
     ("Keyspace", Shown::Usually, |_| "{db0}".to_owned()),
     ("Proxy", Shown::Alone, proxy),
 ];
@@ -150,10 +150,11 @@ fn server(env: &Env<'_>) -> String {
     let uptime = (env.unix_us / 1_000_000).saturating_sub(env.proxy.started_s);
     format!(
         "redis_version:{}\r\nredis_git_sha1:00000000\r\nredis_git_dirty:0\r\nredis_build_id:0\r\n\
-         redis_mode:standalone\r\nos:{} {}\r\narch_bits:64\r\nmultiplexing_api:epoll\r\nprocess_id:{}\r\n\
+         redis_mode:{}\r\nos:{} {}\r\narch_bits:64\r\nmultiplexing_api:epoll\r\nprocess_id:{}\r\n\
          process_supervised:no\r\nrun_id:{}\r\ntcp_port:{}\r\nserver_time_usec:{}\r\nuptime_in_seconds:{uptime}\r\n\
          uptime_in_days:{}\r\nhz:10\r\nconfigured_hz:10\r\nexecutable:\r\nconfig_file:\r\nio_threads_active:0\r\n",
         env.facts.version,
+        env.proxy.view.mode(),
         std::env::consts::OS,
         std::env::consts::ARCH,
         std::process::id(),
@@ -186,6 +187,10 @@ fn replication(env: &Env<'_>) -> String {
          repl_backlog_active:0\r\nrepl_backlog_size:1048576\r\nrepl_backlog_first_byte_offset:0\r\nrepl_backlog_histlen:0\r\n",
         env.proxy.run_id
     )
+}
+
+fn cluster(env: &Env<'_>) -> String {
+    format!("cluster_enabled:{}\r\n", u8::from(env.proxy.view != View::Hidden))
 }
 
 fn proxy(env: &Env<'_>) -> String {

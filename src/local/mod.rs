@@ -26,6 +26,7 @@ use crate::resp::request::Request;
 use crate::resp::{Protocol, value, write};
 
 pub use client::{Chosen, letters as client_letters, line as client_line};
+pub use cluster::View;
 pub use errand::Errand;
 pub use inquiry::Inquiry;
 
@@ -52,6 +53,8 @@ pub struct Proxy {
     pub slow_count: AtomicU64,
     /// Lines that clients which monitor did not get because they were too slow.
     pub monitor_lost: AtomicU64,
+    /// What clients see of the cluster.
+    pub view: View,
     /// Whether `DEBUG` is passed on to the nodes.
     pub allow_debug: bool,
     /// Longest argument in bytes.
@@ -156,7 +159,7 @@ pub fn answer(
         Local::Client => client::client(request, client, env, out)?,
         Local::Command => command::command(request, client.protocol, env, out)?,
         Local::Config => return config::config(request, client.protocol, env, out),
-        Local::Cluster => cluster::cluster(request, out)?,
+        Local::Cluster => return cluster::cluster(request, client, env, out),
         Local::Readonly | Local::Readwrite | Local::Asking => write::simple(out, "OK"),
         Local::Role => role(out),
         Local::LastSave => return Ok(After::Inquire(last_save())),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use slotway::local::View;
+
 use crate::client::{Client, bulk};
 use crate::rig::{rig, until};
 
@@ -170,5 +172,45 @@ fn who_monitors_sees_what_all_clients_ask_for() {
         assert_eq!(monitor.ask("RESET").await.lines().count(), 1);
         other.ask("PING").await;
         assert!(monitor.is_silent_for(Duration::from_millis(30)).await);
+    });
+}
+
+#[test]
+fn the_proxy_can_look_like_a_cluster_of_one_node() {
+    rig(2).with(|options| options.cluster_view = View::Single).run(async |rig| {
+        let (mut client, port) = (rig.client().await, rig.data.port());
+        let id = client.ask("CLUSTER MYID").await;
+        let expected =
+            format!("*1\r\n*3\r\n:0\r\n:16383\r\n*4\r\n$9\r\n127.0.0.1\r\n:{port}\r\n{id}*0\r\n");
+        assert_eq!(client.ask("CLUSTER SLOTS").await, expected);
+        assert!(client.ask("CLUSTER NODES").await.contains(" connected 0-16383\n"));
+        assert!(client.ask("CLUSTER INFO").await.contains("cluster_state:ok\r\n"));
+        assert!(client.ask("CLUSTER SHARDS").await.starts_with("*1\r\n*4\r\n$5\r\nslots\r\n"));
+        assert!(client.ask("HELLO").await.contains("$7\r\ncluster\r\n"));
+        assert!(client.ask("INFO cluster").await.contains("cluster_enabled:1\r\n"));
+        let refused = "-ERR command 'cluster|forget' is not allowed through the proxy\r\n";
+        assert_eq!(client.ask("CLUSTER FORGET x").await, refused);
+    });
+}
+
+#[test]
+fn the_nodes_can_be_shown_as_they_are() {
+    rig(2).with(|options| options.cluster_view = View::Real).run(async |rig| {
+        let mut client = rig.client().await;
+        let nodes = client.ask("CLUSTER NODES").await;
+        assert!(nodes.contains(&rig.node(0).address()) && nodes.contains(&rig.node(1).address()));
+        assert_eq!(client.ask("CLUSTER KEYSLOT foo").await, ":12182\r\n");
+    });
+}
+
+#[test]
+fn subcommands_are_described_by_their_full_name() {
+    rig(1).run(async |rig| {
+        let mut client = rig.client().await;
+        let info = client.ask("COMMAND INFO Config|GET config|nonsense").await;
+        assert!(info.starts_with("*2\r\n*10\r\n$10\r\nconfig|get\r\n:-3\r\n"), "{info}");
+        assert!(info.ends_with("$-1\r\n"), "{info}");
+        let docs = client.ask("COMMAND DOCS client|list nonsense").await;
+        assert!(docs.starts_with("*2\r\n$11\r\nclient|list\r\n"), "{docs}");
     });
 }
