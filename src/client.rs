@@ -6,6 +6,10 @@ use crate::resp::Protocol;
 
 /// State of one client that commands can see or change.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "as many independent facts as a server keeps flags"
+)]
 pub struct Client {
     /// Number of the client, unique within the process and increasing.
     pub id: u64,
@@ -19,6 +23,16 @@ pub struct Client {
     pub authenticated: bool,
     /// Names it gave itself; none for most clients.
     pub names: Option<Box<Names>>,
+    /// Commands queued since `MULTI`; `None` without it.
+    pub queued: Option<usize>,
+    /// A command of its own waits for the end of `CLIENT PAUSE`.
+    pub postponed: bool,
+    /// It is shown what all clients ask for.
+    pub monitors: bool,
+    /// Its connection is closed once the replies under way are out.
+    pub leaving: bool,
+    /// Subcommand of its last command; empty if that has none.
+    pub last_sub: &'static str,
     /// Milliseconds of the worker's clock when it connected.
     pub since_ms: u64,
     /// Milliseconds of the worker's clock when it last sent something.
@@ -69,6 +83,11 @@ impl Client {
             protocol: Protocol::Resp2,
             authenticated,
             names: None,
+            queued: None,
+            postponed: false,
+            monitors: false,
+            leaving: false,
+            last_sub: "",
             since_ms: now_ms,
             active_ms: now_ms,
             last: "NULL",

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::Topology;
 use crate::discovery::{self, Discovery, Outcomes};
-use crate::local::Proxy;
+use crate::local::{self, Proxy};
 use crate::observe::{self, Observed, Process};
 use crate::session::Message;
 use crate::stats::Stats;
@@ -24,6 +24,10 @@ use crate::{backend, session};
 
 /// Idle time after which the kernel asks whether a client is still there, as Redis' `tcp-keepalive`.
 const KEEPALIVE: Duration = Duration::from_secs(300);
+
+/// From how many microseconds on a command is slow, and how many slow ones are kept: the server's own defaults.
+const SLOW_US: i64 = 10_000;
+const SLOW_MAX: u64 = 128;
 
 /// Everything a proxy can be told.
 #[derive(Clone, Debug)]
@@ -38,6 +42,10 @@ pub struct Options {
     pub password: Option<String>,
     /// Most clients at once.
     pub max_clients: usize,
+    /// What clients see of the cluster.
+    pub cluster_view: local::View,
+    /// Whether `DEBUG` is passed on to the nodes.
+    pub allow_debug: bool,
     /// How long the proxy goes on accepting after it has said that it is not ready any more.
     pub drain_delay: Duration,
     /// How long clients may take to finish what is under way.
@@ -232,6 +240,7 @@ fn process(proxy: Arc<Proxy>, outcomes: Arc<Outcomes>) -> Box<dyn Fn() -> Proces
 fn describe(options: &Options, port: u16) -> Proxy {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap_or(0);
+    let idle_ms = u64::try_from(options.session.idle_timeout.as_millis()).unwrap_or(u64::MAX);
     Proxy {
         run_id: format!(
             "{seed:016x}{:08x}{:016x}",
@@ -240,14 +249,22 @@ fn describe(options: &Options, port: u16) -> Proxy {
         ),
         port,
         password: options.password.clone(),
-        max_clients: options.max_clients,
-        idle_timeout_s: options.session.idle_timeout.as_secs(),
+        bind: options.listen.rsplit_once(':').map_or("", |(host, _)| host).to_owned(),
+        max_clients: AtomicU64::new(options.max_clients as u64),
+        idle_ms: AtomicU64::new(idle_ms),
+        slow_us: Arc::new(AtomicI64::new(SLOW_US)),
+        slow_max: AtomicU64::new(SLOW_MAX),
+        slow_count: AtomicU64::new(0),
+        monitor_lost: AtomicU64::new(0),
+        view: options.cluster_view,
+        allow_debug: options.allow_debug,
         max_bulk: options.session.limits.bulk,
         started_s: now.as_secs(),
         clients: AtomicU64::new(0),
         rejected: AtomicU64::new(0),
         subscribers: AtomicU64::new(0),
         accepted: AtomicU64::new(0),
+        before: <[AtomicU64; 2]>::default(),
     }
 }
 
@@ -292,7 +309,7 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, mut stages: watch::Re
 
 impl Acceptor {
     fn place(&self, stream: TcpStream) {
-        if self.proxy.clients.fetch_add(1, Relaxed) >= self.proxy.max_clients as u64 {
+        if self.proxy.clients.fetch_add(1, Relaxed) >= self.proxy.max_clients.load(Relaxed) {
             self.proxy.clients.fetch_sub(1, Relaxed);
             self.proxy.rejected.fetch_add(1, Relaxed);
             // A fresh socket's buffer takes this at once, or the client is gone.

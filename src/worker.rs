@@ -79,7 +79,13 @@ fn build(mut builder: tokio::runtime::Builder) -> io::Result<LocalRuntime> {
 }
 
 async fn run(setup: Setup, mut inbox: UnboundedReceiver<Message>) {
-    let pool = Pool::new(setup.backend, setup.topology, setup.stats, setup.hints, setup.scripts);
+    let pool = Pool::new(
+        setup.backend,
+        setup.topology,
+        setup.stats,
+        setup.hints,
+        (setup.scripts, Arc::clone(&setup.proxy.slow_us)),
+    );
     let peers = (setup.workers, setup.plans);
     let shared = Shared::new(setup.session, pool, setup.proxy, setup.facts, peers);
     tokio::task::spawn_local(tend(Rc::clone(&shared)));
@@ -101,9 +107,9 @@ fn take(shared: &Rc<Shared>, message: Message) {
             shared.roster.wake_all();
         }
         Message::Learn(facts) => *shared.facts.borrow_mut() = facts,
-        Message::ListClients(answer) => {
+        Message::Muster(muster, asker, answer) => {
             // Whoever asked may be gone.
-            let _ = answer.send(shared.roster.lines(shared.pool.clock.millis()));
+            let _ = answer.send(shared.share(&muster, asker));
         }
         Message::Surplus(topic, node, answer) => {
             let _ = answer.send(shared.hub.surplus(&topic, node.as_ref()));
@@ -111,6 +117,7 @@ fn take(shared: &Rc<Shared>, message: Message) {
         Message::ListTopics(answer) => {
             let _ = answer.send(shared.hub.topics());
         }
+        Message::Monitor(lines) => shared.add_monitor(lines),
         Message::Drain => {}
     }
 }
@@ -132,15 +139,17 @@ fn accept(shared: &Rc<Shared>, stream: std::net::TcpStream) {
 async fn tend(shared: Rc<Shared>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let idle_ms = u64::try_from(shared.options.idle_timeout.as_millis()).unwrap_or(u64::MAX);
     for tick in 0_u64.. {
         ticks.tick().await;
         shared.pool.tick();
         shared.hub.tick();
+        shared.end_pause();
+        shared.gather_slow();
         if !shared.pool.has_map() {
             // Commands for all nodes wait for the map, or for their time to be up.
             shared.roster.wake_all();
         }
+        let idle_ms = shared.proxy.idle_ms.load(Relaxed);
         if idle_ms > 0 && tick % 20 == 0 {
             end_idle(&shared, idle_ms);
         }

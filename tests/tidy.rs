@@ -74,6 +74,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "backend::ReadFrom",
             "cluster::Address",
             "discovery::Options",
+            "local::View",
             "observe::log",
             "proxy::Options",
             "resp::frame::Limits",

@@ -156,9 +156,18 @@ impl Connection {
             b'>' => return Ok(()),
             _ => {}
         }
+        self.note_if_slow(now);
         let (promise, ticket) = self.lane.pop().ok_or_else(unasked)?;
         self.pool.answer(promise, ticket, reply, now);
         Ok(())
+    }
+
+    /// Takes note of the request whose reply has come if that took long.
+    #[inline]
+    fn note_if_slow(&self, now: u32) {
+        let limit = self.pool.slow_us();
+        let Some((age, owner, bytes)) = self.lane.front_from(now, limit) else { return };
+        self.pool.note_slow(owner, age, bytes);
     }
 
     #[inline(never)]

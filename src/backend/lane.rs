@@ -323,6 +323,17 @@ impl Lane {
         self.queue.borrow().entries.front().map(|entry| (entry.ticket, entry.skip))
     }
 
+    /// Age, client and bytes of the request whose reply comes next, if it is as old as this.
+    #[inline]
+    pub(super) fn front_from(&self, now: u32, us: u64) -> Option<(u64, u64, Bytes)> {
+        let queue = self.queue.borrow();
+        let front = queue.entries.front()?;
+        let age = u64::from(now.wrapping_sub(front.ticket.born));
+        let is_slow = age >= us && front.skip == 0 && queue.log.is_written(front.len);
+        is_slow
+            .then(|| (age, front.promise.owner(), queue.log.copy(queue.log.released(), front.len)))
+    }
+
     /// Keeps the first error because of which a transaction will not run, until its own reply comes.
     pub(super) fn keep_cause(&self, ticket: Ticket, error: &[u8]) {
         if ticket.is_told() {

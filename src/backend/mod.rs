@@ -18,6 +18,7 @@ mod log;
 mod pool;
 mod retry;
 mod scripts;
+mod slow;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::lane::{Class, Lane, Order, Parcel, Status, Ticket, payload};
 use super::lease::Leases;
 use super::retry::Retries;
 use super::scripts::Scripts;
+use super::slow::Slow;
 use super::{Options, Payload, ReadFrom};
 use crate::cluster::{Address, NodeIndex, Slot, Topology};
 use crate::command::Standing;
@@ -77,6 +79,9 @@ pub struct Pool {
     hinted: Cell<u64>,
     /// Whose turn it is among replicas.
     turn: Cell<usize>,
+    /// Microseconds from which on a request is slow; negative for none.
+    pub(super) slow_from: Arc<AtomicI64>,
+    pub(super) slow: RefCell<Vec<Slow>>,
     hints: UnboundedSender<Hint>,
 }
 
@@ -104,7 +109,7 @@ impl Pool {
         published: Arc<ArcSwap<Topology>>,
         stats: Arc<Stats>,
         hints: UnboundedSender<Hint>,
-        scripts: Arc<Scripts>,
+        (scripts, slow_from): (Arc<Scripts>, Arc<AtomicI64>),
     ) -> Rc<Self> {
         let pool = Rc::new(Self {
             options,
@@ -122,6 +127,8 @@ impl Pool {
             unsettled_until: Cell::new(0),
             hinted: Cell::new(0),
             turn: Cell::new(0),
+            slow_from,
+            slow: RefCell::default(),
             hints,
         });
         tokio::task::spawn_local(Retries::run(Rc::clone(&pool)));

@@ -259,6 +259,10 @@ pub enum Local {
     Asking,
     Role,
     LastSave,
+    Slowlog,
+    Debug,
+    Info,
+    Monitor,
 }
 
 /// Family of a command.

@@ -8,7 +8,7 @@ use crate::command::Group::{
     Bitmap, Cluster, Connection, Generic, Geo, Hash, HyperLogLog, List, Module, PubSub, Scripting,
     Server, Set, SortedSet, Stream, String, Transactions,
 };
-use crate::command::Merge::{AllHave, AllOk, ByKey, Concat, Info, Sum};
+use crate::command::Merge::{AllHave, AllOk, ByKey, Concat, Sum};
 use crate::command::{Errand, Flags, Group, Keys, Local, Merge, Policy, Spec, Timeout, Verb};
 
 /// Finds the row of a command by its name, in any case.
@@ -287,7 +287,7 @@ pub static TABLE: &[Spec] = &[
 
     // Connection.
     row("auth",   -2, NONE, Connection, "noscript loading stale fast no_auth allow_busy").local(Local::Auth),
-    row("client", -2, NONE, Connection, "").local(Local::Client),
+    row("client", -2, NONE, Connection, "").local(Local::Client).of(CLIENT),
     row("echo",    2, NONE, Connection, "loading stale fast").local(Local::Echo),
     row("hello",  -1, NONE, Connection, "noscript loading stale fast no_auth allow_busy").local(Local::Hello),
     row("ping",   -1, NONE, Connection, "fast").local(Local::Ping),
@@ -301,20 +301,20 @@ pub static TABLE: &[Spec] = &[
     row("bgsave",         -1, NONE, Server, "admin noscript no_async_loading").refuse(),
     row("command",        -1, NONE, Server, "loading stale").local(Local::Command).of(COMMAND),
     row("commandlog",     -2, NONE, Server, "").later(),
-    row("config",         -2, NONE, Server, "").local(Local::Config),
+    row("config",         -2, NONE, Server, "").local(Local::Config).of(CONFIG),
     row("dbsize",          1, NONE, Server, "readonly fast").every(Sum),
-    row("debug",          -2, NONE, Server, "admin noscript loading stale").refuse().of(DEBUG),
+    row("debug",          -2, NONE, Server, "admin noscript loading stale").local(Local::Debug).of(DEBUG),
     row("failover",       -1, NONE, Server, "admin noscript stale").refuse(),
     row("flushall",       -1, NONE, Server, "write").every(AllOk),
     row("flushdb",        -1, NONE, Server, "write").every(AllOk),
     row("hotkeys",        -2, NONE, Server, "").later(),
-    row("info",           -1, NONE, Server, "loading stale").every(Info),
+    row("info",           -1, NONE, Server, "loading stale").local(Local::Info),
     row("lastsave",        1, NONE, Server, "loading stale fast").local(Local::LastSave),
-    row("latency",        -2, NONE, Server, "").later().of(LATENCY),
+    row("latency",        -2, NONE, Server, "").of(LATENCY),
     row("lolwut",         -1, NONE, Server, "readonly fast"),
-    row("memory",         -2, NONE, Server, "").later().of(MEMORY),
+    row("memory",         -2, NONE, Server, "").of(MEMORY),
     row("module",         -2, NONE, Server, "").refuse().of(MODULE),
-    row("monitor",         1, NONE, Server, "admin noscript loading stale").later(),
+    row("monitor",         1, NONE, Server, "admin noscript loading stale").local(Local::Monitor),
     row("psync",          -3, NONE, Server, "admin noscript no_async_loading no_multi").refuse(),
     row("replconf",       -1, NONE, Server, "admin noscript loading stale allow_busy").refuse(),
     row("replicaof",       3, NONE, Server, "admin noscript stale no_async_loading").refuse(),
@@ -324,7 +324,7 @@ pub static TABLE: &[Spec] = &[
     row("sflush",         -3, NONE, Server, "write").refuse(),
     row("shutdown",       -1, NONE, Server, "admin noscript loading stale no_multi allow_busy").refuse(),
     row("slaveof",         3, NONE, Server, "admin noscript stale no_async_loading").refuse(),
-    row("slowlog",        -2, NONE, Server, "").later().of(SLOWLOG),
+    row("slowlog",        -2, NONE, Server, "").local(Local::Slowlog).of(SLOWLOG),
     row("swapdb",          3, NONE, Server, "write fast").refuse(),
     row("sync",            1, NONE, Server, "admin noscript no_async_loading no_multi").refuse(),
     row("time",            1, NONE, Server, "loading stale fast").local(Local::Time),
@@ -384,17 +384,39 @@ const XGROUP: &[Spec] = &[
 
 #[rustfmt::skip]
 const MEMORY: &[Spec] = &[
-    row("doctor",        2, NONE,   Server, "").later(),
+    row("doctor",        2, NONE,   Server, ""),
     row("help",          2, NONE,   Server, "loading stale"),
-    row("malloc-stats",  2, NONE,   Server, "").later(),
-    row("purge",         2, NONE,   Server, "").later(),
-    row("stats",         2, NONE,   Server, "").later(),
+    row("malloc-stats",  2, NONE,   Server, ""),
+    row("purge",         2, NONE,   Server, "").every(AllOk),
+    row("stats",         2, NONE,   Server, ""),
     row("usage",        -3, SECOND, Server, "readonly"),
 ];
 
 #[rustfmt::skip]
 const DEBUG: &[Spec] = &[
     row("object", -3, SECOND, Server, "admin noscript loading stale"),
+];
+
+#[rustfmt::skip]
+const CLIENT: &[Spec] = &[
+    row("caching",       3, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("getname",       2, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("getredir",      2, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("help",          2, NONE, Connection, "loading stale").local(Local::Client),
+    row("id",            2, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("info",          2, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("kill",         -3, NONE, Connection, "admin noscript loading stale").local(Local::Client),
+    row("list",         -2, NONE, Connection, "admin noscript loading stale").local(Local::Client),
+    row("no-evict",      3, NONE, Connection, "admin noscript loading stale").local(Local::Client),
+    row("no-touch",      3, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("pause",        -3, NONE, Connection, "admin noscript loading stale").local(Local::Client),
+    row("reply",         3, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("setinfo",       4, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("setname",       3, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("tracking",     -3, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("trackinginfo",  2, NONE, Connection, "noscript loading stale").local(Local::Client),
+    row("unblock",      -3, NONE, Connection, "admin noscript loading stale").local(Local::Client),
+    row("unpause",       2, NONE, Connection, "admin noscript loading stale").local(Local::Client),
 ];
 
 /// In the group whose ACL category they have. How a command uses its keys is known to the servers alone.
@@ -445,21 +467,30 @@ const PUBSUB: &[Spec] = &[
 
 #[rustfmt::skip]
 const LATENCY: &[Spec] = &[
-    row("doctor",     2, NONE, Server, "admin noscript loading stale").later(),
-    row("graph",      3, NONE, Server, "admin noscript loading stale").later(),
-    row("help",       2, NONE, Server, "loading stale").later(),
-    row("histogram", -2, NONE, Server, "admin noscript loading stale").later(),
-    row("history",    3, NONE, Server, "admin noscript loading stale").later(),
-    row("latest",     2, NONE, Server, "admin noscript loading stale").later(),
-    row("reset",     -2, NONE, Server, "admin noscript loading stale").later(),
+    row("doctor",     2, NONE, Server, "admin noscript loading stale"),
+    row("graph",      3, NONE, Server, "admin noscript loading stale"),
+    row("help",       2, NONE, Server, "loading stale"),
+    row("histogram", -2, NONE, Server, "admin noscript loading stale"),
+    row("history",    3, NONE, Server, "admin noscript loading stale"),
+    row("latest",     2, NONE, Server, "admin noscript loading stale"),
+    row("reset",     -2, NONE, Server, "admin noscript loading stale").every(Sum),
+];
+
+#[rustfmt::skip]
+const CONFIG: &[Spec] = &[
+    row("get",       -3, NONE, Server, "admin noscript loading stale").local(Local::Config),
+    row("help",       2, NONE, Server, "loading stale").local(Local::Config),
+    row("resetstat",  2, NONE, Server, "admin noscript loading stale").local(Local::Config),
+    row("rewrite",    2, NONE, Server, "admin noscript loading stale").refuse(),
+    row("set",       -4, NONE, Server, "admin noscript loading stale").local(Local::Config),
 ];
 
 #[rustfmt::skip]
 const SLOWLOG: &[Spec] = &[
-    row("get",   -2, NONE, Server, "admin loading stale").later(),
-    row("help",   2, NONE, Server, "loading stale").later(),
-    row("len",    2, NONE, Server, "admin loading stale").later(),
-    row("reset",  2, NONE, Server, "admin loading stale").later(),
+    row("get",   -2, NONE, Server, "admin loading stale").local(Local::Slowlog),
+    row("help",   2, NONE, Server, "loading stale").local(Local::Slowlog),
+    row("len",    2, NONE, Server, "admin loading stale").local(Local::Slowlog),
+    row("reset",  2, NONE, Server, "admin loading stale").local(Local::Slowlog),
 ];
 
 #[rustfmt::skip]

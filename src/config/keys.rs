@@ -6,11 +6,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::value::{
-    address, address_or_off, choice, count, duration, log_filter, path, seeds, size, text,
+    address, address_or_off, choice, count, duration, log_filter, path, seeds, size, switch, text,
     worker_count,
 };
 use super::{Config, Problem, Secret};
 use crate::backend::ReadFrom;
+use crate::local::View;
 use crate::observe::log::Format;
 
 /// A value, or what would be allowed in its place.
@@ -61,6 +62,8 @@ pub(super) const KEYS: &[Key] = &[
     key("listen", "http", |c, v| put(&mut c.listen.http, address_or_off(v))),
     key("listen", "admin", |c, v| put(&mut c.listen.admin, address_or_off(v))),
     key("proxy", "workers", |c, v| put(&mut c.proxy.workers, worker_count(v))),
+    key("proxy", "cluster_view", |c, v| put(&mut c.proxy.cluster_view, choice(v, VIEW))),
+    key("proxy", "allow_debug", |c, v| put(&mut c.proxy.allow_debug, switch(v))),
     key("proxy", "drain_delay", |c, v| put(&mut c.proxy.drain_delay, duration(v, 0..=H))),
     key("proxy", "drain_timeout", |c, v| put(&mut c.proxy.drain_timeout, duration(v, 0..=H))),
     key("client", "password", |c, v| put(&mut c.client.password, text(v).map(|t| t.map(Secret)))),
@@ -90,6 +93,8 @@ const READ_FROM: &[(&str, ReadFrom)] = &[
     ("prefer-replica", ReadFrom::PreferReplica),
     ("replica", ReadFrom::Replica),
 ];
+const VIEW: &[(&str, View)] =
+    &[("hidden", View::Hidden), ("single", View::Single), ("real", View::Real)];
 const FORMAT: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json)];
 
 /// Reads `text` into `config` and gives all that is wrong with it.

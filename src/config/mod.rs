@@ -17,6 +17,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::cluster::Address;
+use crate::local::View;
 use crate::observe::log;
 use crate::resp::frame::Limits;
 use crate::{backend, discovery, proxy, session};
@@ -75,6 +76,10 @@ pub struct Listen {
 pub struct Proxy {
     /// Worker threads; `None` for one per core.
     pub workers: Option<usize>,
+    /// What clients see of the cluster.
+    pub cluster_view: View,
+    /// Whether `DEBUG` is passed on to the nodes.
+    pub allow_debug: bool,
     /// How long the proxy goes on as before once it has said that it is not ready any more.
     pub drain_delay: Duration,
     /// How long clients may take to finish after that.
@@ -170,6 +175,8 @@ impl Config {
             workers: self.proxy.workers.unwrap_or_else(cores),
             password,
             max_clients: self.client.max_clients,
+            cluster_view: self.proxy.cluster_view,
+            allow_debug: self.proxy.allow_debug,
             drain_delay: self.proxy.drain_delay,
             drain_timeout: self.proxy.drain_timeout,
             session: self.client.session,
@@ -192,6 +199,8 @@ impl Default for Config {
             listen: Listen::default(),
             proxy: Proxy {
                 workers: None,
+                cluster_view: View::Hidden,
+                allow_debug: false,
                 drain_delay: Duration::ZERO,
                 drain_timeout: Duration::from_secs(10),
             },

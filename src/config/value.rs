@@ -89,6 +89,13 @@ pub(super) fn log_filter(value: &DeValue<'_>) -> Parsed<Filter> {
     Filter::parse(value.as_str().unwrap_or_default())
 }
 
+pub(super) fn switch(value: &DeValue<'_>) -> Parsed<bool> {
+    match value {
+        DeValue::Boolean(on) => Ok(*on),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
 pub(super) fn choice<T: Copy>(value: &DeValue<'_>, choices: &[(&str, T)]) -> Parsed<T> {
     let chosen = choices.iter().find(|(name, _)| value.as_str() == Some(name));
     chosen.map(|(_, choice)| *choice).ok_or_else(|| {

@@ -113,7 +113,7 @@ fn greet(client: &Client, env: &Env<'_>, out: &mut Vec<u8>) {
     write::bulk(out, "id");
     write::integer(out, i64::try_from(client.id).unwrap_or(i64::MAX));
     write::bulk(out, "mode");
-    write::bulk(out, "standalone");
+    write::bulk(out, env.proxy.view.mode());
     write::bulk(out, "role");
     write::bulk(out, "master");
     write::bulk(out, "modules");

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Env, help, is, unknown_subcommand};
+use super::muster::{self, Kill, Muster};
+use super::{After, Env, help, is, unknown_subcommand};
 use crate::client::Client;
 use crate::refusal::Refusal;
+use crate::replies::Mute;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 
@@ -18,6 +20,20 @@ const HELP: &[&str] = &[
     "    Return the ID of the current connection.",
     "INFO",
     "    Return information about the current client connection.",
+    "KILL <ip:port>",
+    "    Kill connection made from <ip:port>.",
+    "KILL <option> <value> [<option> <value> [...]]",
+    "    Kill connections. Options are:",
+    "    * ADDR (<ip:port>|<unixsocket>:0)",
+    "      Kill connections made from the specified address",
+    "    * LADDR (<ip:port>|<unixsocket>:0)",
+    "      Kill connections made to specified local address",
+    "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+    "      Kill connections by type.",
+    "    * USER <username>",
+    "      Kill connections authenticated by <username>.",
+    "    * SKIPME (YES|NO)",
+    "      Skip killing current connection (default: yes).",
     "LIST [options ...]",
     "    Return information about client connections of this proxy. Options:",
     "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
@@ -26,18 +42,25 @@ const HELP: &[&str] = &[
     "      Return clients with these IDs.",
     "NO-EVICT (ON|OFF)",
     "    Accepted, and without effect on the nodes' shared connections.",
+    "NO-TOUCH (ON|OFF)",
+    "    Accepted, and without effect on the nodes' shared connections.",
+    "PAUSE <timeout> [WRITE|ALL]",
+    "    Suspend all, or just write, clients for <timeout> milliseconds.",
+    "REPLY (ON|OFF|SKIP)",
+    "    Control the replies sent to the current connection.",
     "SETINFO <LIB-NAME|LIB-VER> <value>",
     "    Set client meta attr.",
     "SETNAME <name>",
     "    Assign the name <name> to the current connection.",
+    "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+    "    Unblock the specified blocked client.",
+    "UNPAUSE",
+    "    Stop the current client pause, resuming traffic.",
     "TRACKINGINFO",
     "    Report tracking status for the current connection.",
     "HELP",
     "    Print this help.",
 ];
-
-/// In the line of a client that is subscribed to something.
-const SUBSCRIBER: &str = " flags=P ";
 
 /// Which clients `CLIENT LIST` shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,16 +93,35 @@ impl Chosen {
 
 /// Read off the client's line, which no blank in a name can confuse.
 fn is_subscriber(line: &str) -> bool {
-    line.contains(SUBSCRIBER)
+    let letters = line.split(' ').find_map(|field| field.strip_prefix("flags="));
+    letters.is_some_and(|letters| letters.contains('P'))
 }
 
-/// Whether this is `CLIENT LIST`, in any of its forms.
-pub(super) fn is_list(request: &Request<'_>) -> bool {
-    is(request.arg(1), "LIST")
+/// What a subcommand asks of all workers, or changes for the replies behind it; none for those that [`client`] answers.
+pub(super) fn beyond(request: &Request<'_>, client: &Client) -> Option<Result<After, Refusal>> {
+    let muster = match request.arg(1) {
+        sub if is(sub, "LIST") => chosen(request).map(Muster::List),
+        sub if is(sub, "KILL") => Kill::parse(request, client.id).map(Muster::Kill),
+        sub if is(sub, "UNBLOCK") => muster::unblock(request),
+        sub if is(sub, "PAUSE") => muster::pause(request),
+        sub if is(sub, "UNPAUSE") => Ok(Muster::Unpause),
+        sub if is(sub, "REPLY") => return Some(reply(request.arg(2)).map(After::Mute)),
+        _ => return None,
+    };
+    Some(muster.map(After::Muster))
+}
+
+fn reply(how: &[u8]) -> Result<Mute, Refusal> {
+    match how {
+        how if is(how, "ON") => Ok(Mute::No),
+        how if is(how, "SKIP") => Ok(Mute::Next),
+        how if is(how, "OFF") => Ok(Mute::All),
+        _ => Err(Refusal::text("ERR syntax error")),
+    }
 }
 
 /// `CLIENT LIST [TYPE type | ID id [id …]]`.
-pub(super) fn chosen(request: &Request<'_>) -> Result<Chosen, Refusal> {
+fn chosen(request: &Request<'_>) -> Result<Chosen, Refusal> {
     let filter = request.arg(2);
     match request.len() {
         2 => Ok(Chosen::All),
@@ -89,7 +131,7 @@ pub(super) fn chosen(request: &Request<'_>) -> Result<Chosen, Refusal> {
     }
 }
 
-fn of_type(name: &[u8]) -> Result<Chosen, Refusal> {
+pub(super) fn of_type(name: &[u8]) -> Result<Chosen, Refusal> {
     let others = ["master", "replica", "slave"];
     match name {
         name if is(name, "normal") => Ok(Chosen::Normal),
@@ -105,7 +147,7 @@ fn numbers(request: &Request<'_>) -> Result<Chosen, Refusal> {
     Ok(Chosen::Numbers(numbers.into_iter().filter_map(|id| id.try_into().ok()).collect()))
 }
 
-/// Answers all subcommands but `LIST`.
+/// Answers all subcommands that concern the client alone.
 pub(super) fn client(
     request: &Request<'_>,
     client: &mut Client,
@@ -128,20 +170,23 @@ pub(super) fn client(
         b"setname" => expect(3).and_then(|()| set_name(request.arg(2), client, out)),
         b"setinfo" => expect(4).and_then(|()| set_info(request, client, out)),
         b"info" => {
-            expect(2).map(|()| write::verbatim(out, client.protocol, &line(client, env.now_ms)))
+            expect(2).map(|()| write::verbatim(out, client.protocol, &own_line(client, env.now_ms)))
         }
         b"getredir" => expect(2).map(|()| write::integer(out, -1)),
         b"trackinginfo" => expect(2).map(|()| tracking_info(client.protocol, out)),
         b"tracking" if is(request.arg(2), "OFF") => expect(3).map(|()| write::simple(out, "OK")),
         b"tracking" => Err(Refusal::text("ERR CLIENT TRACKING is not supported by this proxy")),
         b"no-evict" | b"no-touch" => expect(3).and_then(|()| switch(request.arg(2), out)),
-        b"reply" if is(request.arg(2), "ON") => expect(3).map(|()| write::simple(out, "OK")),
-        b"reply" | b"kill" | b"pause" | b"unpause" | b"unblock" | b"caching" => {
-            Err(Refusal::NotYet(format!("client|{}", super::lossy(&sub))))
-        }
+        b"caching" => Err(Refusal::text(
+            "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
+        )),
         b"help" => expect(2).map(|()| help(out, HELP)),
         _ => Err(unknown_subcommand("CLIENT", request.arg(1))),
     }
+}
+
+fn own_line(client: &Client, now_ms: u64) -> String {
+    line(client, &letters(client), now_ms)
 }
 
 fn get_name(client: &Client, out: &mut Vec<u8>) {
@@ -207,27 +252,42 @@ fn tracking_info(protocol: Protocol, out: &mut Vec<u8>) {
     write::array(out, 0);
 }
 
+/// What a client does, in the server's letters.
+pub fn letters(client: &Client) -> String {
+    let flags = [
+        (client.monitors, 'O'),
+        (client.is_subscribed(), 'P'),
+        (client.queued.is_some(), 'x'),
+        (client.leaving, 'c'),
+        (client.postponed, 'b'),
+    ];
+    flags.iter().filter(|(is_set, _)| *is_set).map(|(_, letter)| *letter).collect()
+}
+
 /// One client's line of `CLIENT LIST`, with the server's fields in the server's order, and its line end.
-pub fn line(client: &Client, now_ms: u64) -> String {
+pub fn line(client: &Client, letters: &str, now_ms: u64) -> String {
     let address =
         |address: Option<std::net::SocketAddr>| address.map_or_else(String::new, |a| a.to_string());
     let none = crate::client::Names::default();
     let names = client.names.as_deref().unwrap_or(&none);
     let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
     format!(
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={}{}db=0 sub={} psub={} ssub={} multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 \
-         multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-cmds={}\n",
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db=0 sub={} psub={} ssub={} multi={} qbuf=0 qbuf-free=0 argv-mem=0 \
+         multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={}{}{} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-cmds={}\n",
         client.id,
         address(client.peer),
         address(client.local),
         names.name,
         seconds(client.since_ms),
         seconds(client.active_ms),
-        if client.is_subscribed() { SUBSCRIBER } else { " flags=N " },
+        if letters.is_empty() { "N" } else { letters },
         client.subscribed.channels,
         client.subscribed.patterns,
         client.subscribed.shards,
+        client.queued.map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX)),
         client.last,
+        if client.last_sub.is_empty() { "" } else { "|" },
+        client.last_sub,
         if client.protocol == Protocol::Resp3 { 3 } else { 2 },
         names.library,
         names.library_version,

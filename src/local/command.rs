@@ -65,6 +65,16 @@ fn is_offered(spec: &Spec) -> bool {
         || spec.subcommands.iter().any(is_offered)
 }
 
+/// The row of a name as clients write it, `config|get` too.
+fn find_full<'a>(name: &'a [u8], env: &'a Env<'_>) -> Option<(&'a str, &'a Spec)> {
+    let Some(bar) = name.iter().position(|byte| *byte == b'|') else { return find(name, env) };
+    let (_, container) = find(&name[..bar], env)?;
+    let sub = &name[bar + 1..];
+    let spec =
+        table::subcommand(container, sub).or_else(|| env.facts.learned.subcommand(container, sub));
+    Some((std::str::from_utf8(name).ok()?, spec?))
+}
+
 fn find<'a>(name: &'a [u8], env: &'a Env<'_>) -> Option<(&'a str, &'a Spec)> {
     match table::lookup(name) {
         Some(spec) => Some((spec.name, spec)),
@@ -84,8 +94,10 @@ fn all(protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) {
 fn info(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) {
     write::array(out, request.len() - 2);
     for name in request.args(2) {
-        match find(name, env) {
-            Some((name, spec)) if is_offered(spec) => entry(name, spec, protocol, out),
+        match find_full(name, env) {
+            Some((name, spec)) if is_offered(spec) => {
+                entry(&name.to_ascii_lowercase(), spec, protocol, out);
+            }
             _ => write::nil(out, protocol),
         }
     }
@@ -147,13 +159,15 @@ fn list(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), R
 
 /// What the table knows: the group. Texts are the server's business.
 fn docs(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) {
-    let wanted = |name: &str| {
-        request.len() == 2 || request.args(2).any(|arg| arg.eq_ignore_ascii_case(name.as_bytes()))
+    let chosen: Vec<_> = if request.len() == 2 {
+        offered(env).collect()
+    } else {
+        request.args(2).filter_map(|name| find_full(name, env)).collect()
     };
-    let chosen: Vec<_> = offered(env).filter(|(name, _)| wanted(name)).collect();
+    let chosen: Vec<_> = chosen.into_iter().filter(|(_, spec)| is_offered(spec)).collect();
     write::map(out, protocol, chosen.len());
     for (name, spec) in chosen {
-        write::bulk(out, name);
+        write::bulk(out, name.to_ascii_lowercase());
         super::pairs(out, protocol, &[("group", format!("{:?}", spec.group).to_ascii_lowercase())]);
     }
 }

@@ -1,54 +1,262 @@
-//! `CONFIG GET` of what clients ask when they connect. The values describe the proxy; nothing can be set.
+//! `CONFIG`: the nodes' own settings, with those in their place that are the proxy's.
+//!
+//! What is set goes to all primaries, provided that it is safe for many clients to share; the proxy's own settings are set
+//! here. Everything else is unknown, as it would be to a server without it.
 
-use super::{Env, is, matches, pairs, unknown_subcommand};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+
+use super::inquiry::{Inquiry, Reach};
+use super::{After, Env, Proxy, View, help, is, matches, pairs, unknown_subcommand};
 use crate::refusal::Refusal;
-use crate::resp::Protocol;
 use crate::resp::request::Request;
+use crate::resp::{Protocol, value, write};
 
-/// Answers `CONFIG GET`; the other subcommands are refused.
+const HELP: &[&str] = &[
+    "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "GET <pattern>",
+    "    Return parameters matching the glob-like <pattern> and their values.",
+    "SET <directive> <value>",
+    "    Set the configuration <directive> to <value>.",
+    "RESETSTAT",
+    "    Reset statistics reported by the INFO command.",
+    "REWRITE",
+    "    Rewrite the configuration file.",
+    "HELP",
+    "    Prints this help.",
+];
+
+/// What may be set on the nodes; names that end in `*` stand for all that begin so.
+const SETTABLE: &[&str] = &[
+    "active-defrag-*",
+    "active-expire-effort",
+    "activedefrag",
+    "activerehashing",
+    "busy-reply-threshold",
+    "hash-max-*",
+    "hll-sparse-max-bytes",
+    "hz",
+    "dynamic-hz",
+    "latency-monitor-threshold",
+    "latency-tracking",
+    "latency-tracking-info-percentiles",
+    "lazyfree-*",
+    "lfu-*",
+    "list-compress-depth",
+    "list-max-*",
+    "lua-time-limit",
+    "maxmemory",
+    "maxmemory-*",
+    "notify-keyspace-events",
+    "proto-max-bulk-len",
+    "sanitize-dump-payload",
+    "set-max-*",
+    "stop-writes-on-bgsave-error",
+    "stream-node-max-*",
+    "tracking-table-max-keys",
+    "zset-max-*",
+];
+
+/// A name, and its value by what the proxy is.
+type Own = (&'static str, fn(&Proxy) -> String);
+
+/// Settings that are the proxy's own, or that must look as a standalone server's do.
+const OWN: &[Own] = &[
+    ("aclfile", |_| String::new()),
+    ("appendonly", |_| "no".to_owned()),
+    ("bind", |proxy| proxy.bind.clone()),
+    ("cluster-enabled", |proxy| enabled(proxy).to_owned()),
+    ("databases", |_| "1".to_owned()),
+    ("masterauth", |_| String::new()),
+    ("masteruser", |_| String::new()),
+    ("maxclients", |proxy| proxy.max_clients.load(Relaxed).to_string()),
+    ("port", |proxy| proxy.port.to_string()),
+    ("replica-read-only", |_| "yes".to_owned()),
+    ("replicaof", |_| String::new()),
+    ("requirepass", |_| String::new()),
+    ("save", |_| String::new()),
+    ("slave-read-only", |_| "yes".to_owned()),
+    ("slaveof", |_| String::new()),
+    ("slowlog-log-slower-than", |proxy| proxy.slow_us.load(Relaxed).to_string()),
+    ("slowlog-max-len", |proxy| proxy.slow_max.load(Relaxed).to_string()),
+    ("timeout", |proxy| (proxy.idle_ms.load(Relaxed) / 1000).to_string()),
+    ("tls-client-key-file-pass", |_| String::new()),
+    ("tls-key-file-pass", |_| String::new()),
+    ("unixsocket", |_| String::new()),
+];
+
+fn enabled(proxy: &Proxy) -> &'static str {
+    if proxy.view == View::Hidden { "no" } else { "yes" }
+}
+
+/// Answered if no node can be asked.
+const FALLBACK: &[(&str, &str)] =
+    &[("maxmemory", "0"), ("maxmemory-policy", "noeviction"), ("notify-keyspace-events", "")];
+
+/// Answers `CONFIG …`.
 pub(super) fn config(
     request: &Request<'_>,
     protocol: Protocol,
     env: &Env<'_>,
     out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
-    let sub = request.arg(1);
-    if is(sub, "GET") {
-        if request.len() < 3 {
-            return Err(Refusal::Arity("config|get".to_owned()));
+) -> Result<After, Refusal> {
+    match request.arg(1) {
+        sub if is(sub, "GET") => return Ok(get(request, protocol, env.proxy, out)),
+        sub if is(sub, "SET") => return set(request, env.proxy, out),
+        sub if is(sub, "RESETSTAT") => {
+            env.proxy.reset_stats();
+            return Ok(After::Inquire(Inquiry::plain(Reach::All, &[b"CONFIG", b"RESETSTAT"])));
         }
-        let values = values(env);
-        let chosen: Vec<_> = values
-            .into_iter()
-            .filter(|(name, _)| request.args(2).any(|pattern| matches(pattern, name.as_bytes())))
-            .collect();
-        pairs(out, protocol, &chosen);
-        return Ok(());
+        sub if is(sub, "HELP") => help(out, HELP),
+        sub => return Err(unknown_subcommand("CONFIG", sub)),
     }
-    match [("SET", "config|set"), ("RESETSTAT", "config|resetstat"), ("HELP", "config|help")]
+    Ok(After::Next)
+}
+
+/// Nodes are asked only for what the proxy cannot say itself.
+fn get(request: &Request<'_>, protocol: Protocol, proxy: &Proxy, out: &mut Vec<u8>) -> After {
+    let patterns: Vec<Vec<u8>> = request.args(2).map(<[u8]>::to_vec).collect();
+    let own: BTreeMap<String, String> = OWN
         .iter()
-        .find(|(name, _)| is(sub, name))
-    {
-        Some((_, full)) => Err(Refusal::NotYet((*full).to_owned())),
-        None if is(sub, "REWRITE") => Err(Refusal::NotAllowed("config|rewrite".to_owned())),
-        None => Err(unknown_subcommand("CONFIG", sub)),
+        .filter(|(name, _)| patterns.iter().any(|pattern| matches(pattern, name.as_bytes())))
+        .map(|(name, of)| ((*name).to_owned(), of(proxy)))
+        .collect();
+    let is_own = |pattern: &Vec<u8>| OWN.iter().any(|(name, _)| is(pattern, name));
+    if patterns.iter().all(is_own) {
+        show(&own, protocol, out);
+        return After::Next;
+    }
+    let words: Vec<&[u8]> = [&b"CONFIG"[..], b"GET"].into_iter().chain(request.args(2)).collect();
+    After::Inquire(Inquiry::new(Reach::Willing, &words, move |answers, _| {
+        let fallback = FALLBACK.iter().filter(|(name, _)| {
+            answers.is_empty() && patterns.iter().any(|pattern| matches(pattern, name.as_bytes()))
+        });
+        let mut all: BTreeMap<String, String> =
+            fallback.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        all.extend(answers.first().map(settings).unwrap_or_default());
+        all.extend(own);
+        let mut wire = Vec::new();
+        show(&all, protocol, &mut wire);
+        Ok(wire)
+    }))
+}
+
+fn show(settings: &BTreeMap<String, String>, protocol: Protocol, out: &mut Vec<u8>) {
+    let all: Vec<(&str, String)> =
+        settings.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    pairs(out, protocol, &all);
+}
+
+/// The settings in a node's answer.
+fn settings(answer: &Bytes) -> Vec<(String, String)> {
+    let decoded = value::decode(answer).ok().flatten();
+    let elements = decoded.as_ref().and_then(|(answer, _)| value::array(answer));
+    let texts: Vec<&str> =
+        elements.unwrap_or_default().iter().map(|e| value::text(e).unwrap_or_default()).collect();
+    texts.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect()
+}
+
+/// `CONFIG SET name value [name value …]`.
+fn set(request: &Request<'_>, proxy: &Proxy, out: &mut Vec<u8>) -> Result<After, Refusal> {
+    if !request.len().is_multiple_of(2) {
+        return Err(Refusal::text("ERR syntax error"));
+    }
+    let args: Vec<&[u8]> = request.args(2).collect();
+    let wanted: Vec<(String, &[u8])> =
+        args.chunks_exact(2).map(|pair| (super::lossy(pair[0]), pair[1])).collect();
+    let mut own = Vec::new();
+    let mut words: Vec<&[u8]> = vec![b"CONFIG", b"SET"];
+    for (at, (name, value)) in wanted.iter().enumerate() {
+        if !is_known(name) {
+            return Err(Refusal::text(format!(
+                "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
+            )));
+        }
+        if wanted[..at].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            return Err(failed(name, "duplicate parameter"));
+        }
+        match own_setting(name) {
+            Some(setting) => own.push((setting, checked(setting, value)?)),
+            None => words.extend([name.as_bytes(), value]),
+        }
+    }
+    for (setting, number) in own {
+        setting.put(proxy, number);
+    }
+    if words.len() > 2 {
+        return Ok(After::Inquire(Inquiry::plain(Reach::All, &words)));
+    }
+    write::simple(out, "OK");
+    Ok(After::Next)
+}
+
+/// A number among the proxy's settings, and what it may be.
+struct Setting {
+    name: &'static str,
+    least: i64,
+    most: i64,
+    put: fn(&Proxy, i64),
+}
+
+const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "maxclients",
+        least: 1,
+        most: u32::MAX as i64,
+        put: |proxy, n| proxy.max_clients.store(n.unsigned_abs(), Relaxed),
+    },
+    Setting {
+        name: "timeout",
+        least: 0,
+        most: i32::MAX as i64,
+        put: |proxy, n| proxy.idle_ms.store(n.unsigned_abs() * 1000, Relaxed),
+    },
+    Setting {
+        name: "slowlog-log-slower-than",
+        least: -1,
+        most: i64::MAX,
+        put: |proxy, n| proxy.slow_us.store(n, Relaxed),
+    },
+    Setting {
+        name: "slowlog-max-len",
+        least: 0,
+        most: i64::MAX,
+        put: |proxy, n| proxy.slow_max.store(n.unsigned_abs(), Relaxed),
+    },
+];
+
+impl Setting {
+    fn put(&self, proxy: &Proxy, number: i64) {
+        (self.put)(proxy, number);
     }
 }
 
-fn values(env: &Env<'_>) -> Vec<(&'static str, String)> {
-    let proxy = env.proxy;
-    vec![
-        ("appendonly", "no".to_owned()),
-        ("databases", "1".to_owned()),
-        ("maxclients", proxy.max_clients.to_string()),
-        ("maxmemory", "0".to_owned()),
-        ("maxmemory-policy", "noeviction".to_owned()),
-        ("notify-keyspace-events", String::new()),
-        ("port", proxy.port.to_string()),
-        ("proto-max-bulk-len", proxy.max_bulk.to_string()),
-        ("replica-read-only", "yes".to_owned()),
-        ("save", String::new()),
-        ("slave-read-only", "yes".to_owned()),
-        ("timeout", proxy.idle_timeout_s.to_string()),
-    ]
+fn own_setting(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name.eq_ignore_ascii_case(name))
+}
+
+fn is_known(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let settable = |known: &str| match known.strip_suffix('*') {
+        Some(start) => lower.starts_with(start),
+        None => lower == known,
+    };
+    own_setting(name).is_some() || SETTABLE.iter().any(|known| settable(known))
+}
+
+fn checked(setting: &Setting, value: &[u8]) -> Result<i64, Refusal> {
+    let Some(number) = super::integer(value) else {
+        return Err(failed(setting.name, "argument couldn't be parsed into an integer"));
+    };
+    if (setting.least..=setting.most).contains(&number) {
+        return Ok(number);
+    }
+    let Setting { least, most, .. } = setting;
+    Err(failed(setting.name, &format!("argument must be between {least} and {most} inclusive")))
+}
+
+fn failed(name: &str, why: &str) -> Refusal {
+    Refusal::text(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
 }

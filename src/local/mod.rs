@@ -5,18 +5,30 @@ mod client;
 mod cluster;
 mod command;
 mod config;
-pub mod info;
+mod debug;
+mod info;
+pub mod inquiry;
+pub mod muster;
+pub mod shown;
+pub mod slowlog;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
 
 use crate::client::Client;
 use crate::command::learned::Learned;
 use crate::command::{Local, glob};
 use crate::refusal::Refusal;
+use crate::replies::Mute;
 use crate::resp::request::Request;
-use crate::resp::{Protocol, write};
+use crate::resp::{Protocol, value, write};
 
-pub use client::{Chosen, line as client_line};
+pub use client::{Chosen, letters as client_letters, line as client_line};
+pub use cluster::View;
+pub use inquiry::Inquiry;
+pub use muster::Muster;
 
 /// What the proxy is, for all workers alike.
 #[derive(Debug)]
@@ -27,10 +39,24 @@ pub struct Proxy {
     pub port: u16,
     /// Password that clients must give.
     pub password: Option<String>,
+    /// Host that the data listener is bound to.
+    pub bind: String,
     /// Most clients at once.
-    pub max_clients: usize,
-    /// Seconds a client may be idle; 0 for ever.
-    pub idle_timeout_s: u64,
+    pub max_clients: AtomicU64,
+    /// Milliseconds a client may be idle; 0 for ever.
+    pub idle_ms: AtomicU64,
+    /// Microseconds from which on a command is slow; -1 for none.
+    pub slow_us: Arc<AtomicI64>,
+    /// Most slow commands kept.
+    pub slow_max: AtomicU64,
+    /// Slow commands so far; also the source of their numbers.
+    pub slow_count: AtomicU64,
+    /// Lines that clients which monitor did not get because they were too slow.
+    pub monitor_lost: AtomicU64,
+    /// What clients see of the cluster.
+    pub view: View,
+    /// Whether `DEBUG` is passed on to the nodes.
+    pub allow_debug: bool,
     /// Longest argument in bytes.
     pub max_bulk: usize,
     /// Seconds since 1970 when the proxy started.
@@ -43,6 +69,22 @@ pub struct Proxy {
     pub subscribers: AtomicU64,
     /// Clients accepted so far; also the source of client numbers.
     pub accepted: AtomicU64,
+    /// Clients accepted, and turned away, when `CONFIG RESETSTAT` was last said.
+    pub before: [AtomicU64; 2],
+}
+
+impl Proxy {
+    /// Clients accepted, and turned away, since `CONFIG RESETSTAT` was last said.
+    pub fn connections(&self) -> [u64; 2] {
+        let count = |now: &AtomicU64, before: &AtomicU64| now.load(Relaxed) - before.load(Relaxed);
+        [count(&self.accepted, &self.before[0]), count(&self.rejected, &self.before[1])]
+    }
+
+    /// Counts from now on.
+    fn reset_stats(&self) {
+        self.before[0].store(self.accepted.load(Relaxed), Relaxed);
+        self.before[1].store(self.rejected.load(Relaxed), Relaxed);
+    }
 }
 
 /// What was learned of the nodes besides who owns what; an immutable snapshot like the topology.
@@ -68,20 +110,31 @@ pub struct Env<'a> {
 }
 
 /// What happens after a local command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum After {
     /// The next command.
     Next,
     /// The connection is closed once the reply is out.
     Close,
-    /// The reply is a list of clients, which only the workers together have. Nothing was written.
-    ListClients(Chosen),
+    /// Only the workers together can do it. Nothing was written.
+    Muster(Muster),
+    /// Nodes have to be asked. Nothing was written.
+    Inquire(Inquiry),
+    /// The client is shown what all clients ask for. Nothing was written.
+    Monitor,
+    /// The replies to come are sent, or not. Nothing was written.
+    Mute(Mute),
 }
 
 /// Whether a command must wait until all earlier ones of its client have been answered, because it changes how they
 /// travel.
 pub fn is_barrier(command: Local) -> bool {
     matches!(command, Local::Hello | Local::Reset | Local::Auth)
+}
+
+/// Whether a command asks nodes, which must have done by then what its client sent before.
+pub fn asks_nodes(command: Local) -> bool {
+    matches!(command, Local::Config | Local::Debug | Local::Info | Local::LastSave)
 }
 
 /// Answers a command into `out`, or says why not; then what is in `out` counts for nothing.
@@ -93,9 +146,7 @@ pub fn answer(
     out: &mut Vec<u8>,
 ) -> Result<After, Refusal> {
     match command {
-        Local::Client if client::is_list(request) => {
-            return client::chosen(request).map(After::ListClients);
-        }
+        Local::Client if let Some(after) = client::beyond(request, client) => return after,
         Local::Quit => {
             write::simple(out, "OK");
             return Ok(After::Close);
@@ -109,11 +160,15 @@ pub fn answer(
         Local::Reset => reset(client, env, out),
         Local::Client => client::client(request, client, env, out)?,
         Local::Command => command::command(request, client.protocol, env, out)?,
-        Local::Config => config::config(request, client.protocol, env, out)?,
-        Local::Cluster => cluster::cluster(request, out)?,
+        Local::Config => return config::config(request, client.protocol, env, out),
+        Local::Cluster => return cluster::cluster(request, client, env, out),
         Local::Readonly | Local::Readwrite | Local::Asking => write::simple(out, "OK"),
         Local::Role => role(out),
-        Local::LastSave => write::integer(out, i64::try_from(env.proxy.started_s).unwrap_or(0)),
+        Local::LastSave => return Ok(After::Inquire(last_save())),
+        Local::Slowlog => return slowlog::slowlog(request, env, out),
+        Local::Monitor => return Ok(After::Monitor),
+        Local::Debug => return debug::debug(request, env),
+        Local::Info => return Ok(info::info(request, client.protocol, env, out)),
     }
     Ok(After::Next)
 }
@@ -163,6 +218,20 @@ fn role(out: &mut Vec<u8>) {
     write::array(out, 0);
 }
 
+/// When the last of the nodes was saved.
+fn last_save() -> Inquiry {
+    Inquiry::new(inquiry::Reach::All, &[b"LASTSAVE"], |answers, _| {
+        let number = |answer: &Bytes| {
+            let (answer, _) = value::decode(answer).ok().flatten()?;
+            value::integer(&answer)
+        };
+        let least = answers.iter().map(number).min().flatten().ok_or(Refusal::ClusterDown)?;
+        let mut wire = Vec::new();
+        write::integer(&mut wire, least);
+        Ok(wire)
+    })
+}
+
 fn integer(arg: &[u8]) -> Option<i64> {
     std::str::from_utf8(arg).ok()?.parse().ok()
 }
@@ -190,6 +259,14 @@ fn is(arg: &[u8], name: &str) -> bool {
 
 fn unknown_subcommand(command: &str, sub: &[u8]) -> Refusal {
     Refusal::UnknownSubcommand { command: command.to_owned(), sub: lossy(sub) }
+}
+
+/// What the server says where its table lets a number of arguments pass and the command itself does not.
+fn misused(command: &str, sub: &[u8]) -> Refusal {
+    let sub = lossy(sub);
+    Refusal::text(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {command} HELP."
+    ))
 }
 
 fn pairs(out: &mut Vec<u8>, protocol: Protocol, pairs: &[(&str, String)]) {

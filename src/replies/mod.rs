@@ -83,6 +83,18 @@ impl Seat {
     }
 }
 
+/// Which of a client's replies are not sent, as `CLIENT REPLY` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mute {
+    /// None: all are sent.
+    #[default]
+    No,
+    /// That to the next request.
+    Next,
+    /// All of them.
+    All,
+}
+
 /// What stands in the way of a client's next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
@@ -122,6 +134,11 @@ impl Replies {
         Self(Rc::new(RefCell::new(Queue::with_most(bytes))))
     }
 
+    /// Says whose they are, by the client's number.
+    pub fn belong_to(&self, client: u64) {
+        self.0.borrow_mut().owner = client;
+    }
+
     /// Whether more replies came than may wait. They are thrown away, and nothing else can be answered in order.
     pub fn is_overflown(&self) -> bool {
         self.0.borrow().is_overflown()
@@ -147,7 +164,20 @@ impl Replies {
 
     /// Answers the next place at once.
     pub fn answer(&self, fill: impl FnOnce(&mut Vec<u8>)) {
-        self.0.borrow_mut().answer(fill);
+        let mut queue = self.0.borrow_mut();
+        if !queue.mutes_next() {
+            queue.answer(fill);
+        }
+    }
+
+    /// Sends all replies again from now on; one that is to be skipped is skipped still.
+    pub fn unmute(&self) {
+        self.0.borrow_mut().unmute();
+    }
+
+    /// Says which replies to requests from now on are not sent.
+    pub fn mute(&self, mute: Mute) {
+        self.0.borrow_mut().mute(mute);
     }
 
     /// Appends something that answers no request, behind all replies there are and are to be. False, and everything is
@@ -240,6 +270,11 @@ impl Promise {
     /// Whether nobody waits for the reply.
     pub fn is_nobody(&self) -> bool {
         self.queue.is_none()
+    }
+
+    /// Number of the client that waits for the reply; 0 if nobody does.
+    pub fn owner(&self) -> u64 {
+        self.queue.as_ref().map_or(0, |queue| queue.borrow().owner)
     }
 
     /// Answers the request.

@@ -6,7 +6,7 @@ use std::task::Waker;
 use bytes::Bytes;
 
 use super::output::USUAL_MAX;
-use super::{Company, Gate, Output, Reply};
+use super::{Company, Gate, Mute, Output, Reply};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::{Claim, Standing};
@@ -33,6 +33,11 @@ pub(super) struct Queue {
     /// Bytes of the replies kept by themselves.
     apart: usize,
     output: Output,
+    /// The client's number.
+    pub(super) owner: u64,
+    mute: Mute,
+    /// Numbers of the places whose replies are not sent, in order.
+    muted: VecDeque<u32>,
     waker: Option<Waker>,
     woken: bool,
     /// Most bytes of replies that may wait.
@@ -79,20 +84,54 @@ impl Queue {
     #[inline]
     pub(super) fn push(&mut self, claim: Claim, reads: bool) -> u32 {
         self.claim(claim);
-        self.put(Place { claim, reads, standing: Standing::Out, state: State::Empty })
+        self.put_out(Place { claim, reads, standing: Standing::Out, state: State::Empty })
     }
 
     pub(super) fn push_gather(&mut self, gather: Gather) -> u32 {
         gather.claims().for_each(|claim| self.claim(claim));
         let reads = !gather.writes();
         let state = State::Gathering(Box::new(gather));
-        self.put(Place { claim: Claim::None, reads, standing: Standing::Out, state })
+        self.put_out(Place { claim: Claim::None, reads, standing: Standing::Out, state })
+    }
+
+    /// Puts a place whose reply is still to come.
+    #[inline]
+    fn put_out(&mut self, place: Place) -> u32 {
+        let number = self.put(place);
+        if self.mute != Mute::No && self.mutes_next() {
+            self.muted.push_back(number);
+        }
+        number
     }
 
     fn put(&mut self, place: Place) -> u32 {
         let number = self.front.wrapping_add(narrow(self.places.len()));
         self.places.push_back(place);
         number
+    }
+
+    pub(super) fn mute(&mut self, mute: Mute) {
+        self.mute = mute;
+    }
+
+    pub(super) fn unmute(&mut self) {
+        if self.mute == Mute::All {
+            self.mute = Mute::No;
+        }
+    }
+
+    /// Whether the reply to the next request is not sent; asked once for each request.
+    pub(super) fn mutes_next(&mut self) -> bool {
+        if self.mute == Mute::Next {
+            self.mute = Mute::No;
+            return true;
+        }
+        self.mute == Mute::All
+    }
+
+    fn is_muted(&self, number: u32) -> bool {
+        let place = |number: &u32| number.wrapping_sub(self.front);
+        !self.muted.is_empty() && self.muted.binary_search_by_key(&place(&number), place).is_ok()
     }
 
     /// Answers the next place at once.
@@ -275,8 +314,9 @@ impl Queue {
         reply: Reply<'_>,
     ) -> Option<Waker> {
         let at = self.index(number);
+        let unwanted = self.closed || self.is_muted(number);
+        let reply = if unwanted { Reply::Small(b"") } else { reply };
         let place = self.places.get_mut(at)?;
-        let reply = if self.closed { Reply::Small(b"") } else { reply };
         if let State::Gathering(_) = place.state {
             return self.settle_part((at, part), standing, &reply);
         }
@@ -325,6 +365,9 @@ impl Queue {
 
     fn pop(&mut self) {
         self.places.pop_front();
+        if self.muted.front() == Some(&self.front) {
+            self.muted.pop_front();
+        }
         self.front = self.front.wrapping_add(1);
     }
 
@@ -344,7 +387,9 @@ impl Queue {
                 }
                 State::Gathering(gather) if gather.is_complete() => {
                     self.apart -= gather.size();
-                    gather.merge(self.output.tail());
+                    if self.muted.front() != Some(&self.front) {
+                        gather.merge(self.output.tail());
+                    }
                 }
                 State::Empty | State::Gathering(_) => break,
             }

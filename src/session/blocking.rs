@@ -16,6 +16,7 @@ use super::connection::Session;
 use crate::backend::{Lease, Pool, Said};
 use crate::cluster::{Address, Slot};
 use crate::command::{Claim, Wait};
+use crate::local::muster::Unblock;
 use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
 use crate::resp::request::Request;
@@ -29,15 +30,6 @@ pub struct Blocked(RefCell<Option<Blocker>>);
 struct Blocker {
     task: AbortHandle,
     unblock: Option<oneshot::Sender<Unblock>>,
-}
-
-/// How `CLIENT UNBLOCK` ends a wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unblock {
-    /// As if its time were up.
-    TimeOut,
-    /// With an error.
-    Error,
 }
 
 impl Blocked {

@@ -21,14 +21,16 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
-use super::blocking::{Blocked, Unblock};
+use super::blocking::Blocked;
 use super::transaction::Transaction;
 use super::wait::Written;
 use super::watch::Watch;
 use super::{Member, Shared};
 use crate::backend::Payload;
 use crate::client::Client;
+use crate::local::muster::Unblock;
 use crate::pubsub::Subscriber;
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Replies};
@@ -74,6 +76,8 @@ pub struct Session {
     pub(super) watch: Option<Watch>,
     /// The client as the hub knows it, once it has subscribed to something.
     pub(super) subscriber: Option<Rc<Subscriber>>,
+    /// What shows it the requests of all clients.
+    pub(super) monitoring: Option<AbortHandle>,
     phase: Phase,
     patience: Patience,
 }
@@ -124,6 +128,7 @@ impl Session {
             Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), authenticated, now);
         let client = Rc::new(RefCell::new(client));
         let replies = Replies::with_most(shared.options.output_max);
+        replies.belong_to(id);
         let doomed = Rc::new(Cell::new(false));
         let blocked = Rc::<Blocked>::default();
         let seat = shared.roster.join(Member {
@@ -150,6 +155,7 @@ impl Session {
             written: Written::default(),
             watch: None,
             subscriber: None,
+            monitoring: None,
             phase: Phase::Open,
             patience: Patience::Fresh,
         }
@@ -162,6 +168,10 @@ impl Session {
         }
         if self.shared.draining.get() && self.phase == Phase::Open {
             self.phase = Phase::HalfClosed;
+        }
+        if self.client.borrow().leaving {
+            self.phase = Phase::Closing;
+            self.input.clear();
         }
         let held = self.process();
         let before = self.replies.unsent();
@@ -319,9 +329,17 @@ impl Session {
         input.advance(std::mem::take(at));
         let spans = framer.args();
         let request = Request::new(&input[..len], spans);
+        if self.shared.paused.get().is_some() && self.is_postponed(&request) {
+            return Flow::Hold;
+        }
         let decision = self.decide(&request);
         if self.holds(&decision, &request) {
             return Flow::Hold;
+        }
+        if self.shared.is_monitored.get()
+            && let Some(line) = self.monitor_line(&request)
+        {
+            self.shared.show(&line);
         }
         let bytes = input.split_to(len).freeze();
         *input = BytesMut::from(&input[..]);
@@ -434,6 +452,7 @@ impl Drop for Session {
         self.replies.close();
         self.unsubscribe_all();
         self.blocked.abort();
+        self.end_monitor();
         self.shared.roster.leave(self.seat);
         self.shared.proxy.clients.fetch_sub(1, Relaxed);
         self.shared.pool.stats.clients.fetch_sub(1, Relaxed);

@@ -3,18 +3,16 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
-use super::Message;
 use super::connection::{Flow, Session};
 use crate::backend::{Class, Payload, Ticket};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::split::Split;
 use crate::command::{Claim, Local, Merge, Spec};
-use crate::local::{self, After, Chosen, Env};
+use crate::local::{self, After, Env};
 use crate::refusal::Refusal;
-use crate::replies::{Gate, LARGE, Promise, Reply};
+use crate::replies::{Gate, LARGE, Mute, Promise};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 use crate::route::{self, Cut, Decision, Route};
@@ -22,8 +20,32 @@ use crate::route::{self, Cut, Decision, Route};
 impl Session {
     /// Does what the route of a request says, unless the request has to wait.
     pub(super) fn dispatch(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
+        if self.shared.paused.get().is_some() && self.is_postponed(request) {
+            return Flow::Hold;
+        }
+        if self.shared.is_monitored.get() {
+            return self.dispatch_shown(request, payload);
+        }
+        self.dispatch_now(request, payload)
+    }
+
+    /// The same, for those who monitor to see.
+    #[cold]
+    fn dispatch_shown(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
+        let line = self.monitor_line(request);
+        let flow = self.dispatch_now(request, payload);
+        if let Some(line) = line.filter(|_| flow != Flow::Hold) {
+            self.shared.show(&line);
+        }
+        flow
+    }
+
+    #[inline]
+    fn dispatch_now(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
         if self.transaction.is_some() {
-            return self.dispatch_queued(request);
+            let flow = self.dispatch_queued(request);
+            self.count_queued();
+            return flow;
         }
         let client = self.client.borrow();
         if let Some((spec, slot)) = route::single(request, &client) {
@@ -43,7 +65,7 @@ impl Session {
         }
         let mut client = self.client.borrow_mut();
         client.commands += 1;
-        client.last = spec.name;
+        (client.last, client.last_sub) = (spec.name, "");
         let (pool, nature) = (&self.shared.pool, spec.nature());
         let class = Class {
             protocol: client.protocol,
@@ -108,6 +130,8 @@ impl Session {
         if matches!(command, Local::Reset | Local::Quit) {
             self.unwatch();
             self.unsubscribe_all();
+            self.end_monitor();
+            self.replies.mute(Mute::No);
         }
     }
 
@@ -132,7 +156,10 @@ impl Session {
             Route::Refuse(_) | Route::Session(_) => false,
             _ if gate == Gate::Barred => true,
             Route::Block(..) | Route::Every(_) | Route::Errand(_) => gate != Gate::Empty,
-            Route::Local(command) => gate != Gate::Empty && local::is_barrier(*command),
+            Route::Local(command) => {
+                let is_late = local::is_barrier(*command) || local::asks_nodes(*command);
+                gate != Gate::Empty && is_late
+            }
             Route::One(slot, _) | Route::Publish(Some(slot)) => {
                 self.is_taken(gate, *slot) || self.lacks_room(*slot)
             }
@@ -192,7 +219,7 @@ impl Session {
     pub(super) fn note(&self, decision: &Decision) {
         let mut client = self.client.borrow_mut();
         client.commands += 1;
-        client.last = decision.name;
+        (client.last, client.last_sub) = (decision.name, decision.sub);
         self.shared.pool.stats.commands.add(1);
     }
 
@@ -234,13 +261,9 @@ impl Session {
         if slots.is_empty() {
             return self.refuse(&Refusal::ClusterDown);
         }
-        let mut gather = Gather::new(merge, self.protocol(), slots.iter().map(|_| Claim::All))
+        let gather = Gather::new(merge, self.protocol(), slots.iter().map(|_| Claim::All))
             .writing(!decision.nature.reads);
-        let mut wire = request.bytes();
-        if merge == Merge::Info {
-            gather = gather.with_own(self.with_env(|env| local::info::text(request.args(1), env)));
-            wire = b"*1\r\n$4\r\nINFO\r\n";
-        }
+        let wire = request.bytes();
         for (slot, promise) in slots.iter().zip(self.replies.gather(gather)) {
             self.send(Payload::Small(wire), promise, *slot, decision);
         }
@@ -263,17 +286,24 @@ impl Session {
         }
     }
 
-    pub(super) fn answer(&self, command: Local, request: &Request<'_>) -> Flow {
+    pub(super) fn answer(&mut self, command: Local, request: &Request<'_>) -> Flow {
         self.shared.pool.stats.commands_local.add(1);
+        if self.shared.pool.slow_us() == 0 {
+            let wire = Bytes::copy_from_slice(request.bytes());
+            self.shared.pool.note_slow(self.client.borrow().id, 0, wire);
+        }
         let mut wire = Vec::new();
         let after = self.with_env(|env| {
             local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
         match after {
-            Ok(After::ListClients(chosen)) => self.list_clients(chosen),
+            Ok(After::Muster(muster)) => self.call_muster(muster),
+            Ok(After::Inquire(inquiry)) => self.inquire(inquiry),
+            Ok(After::Monitor) => self.monitor(),
+            Ok(After::Mute(mute)) => self.mute(mute),
             Ok(after) => {
                 self.replies.answer(|out| out.extend_from_slice(&wire));
-                if after == After::Close {
+                if matches!(after, After::Close) {
                     return Flow::Close;
                 }
             }
@@ -290,8 +320,10 @@ impl Session {
         });
         match answered {
             Ok(After::Next | After::Close) => {}
-            // The list of clients is put together by all workers, in its own time.
-            Ok(After::ListClients(_)) => write::error(&mut wire, &Refusal::InMulti.to_string()),
+            // What takes all workers, or nodes, takes its own time.
+            Ok(After::Muster(_) | After::Inquire(_) | After::Monitor | After::Mute(_)) => {
+                write::error(&mut wire, &Refusal::InMulti.to_string());
+            }
             Err(refusal) => write::error(&mut wire, &refusal.to_string()),
         }
         wire
@@ -314,21 +346,19 @@ impl Session {
         self.client.borrow().protocol
     }
 
-    /// Asks every worker for its clients and answers when all have.
-    fn list_clients(&self, chosen: Chosen) {
-        let (promise, protocol, workers) =
-            (self.replies.promise(Claim::None, true), self.protocol(), self.shared.workers.clone());
-        tokio::task::spawn_local(async move {
-            let mut lines = Vec::new();
-            for worker in workers {
-                let (answer, answered) = oneshot::channel();
-                if worker.send(Message::ListClients(answer)).is_ok() {
-                    lines.extend(answered.await.unwrap_or_default());
-                }
-            }
-            let mut wire = Vec::new();
-            write::verbatim(&mut wire, protocol, &chosen.text(lines));
-            promise.fulfil(Reply::Small(&wire));
-        });
+    /// `CLIENT REPLY`: only `ON` is answered, and that not if it is skipped itself.
+    fn mute(&self, mute: Mute) {
+        if mute == Mute::No {
+            self.replies.unmute();
+            self.replies.answer(|out| write::simple(out, "OK"));
+        } else {
+            self.replies.mute(mute);
+        }
+    }
+
+    /// Takes note of how many commands are queued, for others to see.
+    pub(super) fn count_queued(&self) {
+        let queued = self.transaction.as_ref().map(|transaction| transaction.len());
+        self.client.borrow_mut().queued = queued;
     }
 }

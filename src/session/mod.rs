@@ -7,30 +7,35 @@ mod census;
 mod connection;
 mod dispatch;
 mod errand;
+mod inquiries;
+mod monitor;
+mod muster;
 mod scan;
+mod slow;
 mod subscribe;
 mod transaction;
 mod wait;
 mod watch;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Pool;
 use crate::client::Client;
 use crate::cluster::Address;
-use crate::local::{Facts, Proxy};
+use crate::local::muster::{Muster, Share};
+use crate::local::{self, Facts, Proxy, slowlog};
 use crate::pubsub::{Hub, Tally, Topic};
 use crate::replies::Replies;
 use crate::resp::frame::Limits;
 
-pub use blocking::{Blocked, Unblock};
+pub use blocking::Blocked;
 pub use connection::Session;
 pub use scan::Plans;
 
@@ -74,6 +79,13 @@ pub struct Shared {
     pub plans: Arc<Plans>,
     sizes: RefCell<errand::Sizes>,
     buffers: RefCell<Vec<BytesMut>>,
+    /// What `CLIENT PAUSE` said, if it is not over.
+    paused: Cell<Option<muster::Paused>>,
+    /// Who monitors, and whether anybody does.
+    monitors: RefCell<Vec<mpsc::Sender<Bytes>>>,
+    is_monitored: Cell<bool>,
+    /// Commands that took long, the oldest first.
+    slow: RefCell<VecDeque<slowlog::Entry>>,
 }
 
 /// What is said to a worker from outside.
@@ -85,13 +97,15 @@ pub enum Message {
     Refresh,
     /// Something new was learned of the nodes.
     Learn(Arc<Facts>),
-    /// Somebody wants the worker's lines of `CLIENT LIST`.
-    ListClients(oneshot::Sender<Vec<(u64, String)>>),
+    /// The client with this number wants the worker's share in something.
+    Muster(Muster, u64, oneshot::Sender<Share>),
     /// Somebody has published under a topic, at this node, and wants to know how many more receivers the worker has for it
     /// than the node counts.
     Surplus(Topic, Option<Address>, oneshot::Sender<i64>),
     /// Somebody wants to know of all topics that the worker is subscribed to.
     ListTopics(oneshot::Sender<HashMap<Topic, Tally>>),
+    /// Somebody wants to see what the worker's clients ask for.
+    Monitor(mpsc::Sender<Bytes>),
     /// Finish what is under way and stop.
     Drain,
 }
@@ -139,9 +153,28 @@ impl Roster {
             .iter()
             .map(|(_, member)| {
                 let client = member.client.borrow();
-                (client.id, crate::local::client_line(&client, now_ms))
+                let mut letters = local::client_letters(&client);
+                if member.blocked.is_blocked() {
+                    letters.push('b');
+                }
+                (client.id, local::client_line(&client, &letters, now_ms))
             })
             .collect()
+    }
+
+    /// How many clients wait, at a node or for the end of a pause.
+    fn blocked(&self) -> u64 {
+        let clients = self.0.borrow();
+        let waits =
+            |member: &Member| member.blocked.is_blocked() || member.client.borrow().postponed;
+        clients.iter().filter(|(_, member)| waits(member)).count() as u64
+    }
+
+    /// The client with this number.
+    pub fn find(&self, id: u64) -> Option<Member> {
+        let clients = self.0.borrow();
+        let mut members = clients.iter().map(|(_, member)| member);
+        members.find(|member| member.client.borrow().id == id).cloned()
     }
 
     /// Ends the sessions of whom `ends` is true, and says how many.
@@ -191,6 +224,10 @@ impl Shared {
             plans,
             sizes: RefCell::default(),
             buffers: RefCell::default(),
+            paused: Cell::default(),
+            monitors: RefCell::default(),
+            is_monitored: Cell::default(),
+            slow: RefCell::default(),
         })
     }
 

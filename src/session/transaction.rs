@@ -30,6 +30,7 @@ pub(super) struct Transaction {
     /// The slot of all keys, if there are any.
     slot: Option<Slot>,
     nature: Nature,
+    writes: bool,
     /// A command could not be queued, so none will run.
     dirty: bool,
 }
@@ -51,6 +52,7 @@ impl Default for Transaction {
             steps: Vec::new(),
             slot: None,
             nature: Nature { reads: true, scripted: false, unit: true },
+            writes: false,
             dirty: false,
         }
     }
@@ -93,11 +95,22 @@ impl Transaction {
             self.wire.extend_from_slice(&load);
             self.steps.push(Step::Load);
         }
+        self.writes |= decision.writes;
         self.nature.reads &= decision.nature.reads;
         self.nature.scripted |= decision.nature.scripted;
         self.wire.extend_from_slice(request.bytes());
         self.steps.push(Step::Node);
         Ok(())
+    }
+
+    /// Number of commands.
+    pub(super) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether it may change data.
+    pub(super) fn writes(&self) -> bool {
+        self.writes
     }
 
     fn goes_to_a_node(&self) -> bool {
@@ -121,6 +134,7 @@ impl Session {
             Verb::Multi => {
                 let slot = self.watch.as_ref().map(|watch| watch.slot);
                 self.transaction = Some(Box::new(Transaction { slot, ..Transaction::default() }));
+                self.count_queued();
                 self.replies.answer(|out| write::simple(out, "OK"));
             }
             Verb::Exec => self.refuse(&Refusal::text("ERR EXEC without MULTI")),

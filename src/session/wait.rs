@@ -9,10 +9,10 @@ use std::rc::Rc;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::blocking::Unblock;
 use super::connection::{Flow, Session};
 use crate::backend::Pool;
 use crate::cluster::Slot;
+use crate::local::muster::Unblock;
 use crate::refusal::Refusal;
 use crate::replies::{Gate, Reply};
 use crate::resp::request::Request;

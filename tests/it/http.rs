@@ -102,11 +102,10 @@ fn errors_of_local_commands_are_counted() {
         assert_eq!(
             refusals(rig).await,
             [
-                "client argument 2",
+                "client argument 3",
                 "client arity 1",
                 "client auth 1",
                 "client not_allowed 1",
-                "client not_supported 1",
                 "client unknown_command 1"
             ]
         );

@@ -9,6 +9,7 @@
     reason = "the fake nodes are no workers: they have threads of their own"
 )]
 
+mod admin;
 mod client;
 mod clients;
 mod discovery;

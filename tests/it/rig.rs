@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use slotway::backend::ReadFrom;
 use slotway::cluster::Topology;
+use slotway::local::View;
 use slotway::proxy::{self, Options, Running};
 use slotway::resp::frame::Limits;
 use slotway::{backend, discovery, session};
@@ -108,6 +109,8 @@ fn options(seeds: Vec<String>) -> Options {
         workers: 1,
         password: None,
         max_clients: 1000,
+        cluster_view: View::Hidden,
+        allow_debug: false,
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(2),
         session: session::Options {

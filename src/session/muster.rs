@@ -1,0 +1,155 @@
+//! What a session asks of all workers, and each worker's share in it.
+
+use std::rc::Rc;
+
+use tokio::sync::oneshot;
+
+use super::connection::Session;
+use super::{Message, Shared};
+use crate::command::Claim;
+use crate::local::muster::{Held, Kill, Muster, Pause, Share, Unblock};
+use crate::replies::Reply;
+use crate::resp::request::Request;
+use crate::route::Route;
+
+/// What `CLIENT PAUSE` holds back on a worker, and until when by the worker's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paused {
+    until_ms: u64,
+    held: Held,
+}
+
+impl Session {
+    /// Asks every worker and answers when all have done their share.
+    pub(super) fn call_muster(&self, muster: Muster) {
+        // What only looks need not keep back what is behind it.
+        let claim = if matches!(muster, Muster::List(_)) { Claim::None } else { Claim::All };
+        let (promise, protocol) = (self.replies.promise(claim, true), self.protocol());
+        let (shared, asker) = (Rc::clone(&self.shared), Rc::clone(&self.client));
+        let id = asker.borrow().id;
+        tokio::task::spawn_local(async move {
+            let share = shared.shares(&muster, id).await;
+            asker.borrow_mut().leaving |= share.is_asker;
+            let mut wire = Vec::new();
+            muster.reply(share, protocol, &mut wire);
+            promise.fulfil(Reply::Small(&wire));
+        });
+    }
+
+    /// Whether a request has to wait for the end of `CLIENT PAUSE`. Errors are told at once.
+    #[cold]
+    pub(super) fn is_postponed(&self, request: &Request<'_>) -> bool {
+        let postponed = self.shared.held().is_some_and(|held| self.is_held(held, request));
+        self.client.borrow_mut().postponed = postponed;
+        postponed
+    }
+
+    fn is_held(&self, held: Held, request: &Request<'_>) -> bool {
+        if request.is_empty() {
+            return false;
+        }
+        let decision = self.decide(request);
+        match decision.route {
+            Route::Refuse(_) => false,
+            _ if held == Held::All || decision.writes => true,
+            Route::Session(crate::command::Verb::Exec) => {
+                self.transaction.as_ref().is_some_and(|transaction| transaction.writes())
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Shared {
+    /// All workers' shares in what the client with this number asks for.
+    pub(super) async fn shares(&self, muster: &Muster, asker: u64) -> Share {
+        let mut share = Share::default();
+        for worker in &self.workers {
+            let (answer, answered) = oneshot::channel();
+            if worker.send(Message::Muster(muster.clone(), asker, answer)).is_ok() {
+                share = share.with(answered.await.unwrap_or_default());
+            }
+        }
+        share
+    }
+
+    /// This worker's share in what the client with this number asks for.
+    pub fn share(&self, muster: &Muster, asker: u64) -> Share {
+        match muster {
+            Muster::List(_) => {
+                Share { lines: self.roster.lines(self.pool.clock.millis()), ..Share::default() }
+            }
+            Muster::Kill(kill) => self.kill(kill, asker),
+            Muster::Unblock(id, how) => self.unblock(*id, *how),
+            Muster::Pause(pause) => self.pause(*pause),
+            Muster::CountBlocked => Share { count: self.roster.blocked(), ..Share::default() },
+            Muster::ShowSlow(_) => {
+                self.gather_slow();
+                let slow = self.slow.borrow().iter().cloned().collect();
+                Share { slow, ..Share::default() }
+            }
+            Muster::CountSlow(_) => {
+                self.gather_slow();
+                Share { count: self.slow.borrow().len() as u64, ..Share::default() }
+            }
+            Muster::ForgetSlow => {
+                self.gather_slow();
+                self.slow.borrow_mut().clear();
+                Share::default()
+            }
+            Muster::Unpause => {
+                self.unpause();
+                Share::default()
+            }
+        }
+    }
+
+    /// Whoever asks is not ended, but ends by itself when it has its reply.
+    fn kill(&self, kill: &Kill, asker: u64) -> Share {
+        let is_asker = std::cell::Cell::new(false);
+        let ended = self.roster.end_where(|member| {
+            let client = member.client.borrow();
+            let meant = kill.means(&client);
+            is_asker.set(is_asker.get() || meant && client.id == asker);
+            meant && client.id != asker
+        });
+        let is_asker = is_asker.get();
+        Share { count: ended + u64::from(is_asker), is_asker, ..Share::default() }
+    }
+
+    fn unblock(&self, id: u64, how: Unblock) -> Share {
+        let blocked = self.roster.find(id).map(|member| member.blocked);
+        let ended = blocked.is_some_and(|blocked| blocked.unblock(how));
+        Share { count: u64::from(ended), ..Share::default() }
+    }
+
+    /// A pause that is under way is made longer and stricter, never shorter or laxer.
+    fn pause(&self, pause: Pause) -> Share {
+        let until_ms = self.pool.clock.millis().saturating_add(pause.ms);
+        let new = Paused { until_ms, held: pause.held };
+        let known = self.paused.get().filter(|_| self.held().is_some());
+        self.paused.set(Some(known.map_or(new, |known| Paused {
+            until_ms: known.until_ms.max(until_ms),
+            held: known.held.max(pause.held),
+        })));
+        Share::default()
+    }
+
+    fn unpause(&self) {
+        self.paused.set(None);
+        self.roster.wake_all();
+    }
+
+    /// What is held back now.
+    fn held(&self) -> Option<Held> {
+        let paused = self.paused.get()?;
+        (self.pool.clock.millis() < paused.until_ms).then_some(paused.held)
+    }
+
+    /// Ends a pause whose time is up; asked every few hundredths of a second.
+    pub fn end_pause(&self) {
+        if self.paused.get().is_some() && self.held().is_none() {
+            self.unpause();
+        }
+    }
+}

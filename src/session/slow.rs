@@ -1,0 +1,27 @@
+//! The worker's slow log: what the pool noted of slow requests, with what is known of their clients.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Shared;
+use crate::local::{shown, slowlog};
+use crate::resp::frame::{Limits, RequestFramer};
+use crate::resp::request::Request;
+
+impl Shared {
+    /// Takes up what the pool has noted; a client that has gone since leaves no address.
+    pub fn gather_slow(&self) {
+        let limits = Limits { args: usize::MAX, ..self.options.limits };
+        for slow in self.pool.take_slow() {
+            let mut framer = RequestFramer::default();
+            if framer.frame(&slow.wire, &limits).is_err() {
+                continue;
+            }
+            let args = shown::arguments(&Request::new(&slow.wire, framer.args()));
+            let id = self.proxy.slow_count.fetch_add(1, Relaxed);
+            let member = self.roster.find(slow.owner);
+            let client = member.as_ref().map(|member| member.client.borrow());
+            let entry = slowlog::Entry::new(id, (slow.unix_s, slow.us), &args, client.as_deref());
+            slowlog::keep(&mut self.slow.borrow_mut(), entry, self.proxy.slow_max.load(Relaxed));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What an administrator asks of the proxy, where it takes real nodes to answer.
+
+use std::time::Duration;
+
+use slotway::proxy::Running;
+use slotway::resp::value::{self, Value};
+
+use crate::client::{Client, bulk, ok};
+use crate::cluster::steady;
+use crate::{alone, front, until};
+
+async fn proxy() -> Running {
+    front::start(front::options(steady().await.addresses())).await
+}
+
+fn error(text: &str) -> Value {
+    Value::Error(text.to_owned().into())
+}
+
+#[tokio::test]
+async fn waits_are_ended_by_others() {
+    let _turn = alone().await;
+    let proxy = proxy().await;
+    let (mut client, mut waiting) = (Client::to(proxy.data).await, Client::to(proxy.data).await);
+    let Value::Integer(id) = waiting.call("CLIENT ID").await else { panic!("no number") };
+    let unblocked = error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+    for (how, reply) in [("", Value::Null), (" TIMEOUT", Value::Null), (" ERROR", unblocked)] {
+        waiting.send(&crate::client::wire(&["BLPOP", "nobody-pushes-here", "0"])).await.unwrap();
+        until(Duration::from_secs(5), "it waits", async || {
+            let list = client.call(&format!("CLIENT LIST ID {id}")).await;
+            let list = value::text(&list).unwrap_or_default().to_owned();
+            if list.contains(" flags=b ") { Ok(()) } else { Err(list) }
+        })
+        .await;
+        let unblock = format!("CLIENT UNBLOCK {id}{how}");
+        assert_eq!(client.call(&unblock).await, Value::Integer(1), "{unblock}");
+        assert_eq!(waiting.reply().await.unwrap(), reply, "{unblock}");
+        assert_eq!(client.call(&unblock).await, Value::Integer(0), "{unblock}");
+    }
+    assert_eq!(waiting.call("CLIENT PAUSE 0").await, ok());
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn settings_are_those_of_all_nodes() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxy = proxy().await;
+    let mut client = Client::to(proxy.data).await;
+    let pair = |name: &str, value: &str| Value::Array(vec![bulk(name), bulk(value)]);
+    assert_eq!(client.call("CONFIG SET list-compress-depth 3 maxmemory-samples 4").await, ok());
+    assert_eq!(
+        client.call("CONFIG GET list-compress-depth").await,
+        pair("list-compress-depth", "3")
+    );
+    for node in 0..3 {
+        let samples = cluster.call(node, &["CONFIG", "GET", "maxmemory-samples"]).await;
+        assert_eq!(samples, pair("maxmemory-samples", "4"));
+    }
+    assert_eq!(client.call("CONFIG SET list-compress-depth 0 maxmemory-samples 5").await, ok());
+    assert_eq!(client.call("CONFIG GET databases").await, pair("databases", "1"));
+    let all = client.call("CONFIG GET *").await;
+    let all: Vec<&str> = value::array(&all).unwrap().iter().filter_map(value::text).collect();
+    let of = |name: &str| all.chunks(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
+    assert_eq!(
+        (of("cluster-enabled"), of("save"), of("appendfsync")),
+        (Some("no"), Some(""), Some("everysec"))
+    );
+    assert_eq!(of("port"), Some(proxy.data.port().to_string().as_str()));
+    let refused = "ERR Unknown option or number of arguments for CONFIG SET - 'dir'";
+    assert_eq!(client.call("CONFIG SET dir /").await, error(refused));
+    assert_eq!(client.call("CONFIG SET maxclients 1").await, ok());
+    let mut late = Client::to(proxy.data).await;
+    assert_eq!(late.reply().await.unwrap(), error("ERR max number of clients reached"));
+    assert_eq!(client.call("CONFIG RESETSTAT").await, ok());
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn slow_commands_are_shown_with_their_clients() {
+    let _turn = alone().await;
+    let proxy = proxy().await;
+    let (mut client, mut slow) = (Client::to(proxy.data).await, Client::to(proxy.data).await);
+    assert_eq!(slow.call("CLIENT SETNAME snail").await, ok());
+    assert_eq!(client.call("CONFIG SET slowlog-log-slower-than 100000").await, ok());
+    assert_eq!(client.call("SLOWLOG RESET").await, ok());
+    assert_eq!(slow.call("SET k v").await, ok());
+    assert_eq!(client.call("SLOWLOG LEN").await, Value::Integer(0));
+    let spin = "local t=redis.call('time'); repeat local n=redis.call('time') until (n[1]-t[1])*1e6+n[2]-t[2] > 150000";
+    slow.ask(&["EVAL", spin, "1", "k"]).await;
+    assert_eq!(client.call("SLOWLOG LEN").await, Value::Integer(1));
+    let log = client.call("SLOWLOG GET").await;
+    let entry = value::array(&value::array(&log).unwrap()[0]).unwrap();
+    assert!(value::integer(&entry[2]).is_some_and(|us| us >= 150_000), "{entry:?}");
+    assert_eq!(value::array(&entry[3]).unwrap()[0], bulk("EVAL"));
+    assert_eq!(entry[5], bulk("snail"));
+    assert_eq!(client.call("CONFIG SET slowlog-log-slower-than 0 slowlog-max-len 10").await, ok());
+    for _ in 0..30 {
+        client.call("PING").await;
+        client.call("GET k").await;
+    }
+    assert_eq!(client.call("SLOWLOG LEN").await, Value::Integer(10));
+    assert_eq!(client.call("CONFIG SET slowlog-log-slower-than -1").await, ok());
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn info_has_what_clients_look_for() {
+    let _turn = alone().await;
+    let proxy = proxy().await;
+    let mut client = Client::to(proxy.data).await;
+    assert_eq!(client.call("FLUSHALL").await, ok());
+    for n in 0..30 {
+        assert_eq!(client.call(&format!("SET info:{n} v")).await, ok());
+    }
+    let info = client.call("INFO").await;
+    let info = value::text(&info).unwrap();
+    for line in [
+        "redis_mode:standalone",
+        "blocked_clients:0",
+        "maxmemory_policy:noeviction",
+        "loading:0",
+        "role:master",
+        "connected_slaves:0",
+        "cluster_enabled:0",
+        "db0:keys=30,expires=0,avg_ttl=0",
+    ] {
+        assert!(info.lines().any(|said| said == line), "no {line} in {info}");
+    }
+    assert!(!info.contains('{') && !info.contains("# Commandstats"), "{info}");
+    let some = client.call("INFO server keyspace").await;
+    let some = value::text(&some).unwrap();
+    assert!(some.starts_with("# Server\r\n") && some.contains("\r\n\r\n# Keyspace\r\n"), "{some}");
+    let all = client.call("INFO everything").await;
+    assert!(value::text(&all).unwrap().contains("# Commandstats\r\n"));
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn debug_is_passed_on_if_that_is_allowed() {
+    let _turn = alone().await;
+    let mut options = front::options(steady().await.addresses());
+    options.allow_debug = true;
+    let proxy = front::start(options).await;
+    let mut client = Client::to(proxy.data).await;
+    assert_eq!(client.call("SET debugged v").await, ok());
+    let refused = error("ERR command 'debug|segfault' is not allowed through the proxy");
+    assert_eq!(client.call("DEBUG SEGFAULT").await, refused);
+    let slept = client.call("DEBUG SLEEP 0").await;
+    let denied = value::text(&slept).is_none()
+        && matches!(&slept, Value::Error(text) if text.contains("DEBUG command not allowed"));
+    assert!(slept == ok() || denied, "{slept:?}");
+    proxy.shutdown().await;
+}
