@@ -1,5 +1,15 @@
 //! What is done *to* clusters rather than through one: asking every node, deciding, and applying the decision.
 //!
-//! Runs on the control thread and in the command line; it never sees a client's session.
+//! ```text
+//!  access   how nodes are reached
+//!  view     what every node says of itself and the others
+//!  plan     from a view to what is to be done                                       (pure)
+//!  local    a cluster of servers on this machine, to try things on
+//! ```
+//! Runs on the control thread and in the command line; it never sees a client's session. It prints nothing, asks nobody
+//! and never exits: it answers values, and tells of events through a callback.
 
+pub mod access;
 pub mod local;
+pub mod plan;
+pub mod view;
