@@ -1,4 +1,4 @@
-//! One request at a time to one node, for the control plane: discovery, cluster management, tests.
+//! Requests to one node, one at a time or several in one go, for the control plane: discovery, cluster management, tests.
 
 use std::io;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
 use tokio::time::timeout;
 
 use super::Credentials;
@@ -87,36 +88,134 @@ impl Control {
 
     /// Sends a request and waits for its reply. An error reply is [`ControlError::Reply`].
     pub async fn call(&mut self, args: &[&[u8]]) -> Result<Value, ControlError> {
-        let limit = self.limit;
-        let answer = timeout(limit, self.exchange(args)).await;
-        match answer.map_err(|_| ControlError::Timeout(self.address.clone(), limit))?? {
+        let mut wire = Vec::new();
+        write::request(&mut wire, args.iter().copied());
+        match self.exchange(&wire, 1).await?.swap_remove(0) {
             Value::Error(text) => Err(ControlError::Reply(self.address.clone(), text.to_string())),
             value => Ok(value),
         }
     }
 
-    async fn exchange(&mut self, args: &[&[u8]]) -> Result<Value, ControlError> {
+    /// Sends requests in one write and waits for as many replies, in the order of the requests; an error reply is a value
+    /// among them. All of them together may take as long as one call.
+    ///
+    /// Each request takes memory here and there, and the node serves nobody else while it runs those that came together:
+    /// the caller bounds their number.
+    pub async fn pipeline<A: AsRef<[u8]>>(
+        &mut self,
+        requests: &[Vec<A>],
+    ) -> Result<Vec<Value>, ControlError> {
         let mut wire = Vec::new();
-        write::request(&mut wire, args.iter().copied());
-        let io = |e| ControlError::Io(self.address.clone(), e);
-        let protocol = |e| ControlError::Protocol(self.address.clone(), e);
-        self.stream.write_all(&wire).await.map_err(io)?;
-        let mut framer = ReplyFramer::default();
-        loop {
-            if let Progress::Complete(len) = framer.frame(&self.buf).map_err(protocol)? {
-                let reply: Bytes = self.buf.split_to(len).freeze();
-                let decoded = value::decode(&reply).map_err(protocol)?;
-                return decoded.map(|(value, _)| value).ok_or_else(|| protocol(ReplyError));
+        for request in requests {
+            write::request(&mut wire, request.iter().map(AsRef::as_ref));
+        }
+        self.exchange(&wire, requests.len()).await
+    }
+
+    /// Later calls may take so long.
+    #[must_use]
+    pub fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    async fn exchange(&mut self, wire: &[u8], count: usize) -> Result<Vec<Value>, ControlError> {
+        let limit = self.limit;
+        let answers = timeout(limit, self.ask(wire, count)).await;
+        answers.map_err(|_| ControlError::Timeout(self.address.clone(), limit))?
+    }
+
+    async fn ask(&mut self, wire: &[u8], count: usize) -> Result<Vec<Value>, ControlError> {
+        let Self { address, stream, buf, .. } = self;
+        let (mut read, mut write) = stream.split();
+        // A node that is not read from stops reading: what is long has to go out and come in at the same time.
+        let sending = async { write.write_all(wire).await.map_err(|e| io_error(address, e)) };
+        let receiving = async {
+            let mut replies = Vec::with_capacity(count);
+            while replies.len() < count {
+                replies.push(next_reply(&mut read, buf, address).await?);
             }
-            if self.stream.read_buf(&mut self.buf).await.map_err(io)? == 0 {
-                return Err(io(io::ErrorKind::UnexpectedEof.into()));
-            }
+            Ok(replies)
+        };
+        tokio::try_join!(sending, receiving).map(|((), replies)| replies)
+    }
+}
+
+async fn next_reply(
+    read: &mut ReadHalf<'_>,
+    buf: &mut BytesMut,
+    address: &str,
+) -> Result<Value, ControlError> {
+    let protocol = |e| ControlError::Protocol(address.to_owned(), e);
+    let mut framer = ReplyFramer::default();
+    loop {
+        if let Progress::Complete(len) = framer.frame(buf).map_err(protocol)? {
+            let reply: Bytes = buf.split_to(len).freeze();
+            let decoded = value::decode(&reply).map_err(protocol)?;
+            return decoded.map(|(value, _)| value).ok_or_else(|| protocol(ReplyError));
+        }
+        if read.read_buf(buf).await.map_err(|e| io_error(address, e))? == 0 {
+            return Err(io_error(address, io::ErrorKind::UnexpectedEof.into()));
         }
     }
+}
+
+fn io_error(address: &str, error: io::Error) -> ControlError {
+    ControlError::Io(address.to_owned(), error)
 }
 
 fn split(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     Some((host, port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// A node that answers each byte it is sent, as it comes, with the same bytes.
+    async fn echo() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serve = async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut read, mut write) = stream.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+        };
+        tokio::task::spawn_local(serve);
+        address
+    }
+
+    async fn local<T>(future: impl Future<Output = T>) -> T {
+        tokio::task::LocalSet::new().run_until(future).await
+    }
+
+    #[tokio::test]
+    async fn replies_come_in_the_order_of_the_requests() {
+        local(async {
+            let mut control = Control::connect(&echo().await, LIMIT).await.unwrap();
+            let requests = [vec!["PING"], vec!["SET", "a\0b", "1"]];
+            let bulk = |text: &'static str| Value::BulkString(text.into());
+            let expected = requests
+                .iter()
+                .map(|words| Value::Array(words.iter().copied().map(bulk).collect()));
+            assert_eq!(control.pipeline(&requests).await.unwrap(), expected.collect::<Vec<_>>());
+            assert_eq!(control.pipeline::<&str>(&[]).await.unwrap(), []);
+        })
+        .await;
+    }
+
+    /// More than the sockets' buffers hold: a node that cannot write does not read.
+    #[tokio::test]
+    async fn a_long_pipeline_is_read_while_it_is_written() {
+        local(async {
+            let mut control = Control::connect(&echo().await, LIMIT).await.unwrap();
+            let requests = vec![vec!["x".repeat(1000)]; 20_000];
+            assert_eq!(control.pipeline(&requests).await.unwrap().len(), requests.len());
+        })
+        .await;
+    }
 }
