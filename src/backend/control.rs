@@ -112,10 +112,9 @@ impl Control {
         self.exchange(&wire, requests.len()).await
     }
 
-    /// Later calls may take so long.
-    #[must_use]
-    pub fn within(self, limit: Duration) -> Self {
-        Self { limit, ..self }
+    /// Gives later calls so much time.
+    pub fn allow(&mut self, limit: Duration) {
+        self.limit = limit;
     }
 
     async fn exchange(&mut self, wire: &[u8], count: usize) -> Result<Vec<Value>, ControlError> {

@@ -4,12 +4,16 @@
 //!  access   how nodes are reached
 //!  view     what every node says of itself and the others
 //!  plan     from a view to what is to be done                                       (pure)
+//!  mover    moves slots, at a `pace`, and writes to a `journal` what it is about
 //!  local    a cluster of servers on this machine, to try things on
 //! ```
 //! Runs on the control thread and in the command line; it never sees a client's session. It prints nothing, asks nobody
 //! and never exits: it answers values, and tells of events through a callback.
 
 pub mod access;
+pub mod journal;
 pub mod local;
+pub mod mover;
+pub mod pace;
 pub mod plan;
 pub mod view;

@@ -30,6 +30,7 @@ mod front;
 mod load;
 mod local;
 mod moves;
+mod patience;
 mod pubsub;
 mod replies;
 mod routing;
@@ -42,62 +43,4 @@ mod tally;
 mod tools;
 mod words;
 
-use std::time::Duration;
-
-use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::{Instant, sleep, timeout};
-
-/// Tests that start clusters run one after the other: each is to have the machine for itself.
-async fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
-}
-
-/// Asks again until the answer is good, for what gives no sign when it happens; panics with the last complaint if that
-/// takes too long.
-async fn until<T>(
-    limit: Duration,
-    what: &str,
-    mut ask: impl AsyncFnMut() -> Result<T, String>,
-) -> T {
-    let end = Instant::now() + limit;
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(complaint) => {
-                assert!(Instant::now() < end, "{what}: not within {limit:?}: {complaint}");
-            }
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Waits for something that must not take long.
-async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
-    timeout(limit, future).await.unwrap_or_else(|_| panic!("{what}: not within {limit:?}"))
-}
-
-/// Random numbers (`SplitMix64`), the same for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    /// Seeded by `SEED` if that is set, and printed for a failed test to be run again.
-    fn from_env() -> Self {
-        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-        eprintln!("SEED={seed}");
-        Self(seed)
-    }
-
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.roll() % end as u64).expect("below a usize")
-    }
-}
+use patience::{Dice, alone, until, within};

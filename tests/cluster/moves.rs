@@ -1,0 +1,107 @@
+//! Slots move, and clients notice nothing.
+
+use slotway::manage::mover::{Event, MoveError, Reins};
+
+use crate::alone;
+use crate::cluster::Cluster;
+use crate::front;
+use crate::job::{Office, count, fill};
+use crate::load::{Load, Plan};
+
+/// Batches that every client of a load does before something happens, and after it.
+const BATCHES: u64 = 15;
+
+/// Scenario 19.
+#[tokio::test]
+async fn a_reshard_under_load_loses_nothing() {
+    let _turn = alone().await;
+    let (cluster, office) = (Cluster::start(3, 1).await, Office::new());
+    let proxy = front::start(front::patient(cluster.addresses())).await;
+    let mut load = Load::start(Plan { focus: 0..1500, ..Plan::new(proxy.data) });
+    load.advance(BATCHES).await;
+    let summary = office.moved(&cluster, &[(0, 1, 0..1500)]).await;
+    load.advance(BATCHES).await;
+    load.stop().await.expect_flawless();
+    proxy.shutdown().await;
+    let owners = cluster.owners().await;
+    assert!(owners[..1500].iter().all(|owner| *owner == 1));
+    assert_eq!(owners[1500], 0);
+    cluster.agreed().await;
+    assert_eq!(summary.progress.slots, 1500);
+    assert!(summary.progress.keys > 0, "nothing was in the way");
+}
+
+/// Several sources fill one target, and then it is emptied into both: scenario 38, since it gives its last slot.
+#[tokio::test]
+async fn a_node_is_filled_and_emptied() {
+    let _turn = alone().await;
+    let (mut cluster, office) = (Cluster::start(3, 0).await, Office::new());
+    let new = cluster.start_node().await;
+    let port = cluster.address(new).rsplit_once(':').map(|(_, port)| port.to_owned());
+    cluster.call(0, &["CLUSTER", "MEET", "127.0.0.1", &port.expect("a port")]).await;
+    cluster.admit(new);
+    cluster.agreed().await;
+    for (node, slot) in [(0, 5), (1, 5465), (2, 10_925)] {
+        fill(&cluster, node, slot, 2500).await;
+    }
+    let there = [(0, new, 0..400), (1, new, 5461..5861), (2, new, 10_923..11_323)];
+    let summary = office.moved(&cluster, &there).await;
+    assert_eq!((summary.progress.slots, summary.progress.keys), (1200, 7500));
+    assert_eq!((summary.keys_before, summary.keys_after), (7500, 7500));
+    for slot in [5, 5465, 10_925] {
+        assert_eq!(count(&cluster, new, slot).await, 2500);
+    }
+    let back = [(new, 0, 0..400), (new, 1, 5461..5861), (new, 2, 10_923..11_323)];
+    let summary = office.moved(&cluster, &back).await;
+    assert_eq!(summary.progress.keys, 7500);
+    cluster.agreed().await;
+    let nodes = cluster.call(new, &["ROLE"]).await;
+    assert!(format!("{nodes:?}").contains("master"), "it does not stay a primary: {nodes:?}");
+    let setting = cluster.call(new, &["CONFIG", "GET", "cluster-allow-replica-migration"]).await;
+    assert!(format!("{setting:?}").contains("yes"), "it is not as it was: {setting:?}");
+}
+
+/// Scenario 24, the first half.
+#[tokio::test]
+async fn told_to_finish_it_leaves_no_slot_open() {
+    let _turn = alone().await;
+    let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    fill(&cluster, 0, 7, 1000).await;
+    let reins = Reins::default();
+    let stop_soon = |event| {
+        if matches!(event, Event::Opened(_)) {
+            reins.finish();
+        }
+    };
+    let stopped = office.run(&cluster, &[(0, 1, 0..1000)], &reins, stop_soon).await;
+    assert!(matches!(stopped, Err(MoveError::Stopped(936))), "{stopped:?}");
+    cluster.agreed().await;
+    assert_eq!((count(&cluster, 0, 7).await, count(&cluster, 1, 7).await), (0, 1000));
+    let summary = office.resume(|_| ()).await.expect("it goes on");
+    assert_eq!((summary.progress.slots, summary.progress.keys), (1000, 0));
+    assert!(cluster.owners().await[..1000].iter().all(|owner| *owner == 1));
+}
+
+/// Scenario 24, the second half.
+#[tokio::test]
+async fn told_to_halt_it_goes_on_in_the_middle_of_a_slot() {
+    let _turn = alone().await;
+    let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    fill(&cluster, 0, 7, 3000).await;
+    let reins = Reins::default();
+    let stop_now = |event| {
+        if matches!(event, Event::Progress(progress) if progress.keys > 0) {
+            reins.halt();
+        }
+    };
+    let stopped = office.run(&cluster, &[(0, 1, 0..1000)], &reins, stop_now).await;
+    assert!(matches!(stopped, Err(MoveError::Halted)), "{stopped:?}");
+    let (left, moved) = (count(&cluster, 0, 7).await, count(&cluster, 1, 7).await);
+    assert!(left > 0 && moved > 0 && left + moved == 3000, "{left} left, {moved} moved");
+    let again = office.run(&cluster, &[(0, 1, 0..1000)], &Reins::default(), |_| ()).await;
+    assert!(matches!(again, Err(MoveError::Refused(_))), "{again:?}");
+    let summary = office.resume(|_| ()).await.expect("it goes on");
+    assert_eq!(summary.progress.keys, left as u64);
+    cluster.agreed().await;
+    assert_eq!((count(&cluster, 0, 7).await, count(&cluster, 1, 7).await), (0, 3000));
+}
