@@ -111,8 +111,8 @@ fn take(shared: &Rc<Shared>, message: Message) {
             // Whoever asked may be gone.
             let _ = answer.send(shared.share(&muster, asker));
         }
-        Message::Surplus(topic, node, answer) => {
-            let _ = answer.send(shared.hub.surplus(&topic, node.as_ref()));
+        Message::Surplus(topic, node, sent, answer) => {
+            let _ = answer.send(shared.hub.surplus(&topic, node.as_ref(), sent));
         }
         Message::ListTopics(answer) => {
             let _ = answer.send(shared.hub.topics());

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Hub;
 use super::topic::Topic;
@@ -51,8 +51,8 @@ struct Inner {
 struct Held {
     /// Whether it is to be subscribed to.
     wanted: bool,
-    /// Whether the node has confirmed that.
-    on: bool,
+    /// When the node confirmed that; `None` if it has not.
+    on: Option<Instant>,
     /// Requests about it that the node owes an answer.
     owed: u32,
 }
@@ -89,7 +89,7 @@ impl Inner {
             let Some(held) = self.held.get_mut(&topic) else { continue };
             held.owed -= 1;
             if held.owed == 0 && held.wanted {
-                held.on = true;
+                held.on = Some(Instant::now());
             } else if held.owed == 0 {
                 self.held.remove(&topic);
             }
@@ -116,7 +116,7 @@ impl Link {
     pub(super) fn release(&self, topic: &Topic) {
         let inner = &mut *self.inner.borrow_mut();
         let Some(held) = inner.held.get_mut(topic).filter(|held| held.wanted) else { return };
-        (held.wanted, held.on) = (false, false);
+        (held.wanted, held.on) = (false, None);
         if inner.up {
             inner.send(Verb::Unsubscribe, topic);
         } else {
@@ -131,13 +131,18 @@ impl Link {
 
     /// Whether the node has confirmed the subscription.
     pub(super) fn is_on(&self, topic: &Topic) -> bool {
-        self.inner.borrow().held.get(topic).is_some_and(|held| held.on)
+        self.on(topic).is_some()
+    }
+
+    /// When the node confirmed the subscription, if it has.
+    pub(super) fn on(&self, topic: &Topic) -> Option<Instant> {
+        self.inner.borrow().held.get(topic).and_then(|held| held.on)
     }
 
     /// The topics that the node counts this connection for, as far as is known.
     pub(super) fn counted(&self) -> Vec<Topic> {
         let held = &self.inner.borrow().held;
-        let counts = |held: &Held| held.on || !held.wanted;
+        let counts = |held: &Held| held.on.is_some() || !held.wanted;
         held.iter().filter(|(_, held)| counts(held)).map(|(topic, _)| topic.clone()).collect()
     }
 
@@ -164,7 +169,7 @@ impl Link {
         inner.awaited.clear();
         inner.held.retain(|_, held| held.wanted);
         for held in inner.held.values_mut() {
-            (held.on, held.owed) = (false, 0);
+            (held.on, held.owed) = (None, 0);
         }
     }
 

@@ -22,6 +22,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::backend::{Hint, Pool};
 use crate::cluster::{Address, Slot};
@@ -154,26 +155,29 @@ impl Hub {
         }
     }
 
-    /// Every topic that clients are subscribed to, or the hub still is.
+    /// Every topic that messages come under, or the hub is still subscribed to.
     pub fn topics(&self) -> HashMap<Topic, Tally> {
-        let topics = self.topics.borrow();
-        let tally = |entry: &Entry| Tally { clients: entry.subscribers.len(), links: 0 };
+        let (topics, now) = (self.topics.borrow(), Instant::now());
+        let tally = |topic: &Topic, entry: &Entry| {
+            let clients = entry.subscribers.len();
+            self.is_in_effect(topic, now).then(|| (topic.clone(), Tally { clients, links: 0 }))
+        };
         let mut tallies: HashMap<Topic, Tally> =
-            topics.iter().map(|(topic, entry)| (topic.clone(), tally(entry))).collect();
+            topics.iter().filter_map(|(topic, entry)| tally(topic, entry)).collect();
         for topic in self.links.borrow().values().flat_map(|link| link.counted()) {
             tallies.entry(topic).or_default().links += 1;
         }
         tallies
     }
 
-    /// How many more receivers a message has than a node counts to which it is published: the clients, less the connections
-    /// through which the node reaches them.
-    pub fn surplus(&self, topic: &Topic, node: Option<&Address>) -> i64 {
-        let (topics, links) = (self.topics.borrow(), self.links.borrow());
-        let link = node.and_then(|node| links.get(node));
+    /// How many more receivers a message has than the node counted to which it was sent: the clients, less the connections
+    /// through which the node reaches them. What was not in effect by then may have missed it.
+    pub fn surplus(&self, topic: &Topic, node: Option<&Address>, sent: Instant) -> i64 {
+        let topics = self.topics.borrow();
         let surplus = |topic: &Topic| {
-            let counted = link.is_some_and(|link| link.is_on(topic));
-            let clients = topics.get(topic).map_or(0, |entry| entry.subscribers.len());
+            let counted = node.is_some_and(|node| self.was_on(node, topic, sent));
+            let clients = topics.get(topic).filter(|_| self.is_in_effect(topic, sent));
+            let clients = clients.map_or(0, |entry| entry.subscribers.len());
             i64::try_from(clients).unwrap_or(i64::MAX) - i64::from(counted)
         };
         if topic.kind == Kind::Shard {
@@ -182,6 +186,21 @@ impl Hub {
         let patterns = self.patterns.borrow();
         let matching = patterns.iter().filter(|p| glob::matches(&p.name, &topic.name));
         surplus(topic) + matching.map(surplus).sum::<i64>()
+    }
+
+    /// Whether messages sent to nodes at a time come under a topic.
+    fn is_in_effect(&self, topic: &Topic, sent: Instant) -> bool {
+        let node = match topic.kind {
+            Kind::Shard => self.targets(topic).into_iter().next(),
+            Kind::Channel | Kind::Pattern => self.home.borrow().clone(),
+        };
+        node.is_some_and(|node| self.was_on(&node, topic, sent))
+    }
+
+    /// Whether a node had confirmed a topic by then.
+    fn was_on(&self, node: &Address, topic: &Topic, then: Instant) -> bool {
+        let links = self.links.borrow();
+        links.get(node).and_then(|link| link.on(topic)).is_some_and(|since| since <= then)
     }
 
     /// Looks after the map and after time; called every few hundredths of a second, and when there is a new map.

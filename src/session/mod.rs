@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::backend::Pool;
 use crate::client::Client;
@@ -99,9 +100,9 @@ pub enum Message {
     Learn(Arc<Facts>),
     /// The client with this number wants the worker's share in something.
     Muster(Muster, u64, oneshot::Sender<Share>),
-    /// Somebody has published under a topic, at this node, and wants to know how many more receivers the worker has for it
-    /// than the node counts.
-    Surplus(Topic, Option<Address>, oneshot::Sender<i64>),
+    /// Somebody has published under a topic, at this node at this time, and wants to know how many more receivers the worker
+    /// has for it than the node counts.
+    Surplus(Topic, Option<Address>, Instant, oneshot::Sender<i64>),
     /// Somebody wants to know of all topics that the worker is subscribed to.
     ListTopics(oneshot::Sender<HashMap<Topic, Tally>>),
     /// Somebody wants to see what the worker's clients ask for.

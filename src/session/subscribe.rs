@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::connection::{Flow, Session};
 use super::{Message, Shared};
@@ -121,9 +122,10 @@ impl Session {
         let (Some(node), Some(own)) = (parts.next(), parts.next()) else { return };
         let (topic, owner) = (Topic::new(kind, request.arg(1)), pool.owner(slot));
         pool.send(payload, node, ticket);
+        let sent = Instant::now();
         let shared = Rc::clone(&self.shared);
         tokio::task::spawn_local(async move {
-            let surplus = surplus(&shared, topic, owner).await;
+            let surplus = surplus(&shared, topic, owner, sent).await;
             own.fulfil(Reply::Small(format!(":{surplus}\r\n").as_bytes()));
         });
     }
@@ -135,11 +137,12 @@ fn spans_slots(request: &Request<'_>) -> bool {
 }
 
 /// How many more receivers a message has than the node counts, over all workers.
-async fn surplus(shared: &Shared, topic: Topic, node: Option<Address>) -> i64 {
+async fn surplus(shared: &Shared, topic: Topic, node: Option<Address>, sent: Instant) -> i64 {
     let mut answers = Vec::with_capacity(shared.workers.len());
     for worker in &shared.workers {
         let (answer, answered) = oneshot::channel();
-        if worker.send(Message::Surplus(topic.clone(), node.clone(), answer)).is_ok() {
+        let asked = Message::Surplus(topic.clone(), node.clone(), sent, answer);
+        if worker.send(asked).is_ok() {
             answers.push(answered);
         }
     }

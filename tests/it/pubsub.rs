@@ -39,6 +39,29 @@ fn nothing_is_confirmed_before_the_node_has() {
     });
 }
 
+/// Who publishes until somebody hears it must not be told so before that is true.
+#[test]
+fn who_is_not_subscribed_yet_is_no_receiver() {
+    rig(1).run(async |rig| {
+        rig.node(0).next("SUBSCRIBE", Act::HoldReply(CONFIRMED.as_bytes().to_vec()));
+        let (mut client, mut publisher) = (rig.client().await, rig.client().await);
+        client.send_all(&["SUBSCRIBE a"]).await;
+        until("the node is asked", || rig.node(0).count("subscribe a") == 1).await;
+        let mut ask = async |command: &str, nodes: &str, expected: &str| {
+            let name = command.split(' ').next().unwrap().to_owned();
+            rig.node(0).next(&name, Act::Reply(nodes.as_bytes().to_vec()));
+            assert_eq!(publisher.ask(command).await, expected, "{command}");
+        };
+        ask("PUBLISH a x", ":0\r\n", ":0\r\n").await;
+        let counts = |count| format!("*2\r\n$1\r\na\r\n:{count}\r\n");
+        ask("PUBSUB NUMSUB a", &counts(0), &counts(0)).await;
+        rig.node(0).release();
+        assert_eq!(client.read().await, CONFIRMED);
+        ask("PUBLISH a x", ":1\r\n", ":1\r\n").await;
+        ask("PUBSUB NUMSUB a", &counts(1), &counts(1)).await;
+    });
+}
+
 #[test]
 fn the_last_one_out_unsubscribes() {
     rig(1).run(async |rig| {
