@@ -116,7 +116,12 @@ fn endpoint(node: &[Value], from: &Address) -> Option<(NodeId, Address)> {
 impl View {
     /// The node that says this.
     pub fn myself(&self) -> Option<&NodeId> {
-        self.nodes.iter().find(|line| line.myself).map(|line| &line.id)
+        self.line().map(|line| &line.id)
+    }
+
+    /// What it says of itself.
+    pub fn line(&self) -> Option<&NodeLine> {
+        self.nodes.iter().find(|line| line.myself)
     }
 
     /// Whether any node owns a slot.

@@ -23,6 +23,8 @@ pub struct Node {
     pub primary: Option<NodeIndex>,
     /// Whether the cluster holds it for failed.
     pub failed: bool,
+    /// Its config epoch, which grows when a slot comes to it.
+    pub epoch: u64,
     /// Replicas of this primary that are worth reading from.
     pub replicas: Vec<NodeIndex>,
 }
@@ -56,6 +58,7 @@ impl Topology {
                 address: line.address.clone(),
                 primary: line.primary.as_ref().and_then(|id| index.get(id).copied()),
                 failed: line.failed,
+                epoch: line.epoch,
                 replicas: Vec::new(),
             })
             .collect();

@@ -7,8 +7,9 @@
 //! A [`Plan`] says whom to visit and who owned what when it was made. Before the scan ends, the nodes are asked what they own
 //! *now*. A key that was there all the time was at a node while that was visited, or it has come to a node with a slot which
 //! that did not own when the plan was made: such nodes are visited again, by a plan of their own. Only keys of those slots
-//! may have been missed so far, so the scan ends although other slots still move. Hence nothing is missed while slots move and
-//! nodes come, go, and take over, and keys may come twice.
+//! may have been missed so far, so the scan ends although other slots still move. A slot that went and came back is not told
+//! from one that stayed, but it has raised the config epoch of its node, all slots of which count as new then. Hence nothing
+//! is missed while slots move and nodes come, go, and take over, and keys may come twice.
 //!
 //! Plans are kept by tag, the same for all workers; a cursor whose plan is not known (it is very old, or another proxy's of
 //! another time) begins anew. Cursors stay below 2⁵³, since clients keep them in JavaScript numbers and signed integers.
@@ -19,7 +20,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::errand::{Asked, Mission, able};
 use crate::cluster::parse::{self, View};
@@ -35,8 +36,15 @@ const TAG_BITS: u32 = 12;
 const LOCAL_BITS: u32 = CURSOR_BITS - TAG_BITS;
 /// Most plans that are kept: a new one comes with each topology in which a scan begins or ends.
 const PLANS_MAX: usize = 256;
-/// Nodes asked for one page: an empty page is legal, but not every client likes one.
-const ASKED_MAX: usize = 2;
+/// Most nodes asked for one page. A node that has no more to give leaves the rest of the page to the next, so that few keys
+/// come in one page as from one server, whatever the number of nodes.
+const ASKED_MAX: usize = 16;
+/// Times that a node is asked which has more to give. An empty page is legal, but not every client likes one.
+const ASKED_AGAIN_MAX: usize = 2;
+/// Keys that a page is to have if the client does not say, as for a server.
+const COUNT: u64 = 10;
+/// Plans of one scan after which config epochs are not looked at any more, so that it ends whatever the nodes do.
+const ROUNDS_MAX: u32 = 16;
 const NODES: &[u8] = b"*2\r\n$7\r\nCLUSTER\r\n$5\r\nNODES\r\n";
 
 type Ranges = Vec<Range<usize>>;
@@ -47,8 +55,16 @@ struct Plan {
     nodes: Vec<NodeId>,
     /// The slots of which keys may not have been seen yet, in order; empty for all.
     open: Vec<usize>,
-    /// What each node owned, or was taking in.
-    owned: BTreeMap<NodeId, Ranges>,
+    owned: BTreeMap<NodeId, Owned>,
+    /// How many plans of the scan came before.
+    round: u32,
+}
+
+/// What a node owned, or was taking in, and since which config epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Owned {
+    epoch: u64,
+    ranges: Ranges,
 }
 
 /// The plans that cursors stand for, the newest last.
@@ -69,8 +85,14 @@ struct Position {
 /// A node's reply to `SCAN`.
 struct Page {
     cursor: u64,
-    /// The array of keys, as it came.
-    keys: Bytes,
+    keys: Keys,
+}
+
+/// Keys as they go over the wire, of one page or several.
+#[derive(Debug, Default)]
+struct Keys {
+    count: u64,
+    wire: BytesMut,
 }
 
 impl Plan {
@@ -85,10 +107,11 @@ impl Plan {
                 _ => ranges.push(slot.index()..slot.index() + 1),
             }
         }
-        let nodes = topology.nodes().iter().map(|node| node.id.clone());
-        let owned: BTreeMap<NodeId, Ranges> =
-            nodes.zip(ranges).filter(|(_, ranges)| !ranges.is_empty()).collect();
-        Self { nodes: owned.keys().cloned().collect(), open: Vec::new(), owned }
+        let owners = topology.nodes().iter().zip(ranges).filter(|(_, ranges)| !ranges.is_empty());
+        let owned: BTreeMap<NodeId, Owned> = owners
+            .map(|(node, ranges)| (node.id.clone(), Owned { epoch: node.epoch, ranges }))
+            .collect();
+        Self { nodes: owned.keys().cloned().collect(), owned, ..Self::default() }
     }
 
     /// The slots whose keys the next scan has to see.
@@ -100,20 +123,22 @@ impl Plan {
     fn visited(&self, slot: Option<Slot>) -> Vec<&NodeId> {
         let has = |node: &&NodeId| {
             slot.is_none_or(|slot| {
-                let ranges = self.owned.get(*node);
-                ranges.is_some_and(|ranges| ranges.iter().any(|r| r.contains(&slot.index())))
+                let owned = self.owned.get(*node);
+                owned.is_some_and(|owned| owned.ranges.iter().any(|r| r.contains(&slot.index())))
             })
         };
         self.nodes.iter().filter(has).collect()
     }
 
     /// The plan for what may have been missed by this one; `None` if nothing was. That is in slots which nodes have, or are
-    /// taking in, that did not have them by this plan.
+    /// taking in, that did not have them by this plan, or may not have had them all the time.
     fn rest(&self, now: &BTreeMap<NodeId, View>, slot: Option<Slot>) -> Option<Self> {
-        let mut rest = Self::default();
+        let mut rest = Self { round: self.round + 1, ..Self::default() };
         for (id, view) in now {
+            let epoch = view.line().map_or(0, |line| line.epoch);
+            let stayed = |owned: &&Owned| owned.epoch == epoch || rest.round > ROUNDS_MAX;
             let mut known = vec![false; SLOTS];
-            for range in self.owned.get(id).into_iter().flatten() {
+            for range in self.owned.get(id).filter(stayed).iter().flat_map(|owned| &owned.ranges) {
                 known[range.clone()].fill(true);
             }
             let is_new = |at: &usize| {
@@ -125,7 +150,8 @@ impl Plan {
                 rest.nodes.push(id.clone());
             }
             let importing = view.importing.iter().map(|slot| *slot..slot + 1);
-            rest.owned.insert(id.clone(), own(view).cloned().chain(importing).collect());
+            let ranges = own(view).cloned().chain(importing).collect();
+            rest.owned.insert(id.clone(), Owned { epoch, ranges });
         }
         rest.open.sort_unstable();
         rest.open.dedup();
@@ -203,11 +229,20 @@ impl Page {
         let Ok(Progress::Complete(len)) = ReplyFramer::default().frame(rest) else { return None };
         let cursor = rest[..len].split(|byte| *byte == b'\n').nth(1)?.strip_suffix(b"\r")?;
         let cursor = std::str::from_utf8(cursor).ok()?.parse().ok()?;
-        Some(Self { cursor, keys: reply.slice(HEADER + len..) })
+        Some(Self { cursor, keys: Keys::read(&reply[HEADER + len..])? })
+    }
+}
+
+impl Keys {
+    fn read(array: &[u8]) -> Option<Self> {
+        let end = memchr::memchr(b'\r', array)?;
+        let count = std::str::from_utf8(array[..end].strip_prefix(b"*")?).ok()?.parse().ok()?;
+        Some(Self { count, wire: array.get(end + 2..)?.into() })
     }
 
-    fn is_empty(&self) -> bool {
-        self.keys.starts_with(b"*0")
+    fn append(&mut self, other: Self) {
+        self.count += other.count;
+        self.wire.unsplit(other.wire);
     }
 }
 
@@ -222,8 +257,8 @@ pub(super) async fn run(mission: &Mission) -> Asked {
         Some(position) => position,
         None => begin(mission).await?,
     };
-    let slot = pattern(&mission.args).and_then(literal_slot);
-    let mut keys = Bytes::from_static(b"*0\r\n");
+    let slot = option(&mission.args, "MATCH").and_then(literal_slot);
+    let (most, mut keys) = (count(&mission.args), Keys::default());
     let plan = Arc::clone(&at.plan);
     let visited = plan.visited(slot);
     if at.place > visited.len() {
@@ -231,18 +266,22 @@ pub(super) async fn run(mission: &Mission) -> Asked {
     }
     let mut asked = 0;
     while asked < ASKED_MAX && at.place < visited.len() {
-        match visit(mission, visited[at.place], at.local).await? {
-            None => at.advance(0),
-            Some(reply) => {
+        match visit(mission, visited[at.place], at.local).await {
+            Ok(None) => at.advance(0),
+            Ok(Some(reply)) => {
                 let Some(page) = Page::read(&reply) else { return Ok(reply) };
                 at.advance(page.cursor);
                 asked += 1;
-                let done = !page.is_empty();
-                keys = page.keys;
-                if done {
+                keys.append(page.keys);
+                let is_short = keys.count < most && page.cursor == 0;
+                let is_empty = keys.count == 0 && asked < ASKED_AGAIN_MAX;
+                if !is_short && !is_empty {
                     break;
                 }
             }
+            // What was found is not lost; the next call asks again.
+            Err(_) if asked > 0 => break,
+            Err(refusal) => return Err(refusal),
         }
     }
     if at.place < visited.len() {
@@ -251,7 +290,6 @@ pub(super) async fn run(mission: &Mission) -> Asked {
     match finish(mission, &at.plan, slot).await {
         Ok(None) => Ok(page(0, &keys)),
         Ok(Some(again)) => reply(&again, &keys),
-        // What was found is not lost; the next call asks again.
         Err(_) if asked > 0 => reply(&at, &keys),
         Err(refusal) => Err(refusal),
     }
@@ -325,14 +363,14 @@ async fn views(mission: &Mission) -> BTreeMap<NodeId, View> {
     let views = answers.into_iter().filter_map(|(id, asked)| {
         let (value, _) = value::decode(&asked.ok()?).ok()??;
         let view = parse::nodes(value::text(&value)?, nodes.get(&id)?).ok()?;
-        Some((view.myself()?.clone(), view))
+        Some((view.line()?.id.clone(), view))
     });
     views.collect()
 }
 
 /// The slots that a node says it owns.
 fn own(view: &View) -> impl Iterator<Item = &Range<usize>> {
-    view.nodes.iter().filter(|line| line.myself).flat_map(|line| &line.slots)
+    view.line().into_iter().flat_map(|line| &line.slots)
 }
 
 /// The same, and those that it is taking in.
@@ -350,18 +388,19 @@ fn covers(now: &BTreeMap<NodeId, View>, topology: &Topology, only: Option<Slot>)
 }
 
 /// The page for the client.
-fn reply(at: &Position, keys: &Bytes) -> Asked {
+fn reply(at: &Position, keys: &Keys) -> Asked {
     let cursor = at.cursor().ok_or_else(|| {
         Refusal::text("ERR proxy: the node's cursor is too large to be told apart from others")
     })?;
     Ok(page(cursor, keys))
 }
 
-fn page(cursor: u64, keys: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(keys.len() + 32);
+fn page(cursor: u64, keys: &Keys) -> Bytes {
+    let mut out = Vec::with_capacity(keys.wire.len() + 64);
     write::array(&mut out, 2);
     write::bulk(&mut out, cursor.to_string());
-    out.extend_from_slice(keys);
+    out.extend_from_slice(format!("*{}\r\n", keys.count).as_bytes());
+    out.extend_from_slice(&keys.wire);
     out.into()
 }
 
@@ -375,11 +414,17 @@ fn cursor(arg: &[u8]) -> Option<u64> {
     digits.parse().ok().filter(|cursor| *cursor < 1 << CURSOR_BITS)
 }
 
-/// The pattern behind `MATCH`; the last one, as for a server.
-fn pattern(args: &[Bytes]) -> Option<&[u8]> {
+/// What stands behind an option; behind the last one of the name, as for a server.
+fn option<'a>(args: &'a [Bytes], name: &str) -> Option<&'a [u8]> {
     let options = args.get(2..)?.chunks_exact(2);
-    let pattern = options.rev().find(|option| option[0].eq_ignore_ascii_case(b"MATCH"));
-    pattern.map(|option| &option[1][..])
+    let option = options.rev().find(|option| option[0].eq_ignore_ascii_case(name.as_bytes()));
+    option.map(|option| &option[1][..])
+}
+
+/// Keys that a page is to have. A number that is none is the node's matter.
+fn count(args: &[Bytes]) -> u64 {
+    let count = option(args, "COUNT").and_then(|count| std::str::from_utf8(count).ok());
+    count.and_then(|count| count.parse().ok()).unwrap_or(COUNT)
 }
 
 /// The slot of all keys that a pattern can match: it has a hash tag, or is a key, before anything that stands for others.
@@ -402,7 +447,8 @@ mod tests {
     }
 
     fn plan(nodes: usize, seed: usize) -> Plan {
-        let owned = (0..nodes).map(|n| (node(n), std::iter::once(seed..seed + n).collect()));
+        let owned = |n| Owned { epoch: 1, ranges: std::iter::once(seed..seed + n).collect() };
+        let owned = (0..nodes).map(|n| (node(n), owned(n)));
         Plan { nodes: (0..nodes).map(node).collect(), owned: owned.collect(), ..Plan::default() }
     }
 
@@ -457,9 +503,11 @@ mod tests {
         assert_eq!(plans.0.load().len(), PLANS_MAX);
     }
 
-    fn view(n: usize, slots: &str) -> (NodeId, View) {
-        let text =
-            format!("{} 10.0.0.1:7001@1 myself,master - 0 0 1 connected {slots}\n", node(n).0);
+    /// What a node says of itself: its slots, and behind a slash its config epoch if that is not 1.
+    fn view(n: usize, told: &str) -> (NodeId, View) {
+        let (slots, epoch) = told.split_once('/').unwrap_or((told, "1"));
+        let id = node(n).0;
+        let text = format!("{id} 10.0.0.1:7001@1 myself,master - 0 0 {epoch} connected {slots}\n");
         (node(n), parse::nodes(&text, &Address::parse("10.0.0.1:7001", None).unwrap()).unwrap())
     }
 
@@ -472,8 +520,11 @@ mod tests {
         let check = |steps: &[[&str; 3]], slot: Option<usize>, nodes: &[usize], open: &[usize]| {
             let (first, later) = steps.split_first().unwrap();
             let owned = views(*first).into_iter();
-            let owned = owned.map(|(id, view)| (id, view.nodes[0].slots.clone())).collect();
-            let mut plan = Some(Plan { nodes: Vec::new(), open: Vec::new(), owned });
+            let owned = owned.map(|(id, view)| {
+                let line = view.line().unwrap();
+                (id, Owned { epoch: line.epoch, ranges: line.slots.clone() })
+            });
+            let mut plan = Some(Plan { owned: owned.collect(), ..Plan::default() });
             for step in later {
                 plan = plan.unwrap().rest(&views(*step), slot.and_then(Slot::new));
             }
@@ -494,6 +545,16 @@ mod tests {
         check(&[start, moved, ["0-9", "11-99", "10 100-16383"]], None, &[3], &[10]);
         let importing = ["0-9 [10-<-x]", "10-99", "100-16383"];
         check(&[start, importing, moved], None, &[], &[]);
+        // A slot may have gone and come back since; its epoch tells for each round anew.
+        let back = ["0-9/5", "10-99", "100-16383"];
+        check(&[start, back], None, &[1], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        check(&[start, back, back], None, &[], &[]);
+        check(&[start, back, ["0-8/5", "9-99/6", "100-16383"]], None, &[2], &[9]);
+        let epochs: Vec<String> = (2..50).map(|epoch| format!("0-9/{epoch}")).collect();
+        let endless: Vec<[&str; 3]> =
+            epochs.iter().map(|first| [first.as_str(), start[1], start[2]]).collect();
+        check(&endless[..16], None, &[1], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        check(&endless[..18], None, &[], &[]);
     }
 
     #[test]
