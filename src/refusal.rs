@@ -19,7 +19,7 @@ pub enum Refusal {
     UnknownCommand { name: String, args: String },
     #[error("ERR unknown subcommand '{sub}'. Try {command} HELP.")]
     UnknownSubcommand { command: String, sub: String },
-    #[error("ERR wrong number of arguments for '{0}' command")]
+    #[error("{START}wrong number of arguments for '{0}' command", START = start(.0))]
     Arity(String),
     #[error("ERR command '{0}' is not allowed through the proxy")]
     NotAllowed(String),
@@ -29,7 +29,7 @@ pub enum Refusal {
     CrossSlot,
     #[error("ERR Command not allowed inside a transaction")]
     InMulti,
-    #[error("{ERR}Can't execute '{0}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context", ERR = if .0 == "exec" { "EXECABORT Transaction discarded because of: " } else { "ERR " })]
+    #[error("{START}Can't execute '{0}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context", START = start(.0))]
     Subscribed(String),
     #[error("EXECABORT Transaction discarded because of previous errors.")]
     ExecAbort,
@@ -81,6 +81,11 @@ pub enum Refusal {
     LastWord(String),
     #[error("{0}")]
     Text(Cow<'static, str>),
+}
+
+/// How an error begins that says why a command was not taken: an `EXEC` takes the transaction with it.
+fn start(command: &str) -> &'static str {
+    if command == "exec" { "EXECABORT Transaction discarded because of: " } else { "ERR " }
 }
 
 /// Who has to mend the cause.

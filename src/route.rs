@@ -344,6 +344,8 @@ mod tests {
         check("DEBUG OBJECT foo", "one 12182");
         check("DEBUG", "ERR wrong number of arguments for 'debug' command");
         check("debug Sleep 0", "local Debug");
+        check("MODULE LIST", "any");
+        check("MODULE LOAD x", "ERR command 'module|load' is not allowed through the proxy");
         check("MODULE NEWER", "ERR command 'module|newer' is not allowed through the proxy");
         check("ACL NEWER", "ERR command 'acl|newer' is not supported by this proxy yet");
         check("LATENCY DOCTOR", "any");

@@ -512,8 +512,8 @@ const ACL: &[Spec] = &[
 
 #[rustfmt::skip]
 const MODULE: &[Spec] = &[
-    row("help",    2, NONE, Server, "loading stale").refuse(),
-    row("list",    2, NONE, Server, "admin noscript").refuse(),
+    row("help",    2, NONE, Server, "loading stale"),
+    row("list",    2, NONE, Server, "admin noscript"),
     row("load",   -3, NONE, Server, "admin noscript no_async_loading").refuse(),
     row("loadex", -3, NONE, Server, "admin noscript no_async_loading").refuse(),
     row("unload",  3, NONE, Server, "admin noscript no_async_loading").refuse(),

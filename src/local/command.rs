@@ -148,8 +148,14 @@ fn list(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), R
     if request.len() > 2 && !filtered {
         return Err(Refusal::text("ERR syntax error"));
     }
-    let names: Vec<&str> =
-        offered(env).filter(|(name, spec)| keep(name, spec)).map(|(name, _)| name).collect();
+    let mut names = Vec::new();
+    for (name, spec) in offered(env) {
+        names.extend(keep(name, spec).then(|| name.to_owned()));
+        for sub in spec.subcommands.iter().filter(|sub| is_offered(sub)) {
+            let full = format!("{name}|{}", sub.name);
+            names.extend(keep(&full, sub).then_some(full));
+        }
+    }
     write::array(out, names.len());
     for name in names {
         write::bulk(out, name);
