@@ -9,14 +9,16 @@ from pathlib import Path
 from servers import HOST, end
 
 # Seconds without any test ending after which the suite gives up on a file and says which test is stuck; for a whole file;
-# and how many stuck tests of a file are left out one after the other to see the rest of it.
-IDLE, WHOLE, STUCK = 90, 900, 6
+# how many stuck tests of a file are left out one after the other to see the rest of it; and how often it may try to start.
+IDLE, WHOLE, STUCK, STARTS = 90, 900, 6, 5
 
 # What the suite does around its tests is not to fail them: a server that refuses one of these loses the tests that need
-# it, not the whole file. A failed test is not to leave its connection inside MULTI, or watching keys, for the next one. And
-# a server that never blocks is not waited for five seconds each time. With each text, how often version 7.0 has it.
+# it, not the whole file. A failed test is not to leave its connection inside MULTI, or watching keys, a script that runs for
+# ever, or a server that is paused or has no memory for the next one. And a server that never blocks is not waited for five
+# seconds each time. With each text, how often version 7.0 has it.
 AROUND = [
-    ("server.tcl", 1, "    r function flush\n", "    catch {r function flush}\n"),
+    ("server.tcl", 1, "    r flushall\n    r function flush\n",
+     "    catch {r client unpause}\n    catch {r script kill}\n    r flushall\n    catch {r function flush}\n"),
     ("server.tcl", 1,
      "dict set saved_config $param [lindex [r config get $param] 1]\n        r config set $param $val\n",
      "if {[catch {dict set saved_config $param [lindex [r config get $param] 1]\n        r config set $param $val}]} continue\n"),
@@ -25,7 +27,8 @@ AROUND = [
      "    dict for {param val} $saved_config {\n        catch {r config set $param $val}\n    }\n\n    set srv"),
     ("util.tcl", 1, "wait_for_condition 50 100 {\n        [s $idx blocked_clients] ne 0",
      "wait_for_condition 20 100 {\n        [s $idx blocked_clients] ne 0"),
-    ("test.tcl", 2, "            incr ::num_failed\n", "            incr ::num_failed\n            catch {r readraw 0; r discard}\n            catch {r unwatch}\n"),
+    ("test.tcl", 2, "            incr ::num_failed\n", "            incr ::num_failed\n            catch {r readraw 0; r discard}\n            catch {r unwatch}\n"
+     "            catch {r script kill}\n            catch {r function kill}\n            catch {r config set maxmemory 0}\n"),
 ]
 
 LINE = re.compile(r"^\[(ok|err|exception|skip|ignore|ready|testing|done|TIMEOUT|\d+/\d+ done)\]: ?(.*)$")
@@ -76,7 +79,7 @@ class Suite:
         """The outcome of each test, as {name: (status, what it said)}, and a remark on the file, or None."""
         skipped, outcomes, remarks = [], {}, []
         while True:
-            output, in_time = self.runtest(unit, target, port, skipped)
+            output, in_time = self.started(unit, target, port, skipped)
             found, remark, stuck = parse(output)
             if f"Testing {unit}" not in output:
                 remark = f"the suite did not start: {output.strip()[-300:]}"
@@ -94,8 +97,16 @@ class Suite:
             skipped.append(stuck)
         return outcomes, "; ".join(remarks) or None
 
+    def started(self, *how):
+        """The suite talks to itself on a port that others may have got hold of: then again on another one."""
+        for _ in range(STARTS):
+            output, in_time = self.runtest(*how)
+            if "couldn't open socket: address already in use" not in output:
+                break
+        return output, in_time
+
     def runtest(self, unit, target, port, skipped):
-        # The suite talks to itself on one of the 32 ports below, if the one 10000 above is free as well.
+        # One of the 32 ports below, if the one 10000 above is free as well.
         base = random.randrange(12000, 30000)
         command = ["./runtest", "--host", HOST, "--port", str(port), "--singledb", "--ignore-encoding", "--ignore-digest",
                    "--durable", "--timeout", str(IDLE), "--baseport", str(base), "--tags", self.tags, "--single", unit]
