@@ -19,7 +19,7 @@ use super::scripts;
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Reply};
 use crate::resp::frame::{self, Progress, ReplyFramer};
-use crate::resp::redirect::{Verdict, scripted_verdict, verdict};
+use crate::resp::redirect::{Verdict, aborted, scripted_verdict, verdict};
 use crate::resp::request;
 
 /// Read buffer: what one receive call usefully takes.
@@ -174,8 +174,7 @@ impl Connection {
     fn settle_error(&self, reply: &[u8], now: u32) -> io::Result<()> {
         let (ticket, skip) = self.lane.front().ok_or_else(unasked)?;
         if skip > 0 {
-            // Scripts have not run yet: whatever is said here is the server's word.
-            if ticket.is_unit() && verdict(reply) != Verdict::Final {
+            if ticket.is_unit() {
                 self.lane.keep_cause(ticket, reply);
             }
             return self.lane.pop().map(|_| ()).ok_or_else(unasked);
@@ -183,11 +182,16 @@ impl Connection {
         if ticket.is_scripted() && !ticket.is_unit() && scripts::is_unknown(reply) {
             return self.settle_unknown_script(ticket, reply, now);
         }
-        let cause = if ticket.is_unit() { self.lane.take_cause() } else { Vec::new() };
+        let mut cause = if ticket.is_unit() { self.lane.take_cause() } else { Vec::new() };
+        // Scripts had not run yet: what was said then is the server's word.
+        if !cause.is_empty() && verdict(&cause) == Verdict::Final {
+            cause = aborted(reply, &cause);
+        }
         let reply = if cause.is_empty() { reply } else { &cause };
         let verdict = if ticket.is_scripted() { scripted_verdict(reply) } else { verdict(reply) };
         match verdict {
             Verdict::Final => {
+                self.note_if_slow(now);
                 let (promise, ticket) = self.lane.pop().ok_or_else(unasked)?;
                 self.pool.stats.node_errors.add(1);
                 self.pool.answer(promise, ticket, Reply::Small(reply), now);

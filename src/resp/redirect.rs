@@ -57,6 +57,16 @@ pub fn scripted_verdict(reply: &[u8]) -> Verdict<'_> {
     }
 }
 
+/// What `EXEC` says if the node refused a command of the transaction with this error. To the client all were queued, so that
+/// it hears the reason only now: in the words of a server that has come to refuse it since.
+pub fn aborted(exec: &[u8], error: &[u8]) -> Vec<u8> {
+    if !exec.starts_with(b"-EXECABORT ") {
+        return exec.to_vec();
+    }
+    [b"-EXECABORT Transaction discarded because of: ", error.strip_prefix(b"-").unwrap_or(error)]
+        .concat()
+}
+
 /// The address in `slot host:port`.
 fn address(rest: &[u8]) -> Option<&str> {
     let (slot, address) = std::str::from_utf8(rest).ok()?.split_once(' ')?;
@@ -94,5 +104,17 @@ mod tests {
         check("-MOVED 3999 127.0.0.1:6381\r\n", Verdict::Moved("127.0.0.1:6381"));
         check("-LOADING Redis is loading the dataset in memory\r\n", Verdict::NotNow);
         check("-MOVEDX 1 a:1\r\n", Verdict::Final);
+    }
+
+    #[test]
+    fn aborted_transactions_tell_why() {
+        let check = |exec: &str, error: &str, expected: &str| {
+            let said = aborted(exec.as_bytes(), error.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&said), expected);
+        };
+        let previous = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+        let why = "-EXECABORT Transaction discarded because of: OOM no memory\r\n";
+        check(previous, "-OOM no memory\r\n", why);
+        check("-ERR x\r\n", "-OOM no memory\r\n", "-ERR x\r\n");
     }
 }

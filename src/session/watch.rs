@@ -16,6 +16,7 @@ use crate::command::Claim;
 use crate::refusal::Refusal;
 use crate::replies::{Gate, Promise, Reply};
 use crate::resp::Protocol;
+use crate::resp::redirect::aborted;
 use crate::resp::request::Request;
 
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
@@ -109,15 +110,20 @@ impl Session {
 async fn run(mut lease: Lease, wire: &[u8], count: usize) -> Result<Option<Bytes>, String> {
     let node = lease.address().to_string();
     lease.send(wire).await.map_err(|_| node.clone())?;
-    let (mut moved, mut last) = (false, None);
+    let (mut moved, mut cause, mut last) = (false, None, None);
     for _ in 0..count {
-        match lease.hear().await.map_err(|_| node.clone())? {
-            Said::Reply(reply) => last = Some(reply),
-            Said::NotHere(_) => moved = true,
-        }
+        cause = cause.or(last.filter(|reply: &Bytes| reply.starts_with(b"-")));
+        last = match lease.hear().await.map_err(|_| node.clone())? {
+            Said::Reply(reply) => Some(reply),
+            Said::NotHere(_) => {
+                moved = true;
+                None
+            }
+        };
     }
     lease.give_back();
-    Ok(last.filter(|_| !moved))
+    let exec = last.filter(|_| !moved);
+    Ok(exec.map(|exec| cause.map_or(exec.clone(), |cause| aborted(&exec, &cause).into())))
 }
 
 /// All that it takes to watch keys.
