@@ -170,14 +170,15 @@ impl Replies {
         }
     }
 
-    /// Sends all replies again from now on; one that is to be skipped is skipped still.
-    pub fn unmute(&self) {
-        self.0.borrow_mut().unmute();
-    }
-
-    /// Says which replies to requests from now on are not sent.
+    /// Says which replies to requests from now on are not sent. Where none are, none can be skipped.
     pub fn mute(&self, mute: Mute) {
         self.0.borrow_mut().mute(mute);
+    }
+
+    /// Has all replies to the next request sent, and gives what is to be said behind it with `mute`.
+    #[must_use]
+    pub fn lift_mute(&self) -> Mute {
+        self.0.borrow_mut().lift_mute()
     }
 
     /// Appends something that answers no request, behind all replies there are and are to be. False, and everything is

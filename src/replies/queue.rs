@@ -111,12 +111,15 @@ impl Queue {
     }
 
     pub(super) fn mute(&mut self, mute: Mute) {
-        self.mute = mute;
+        if mute != Mute::Next || self.mute != Mute::All {
+            self.mute = mute;
+        }
     }
 
-    pub(super) fn unmute(&mut self) {
-        if self.mute == Mute::All {
-            self.mute = Mute::No;
+    pub(super) fn lift_mute(&mut self) -> Mute {
+        match std::mem::take(&mut self.mute) {
+            Mute::Next => Mute::No,
+            mute => mute,
         }
     }
 

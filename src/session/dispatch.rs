@@ -346,13 +346,11 @@ impl Session {
         self.client.borrow().protocol
     }
 
-    /// `CLIENT REPLY`: only `ON` is answered, and that not if it is skipped itself.
+    /// `CLIENT REPLY`: only `ON` is answered.
     fn mute(&self, mute: Mute) {
+        self.replies.mute(mute);
         if mute == Mute::No {
-            self.replies.unmute();
             self.replies.answer(|out| write::simple(out, "OK"));
-        } else {
-            self.replies.mute(mute);
         }
     }
 

@@ -19,19 +19,30 @@ use crate::resp::request::Request;
 use crate::route::Decision;
 
 impl Session {
-    /// The commands that subscribe and unsubscribe.
+    /// The commands that subscribe and unsubscribe, and `PUBSUB`.
     pub(super) fn subscribe_verb(&mut self, verb: Verb, request: &Request<'_>) -> Flow {
+        match verb {
+            Verb::Ssubscribe if spans_slots(request) => self.refuse(&Refusal::CrossSlot),
+            Verb::Pubsub => self.pubsub(request),
+            verb => {
+                // Confirmations are messages like others, which `CLIENT REPLY` does not keep back.
+                let mute = self.replies.lift_mute();
+                self.change_subscriptions(verb, request);
+                self.replies.mute(mute);
+            }
+        }
+        Flow::Next
+    }
+
+    fn change_subscriptions(&mut self, verb: Verb, request: &Request<'_>) {
         match verb {
             Verb::Subscribe => self.subscribe(Kind::Channel, request),
             Verb::Psubscribe => self.subscribe(Kind::Pattern, request),
-            Verb::Ssubscribe if spans_slots(request) => self.refuse(&Refusal::CrossSlot),
             Verb::Ssubscribe => self.subscribe(Kind::Shard, request),
             Verb::Unsubscribe => self.unsubscribe(Kind::Channel, request),
             Verb::Punsubscribe => self.unsubscribe(Kind::Pattern, request),
-            Verb::Sunsubscribe => self.unsubscribe(Kind::Shard, request),
-            _ => self.pubsub(request),
+            _ => self.unsubscribe(Kind::Shard, request),
         }
-        Flow::Next
     }
 
     fn subscriber(&mut self) -> Rc<Subscriber> {

@@ -93,6 +93,19 @@ fn replies_are_left_out_and_the_rest_keeps_its_order() {
 }
 
 #[test]
+fn replies_are_on_again_as_soon_as_that_is_said() {
+    rig(1).run(async |rig| {
+        let mut client = rig.client().await;
+        client.send_all(&["CLIENT REPLY SKIP", "CLIENT REPLY ON", "PING"]).await;
+        assert_eq!(client.read_n(2).await, ["+OK\r\n", "+PONG\r\n"]);
+        client.send_all(&["CLIENT REPLY OFF", "CLIENT REPLY SKIP", "PING", "PING"]).await;
+        client.send_all(&["CLIENT REPLY ON"]).await;
+        assert_eq!(client.read().await, "+OK\r\n");
+        assert_eq!(client.ask("ECHO x").await, "$1\r\nx\r\n");
+    });
+}
+
+#[test]
 fn a_pause_holds_writes_back_until_it_is_over() {
     rig(1).with(|options| options.workers = 2).run(async |rig| {
         let (key, mut client, mut writer) = (rig.key(0), rig.client().await, rig.client().await);

@@ -63,6 +63,23 @@ fn who_is_not_subscribed_yet_is_no_receiver() {
 }
 
 #[test]
+fn messages_are_sent_to_those_who_want_no_replies() {
+    rig(1).run(async |rig| {
+        answer(rig, &format!("{CONFIRMED}{MESSAGE}"));
+        let mut client = rig.resp3_client().await;
+        client.send_all(&["CLIENT REPLY OFF", "PING", "SUBSCRIBE a"]).await;
+        let pushed = [CONFIRMED, MESSAGE].map(|frame| frame.replacen('*', ">", 1));
+        assert_eq!(client.read_n(2).await, pushed);
+        client.send_all(&["PING", "UNSUBSCRIBE a", "PING", "CLIENT REPLY SKIP"]).await;
+        client.send_all(&["CLIENT REPLY ON", "CLIENT REPLY SKIP", "UNSUBSCRIBE x y", "PING"]).await;
+        let left = |name: &str| format!(">3\r\n$11\r\nunsubscribe\r\n$1\r\n{name}\r\n:0\r\n");
+        let expected =
+            [left("a"), "+OK\r\n".to_owned(), left("x"), left("y"), "+PONG\r\n".to_owned()];
+        assert_eq!(client.read_n(5).await, expected);
+    });
+}
+
+#[test]
 fn the_last_one_out_unsubscribes() {
     rig(1).run(async |rig| {
         answer(rig, CONFIRMED);
