@@ -29,6 +29,8 @@ pub struct Client {
     pub postponed: bool,
     /// It is shown what all clients ask for.
     pub monitors: bool,
+    /// Bytes of the command at hand, as long as it looks at clients.
+    pub query: usize,
     /// Its connection is closed once the replies under way are out.
     pub leaving: bool,
     /// Subcommand of its last command; empty if that has none.
@@ -86,6 +88,7 @@ impl Client {
             queued: None,
             postponed: false,
             monitors: false,
+            query: 0,
             leaving: false,
             last_sub: "",
             since_ms: now_ms,

@@ -153,9 +153,41 @@ impl Pool {
         }
     }
 
+    /// Sends a node a word that ends the wait of others, and gives its reply. If they have all the connections that there may
+    /// be, it goes on one more, which is closed behind it: at worst there are twice as many.
+    pub async fn word_at(
+        self: &Rc<Self>,
+        address: &Address,
+        protocol: Protocol,
+        word: &[u8],
+    ) -> io::Result<Bytes> {
+        let most = self.options().exclusive_connections;
+        match self.lease_within(most, address, protocol).await {
+            Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                self.lease_within(2 * most, address, protocol).await?.call(word).await
+            }
+            lease => {
+                let mut lease = lease?;
+                let reply = lease.call(word).await?;
+                lease.give_back();
+                Ok(reply)
+            }
+        }
+    }
+
     /// A connection to this node.
     pub async fn lease_at(
         self: &Rc<Self>,
+        address: &Address,
+        protocol: Protocol,
+    ) -> io::Result<Lease> {
+        self.lease_within(self.options().exclusive_connections, address, protocol).await
+    }
+
+    /// A connection to this node, which may have so many.
+    async fn lease_within(
+        self: &Rc<Self>,
+        most: usize,
         address: &Address,
         protocol: Protocol,
     ) -> io::Result<Lease> {
@@ -165,7 +197,7 @@ impl Pool {
                 return Ok(Lease::new(Rc::clone(self), key, link));
             }
         }
-        let place = self.leases.place(address, self.options().exclusive_connections)?;
+        let place = self.leases.place(address, most)?;
         let class = Class { protocol, replica: false };
         let stream = handshake::connect(address.clone(), class, self.options().clone()).await?;
         let link = Link { _place: place, stream, id: Bytes::from_static(b"0") };

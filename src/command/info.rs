@@ -1,19 +1,30 @@
 //! `INFO`: the proxy's own text with the nodes' numbers added in.
 //!
 //! The proxy's text names, as `{name}`, the fields whose value is the sum over the primaries, and may end with a keyspace
-//! line `{db0}`. A node's field that is missing counts as zero.
+//! line `{db0}`. A node's field that is missing counts as zero. The names of `LISTS` stand for as many lines as there are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+/// Sections whose lines differ from node to node, and how each line of them begins.
+const LISTS: [(&str, &str); 3] = [
+    ("commandstats", "cmdstat_"),
+    ("errorstats", "errorstat_"),
+    ("latencystats", "latency_percentiles_usec_"),
+];
 
 /// Fills the placeholders of `own` with the sums over the nodes' `INFO` replies.
 pub fn merge<'a>(own: &str, replies: impl Iterator<Item = &'a [u8]>) -> String {
     let mut sums: HashMap<&str, u64> = HashMap::new();
     let mut keys = [0u64; 3];
+    let mut lines: BTreeMap<&str, Line<'_>> = BTreeMap::new();
     for reply in replies {
         for line in std::str::from_utf8(reply).unwrap_or("").lines() {
             let Some((name, value)) = line.split_once(':') else { continue };
             if name == "db0" {
                 add_keyspace(&mut keys, value);
+            } else if LISTS.iter().any(|(_, start)| name.starts_with(start)) {
+                lines.entry(name).or_default().add(value);
             } else if let Ok(number) = value.parse::<u64>() {
                 let sum = sums.entry(name).or_default();
                 *sum = sum.saturating_add(number);
@@ -27,11 +38,80 @@ pub fn merge<'a>(own: &str, replies: impl Iterator<Item = &'a [u8]>) -> String {
     };
     fill(own, |name| match name {
         "db0" => db0.clone(),
+        name if let Some((_, start)) = LISTS.iter().find(|(list, _)| *list == name) => {
+            let lines = lines.iter().filter(|(name, _)| name.starts_with(start));
+            lines
+                .fold(String::new(), |text, (name, line)| text + name + ":" + &line.text() + "\r\n")
+        }
         name => match name.strip_suffix("_human") {
             Some(field) => human(sums.get(field).copied().unwrap_or(0)),
             None => sums.get(name).copied().unwrap_or(0).to_string(),
         },
     })
+}
+
+/// The fields of a line such as `calls=2,usec=30,usec_per_call=15.00`.
+#[derive(Default)]
+struct Line<'a>(Vec<(&'a str, Figure)>);
+
+#[derive(Clone, Copy)]
+enum Figure {
+    /// Added up.
+    Count(u64),
+    /// A measure of which the greatest is kept.
+    Measure(f64),
+}
+
+impl<'a> Line<'a> {
+    fn add(&mut self, fields: &'a str) {
+        for (name, value) in fields.split(',').filter_map(|field| field.split_once('=')) {
+            let figure = match value.parse() {
+                Ok(count) => Figure::Count(count),
+                Err(_) => Figure::Measure(value.parse().unwrap_or(0.0)),
+            };
+            match self.0.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, known)) => *known = known.with(figure),
+                None => self.0.push((name, figure)),
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, figure) in &self.0 {
+            let comma = if text.is_empty() { "" } else { "," };
+            // Writing to a string cannot fail.
+            let _ = match figure {
+                _ if *name == "usec_per_call" => write!(text, "{comma}{name}={:.2}", self.mean()),
+                Figure::Count(count) => write!(text, "{comma}{name}={count}"),
+                Figure::Measure(measure) => write!(text, "{comma}{name}={measure:.3}"),
+            };
+        }
+        text
+    }
+
+    /// Microseconds of one call.
+    #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
+    fn mean(&self) -> f64 {
+        let count = |wanted| {
+            let mut fields = self.0.iter();
+            fields.find_map(|(name, figure)| match figure {
+                Figure::Count(count) if *name == wanted => Some(*count as f64),
+                _ => None,
+            })
+        };
+        count("usec").unwrap_or(0.0) / count("calls").unwrap_or(1.0).max(1.0)
+    }
+}
+
+impl Figure {
+    fn with(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Count(a), Self::Count(b)) => Self::Count(a.saturating_add(b)),
+            (Self::Measure(a), Self::Measure(b)) => Self::Measure(a.max(b)),
+            (known, _) => known,
+        }
+    }
 }
 
 /// `keys=1,expires=0,avg_ttl=0`; the mean time to live is weighted by keys.
@@ -83,6 +163,20 @@ mod tests {
         assert_eq!(
             merged,
             "role:master\r\nused_memory:2048\r\nused_memory_human:2.00K\r\nx:0\r\ndb0:keys=4,expires=1,avg_ttl=75\r\n"
+        );
+    }
+
+    #[test]
+    fn lines_are_added_up_by_their_names() {
+        let a = b"cmdstat_get:calls=3,usec=30,usec_per_call=10.00,failed_calls=1\r\nerrorstat_ERR:count=1\r\n";
+        let b = b"cmdstat_get:calls=1,usec=15,usec_per_call=15.00,failed_calls=0\r\nerrorstat_OOM:count=2\r\n\
+            latency_percentiles_usec_get:p50=1.003,p99.9=20.095\r\n";
+        let own = "# C\r\n{commandstats}# E\r\n{errorstats}# L\r\n{latencystats}";
+        assert_eq!(
+            merge(own, [&a[..], &b[..]].into_iter()),
+            "# C\r\ncmdstat_get:calls=4,usec=45,usec_per_call=11.25,failed_calls=1\r\n\
+             # E\r\nerrorstat_ERR:count=1\r\nerrorstat_OOM:count=2\r\n\
+             # L\r\nlatency_percentiles_usec_get:p50=1.003,p99.9=20.095\r\n"
         );
     }
 }

@@ -33,6 +33,8 @@ pub enum Source {
     Aside,
     /// It is the proxy's own.
     Own(Vec<u8>),
+    /// It is the proxy's own, and comes as that to the next part.
+    Later,
 }
 
 #[derive(Debug)]
@@ -147,7 +149,9 @@ impl Gather {
     /// Writes the client's reply, once every part has answered: the first part's error if there is one, else all parts
     /// merged.
     pub fn merge(&mut self, out: &mut Vec<u8>) {
-        if let Some(error) = self.replies().find(|reply| is_error(reply)) {
+        // Within a transaction a part that fails is an element like others.
+        let whole = if self.merge == Merge::Splice { 1 } else { self.parts.len() };
+        if let Some(error) = self.replies().take(whole).find(|reply| is_error(reply)) {
             if self.writes && self.ran_in_part() && is_retryable(error) {
                 return write::error(out, &partly(error));
             }
@@ -216,15 +220,20 @@ impl Gather {
 
     /// A transaction that did not run has no array to put anything into.
     fn splice(&self, out: &mut Vec<u8>) -> Option<()> {
-        let reply = self.replies().next()?;
+        let mut replies = self.replies();
+        let reply = replies.next()?;
         let Some((_, mut elements)) = array(reply).filter(|_| !reply.starts_with(b"*-1")) else {
             out.extend_from_slice(reply);
             return Some(());
         };
         write::array(out, self.spliced.iter().filter(|source| **source != Source::Aside).count());
         for source in &self.spliced {
-            if let Source::Own(own) = source {
-                out.extend_from_slice(own);
+            match source {
+                Source::Own(own) => out.extend_from_slice(own),
+                Source::Later => out.extend_from_slice(replies.next()?),
+                Source::Node | Source::Aside => {}
+            }
+            if matches!(source, Source::Own(_) | Source::Later) {
                 continue;
             }
             let (element, rest) = elements.split_at_checked(element_len(elements)?)?;
@@ -359,5 +368,12 @@ mod tests {
         check(exec(), &["*-1\r\n"], "*-1\r\n");
         check(exec(), &["_\r\n"], "_\r\n");
         check(exec(), &["-EXECABORT x\r\n"], "-EXECABORT x\r\n");
+        let later = || {
+            let sources = vec![Source::Later, Source::Node, Source::Later];
+            gather(Merge::Splice, 3).splicing(sources)
+        };
+        let parts = ["*1\r\n:1\r\n", "-ERR y\r\n", "+OK\r\n"];
+        check(later(), &parts, "*3\r\n-ERR y\r\n:1\r\n+OK\r\n");
+        check(later(), &["-EXECABORT x\r\n", "-ERR y\r\n", "+OK\r\n"], "-EXECABORT x\r\n");
     }
 }

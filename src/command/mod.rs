@@ -262,6 +262,7 @@ pub enum Local {
     Slowlog,
     Debug,
     Info,
+    Latency,
     Monitor,
 }
 

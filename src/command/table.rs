@@ -253,9 +253,9 @@ pub static TABLE: &[Spec] = &[
     // HyperLogLog.
     row("pfadd",      -2, KEY,    HyperLogLog, "write denyoom fast"),
     row("pfcount",    -2, KEYS,   HyperLogLog, "readonly may_replicate"),
-    row("pfdebug",     3, SECOND, HyperLogLog, "write denyoom admin").refuse(),
+    row("pfdebug",     3, SECOND, HyperLogLog, "write denyoom admin"),
     row("pfmerge",    -2, KEYS,   HyperLogLog, "write denyoom"),
-    row("pfselftest",  1, NONE,   HyperLogLog, "admin").refuse(),
+    row("pfselftest",  1, NONE,   HyperLogLog, "admin"),
 
     // Pub/sub.
     row("psubscribe",   -2, NONE, PubSub, "pubsub noscript loading stale").verb(Verb::Psubscribe),
@@ -470,9 +470,9 @@ const LATENCY: &[Spec] = &[
     row("doctor",     2, NONE, Server, "admin noscript loading stale"),
     row("graph",      3, NONE, Server, "admin noscript loading stale"),
     row("help",       2, NONE, Server, "loading stale"),
-    row("histogram", -2, NONE, Server, "admin noscript loading stale"),
-    row("history",    3, NONE, Server, "admin noscript loading stale"),
-    row("latest",     2, NONE, Server, "admin noscript loading stale"),
+    row("histogram", -2, NONE, Server, "admin noscript loading stale").local(Local::Latency),
+    row("history",    3, NONE, Server, "admin noscript loading stale").local(Local::Latency),
+    row("latest",     2, NONE, Server, "admin noscript loading stale").local(Local::Latency),
     row("reset",     -2, NONE, Server, "admin noscript loading stale").every(Sum),
 ];
 

@@ -169,9 +169,7 @@ pub(super) fn client(
         b"getname" => expect(2).map(|()| get_name(client, out)),
         b"setname" => expect(3).and_then(|()| set_name(request.arg(2), client, out)),
         b"setinfo" => expect(4).and_then(|()| set_info(request, client, out)),
-        b"info" => {
-            expect(2).map(|()| write::verbatim(out, client.protocol, &own_line(client, env.now_ms)))
-        }
+        b"info" => expect(2).map(|()| info(request, client, env.now_ms, out)),
         b"getredir" => expect(2).map(|()| write::integer(out, -1)),
         b"trackinginfo" => expect(2).map(|()| tracking_info(client.protocol, out)),
         b"tracking" if is(request.arg(2), "OFF") => expect(3).map(|()| write::simple(out, "OK")),
@@ -185,8 +183,10 @@ pub(super) fn client(
     }
 }
 
-fn own_line(client: &Client, now_ms: u64) -> String {
-    line(client, &letters(client), now_ms)
+fn info(request: &Request<'_>, client: &mut Client, now_ms: u64, out: &mut Vec<u8>) {
+    client.query = request.bytes().len();
+    write::verbatim(out, client.protocol, &line(client, &letters(client), now_ms));
+    client.query = 0;
 }
 
 fn get_name(client: &Client, out: &mut Vec<u8>) {
@@ -272,7 +272,7 @@ pub fn line(client: &Client, letters: &str, now_ms: u64) -> String {
     let names = client.names.as_deref().unwrap_or(&none);
     let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
     format!(
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db=0 sub={} psub={} ssub={} multi={} qbuf=0 qbuf-free=0 argv-mem=0 \
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db=0 sub={} psub={} ssub={} multi={} qbuf={} qbuf-free=0 argv-mem=0 \
          multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={}{}{} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-cmds={}\n",
         client.id,
         address(client.peer),
@@ -285,6 +285,7 @@ pub fn line(client: &Client, letters: &str, now_ms: u64) -> String {
         client.subscribed.patterns,
         client.subscribed.shards,
         client.queued.map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX)),
+        client.query,
         client.last,
         if client.last_sub.is_empty() { "" } else { "|" },
         client.last_sub,

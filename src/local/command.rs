@@ -1,6 +1,7 @@
 //! `COMMAND` and its subcommands, from the command table and what was learned from the nodes.
 
-use super::{Env, help, is, matches, unknown_subcommand};
+use super::inquiry::{Inquiry, Reach};
+use super::{After, Env, help, is, matches, unknown_subcommand};
 use crate::command::{Flags, Keys, Policy, Spec, keys, table};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
@@ -30,28 +31,28 @@ const HELP: &[&str] = &[
     "    Prints this help.",
 ];
 
-/// Answers `COMMAND …`, all but `GETKEYSANDFLAGS`.
+/// Answers `COMMAND …`, all but `GETKEYSANDFLAGS`. What commands are documented to do is asked of a node.
 pub(super) fn command(
     request: &Request<'_>,
     protocol: Protocol,
     env: &Env<'_>,
     out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
+) -> Result<After, Refusal> {
     let sub = request.arg(1);
     match sub {
         _ if request.len() == 1 => all(protocol, env, out),
         s if is(s, "COUNT") => {
             write::integer(out, i64::try_from(offered(env).count()).unwrap_or(i64::MAX));
         }
-        s if is(s, "LIST") => return list(request, env, out),
+        s if is(s, "LIST") => list(request, env, out)?,
         s if is(s, "INFO") && request.len() == 2 => all(protocol, env, out),
         s if is(s, "INFO") => info(request, protocol, env, out),
-        s if is(s, "DOCS") => docs(request, protocol, env, out),
-        s if is(s, "GETKEYS") => return get_keys(request, env, out),
+        s if is(s, "DOCS") => return Ok(docs(request, protocol, env, out)),
+        s if is(s, "GETKEYS") => get_keys(request, env, out)?,
         s if is(s, "HELP") => help(out, HELP),
         _ => return Err(unknown_subcommand("COMMAND", sub)),
     }
-    Ok(())
+    Ok(After::Next)
 }
 
 /// Every command that a client may use here, with its name.
@@ -163,19 +164,20 @@ fn list(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), R
     Ok(())
 }
 
-/// What the table knows: the group. Texts are the server's business.
-fn docs(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) {
+/// A node's texts on the commands that are offered.
+fn docs(request: &Request<'_>, protocol: Protocol, env: &Env<'_>, out: &mut Vec<u8>) -> After {
     let chosen: Vec<_> = if request.len() == 2 {
         offered(env).collect()
     } else {
         request.args(2).filter_map(|name| find_full(name, env)).collect()
     };
-    let chosen: Vec<_> = chosen.into_iter().filter(|(_, spec)| is_offered(spec)).collect();
-    write::map(out, protocol, chosen.len());
-    for (name, spec) in chosen {
-        write::bulk(out, name.to_ascii_lowercase());
-        super::pairs(out, protocol, &[("group", format!("{:?}", spec.group).to_ascii_lowercase())]);
+    let names = chosen.iter().filter(|(_, spec)| is_offered(spec)).map(|(name, _)| name.as_bytes());
+    let words: Vec<&[u8]> = [&b"COMMAND"[..], b"DOCS"].into_iter().chain(names).collect();
+    if words.len() > 2 {
+        return After::Inquire(Inquiry::plain(Reach::Any, &words).spoken(protocol));
     }
+    write::map(out, protocol, 0);
+    After::Next
 }
 
 fn get_keys(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {

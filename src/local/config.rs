@@ -59,6 +59,41 @@ const SETTABLE: &[&str] = &[
     "zset-max-*",
 ];
 
+/// What a server is started with and keeps.
+const IMMUTABLE: &[&str] = &[
+    "aclfile",
+    "always-show-logo",
+    "aof_rewrite_cpulist",
+    "appenddirname",
+    "appendfilename",
+    "bgsave_cpulist",
+    "bio_cpulist",
+    "cluster-config-file",
+    "cluster-enabled",
+    "cluster-port",
+    "daemonize",
+    "databases",
+    "disable-thp",
+    "enable-debug-command",
+    "enable-module-command",
+    "enable-protected-configs",
+    "io-threads",
+    "io-threads-do-reads",
+    "logfile",
+    "pidfile",
+    "rdbchecksum",
+    "server_cpulist",
+    "set-proc-title",
+    "socket-mark-id",
+    "supervised",
+    "syslog-enabled",
+    "syslog-facility",
+    "syslog-ident",
+    "tcp-backlog",
+    "unixsocket",
+    "unixsocketperm",
+];
+
 /// A name, and its value by what the proxy is.
 type Own = (&'static str, fn(&Proxy) -> String);
 
@@ -169,6 +204,9 @@ fn set(request: &Request<'_>, proxy: &Proxy, out: &mut Vec<u8>) -> Result<After,
     let mut own = Vec::new();
     let mut words: Vec<&[u8]> = vec![b"CONFIG", b"SET"];
     for (at, (name, value)) in wanted.iter().enumerate() {
+        if IMMUTABLE.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            return Err(failed(name, "can't set immutable config"));
+        }
         if !is_known(name) {
             return Err(Refusal::text(format!(
                 "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"

@@ -42,9 +42,9 @@ const SECTIONS: &[Section] = &[
     ("Replication", Shown::Usually, replication),
     ("CPU", Shown::Usually, |_| CPU.to_owned()),
     ("Modules", Shown::Usually, |_| String::new()),
-    ("Errorstats", Shown::Usually, |_| String::new()),
-    ("Commandstats", Shown::WithAll, |_| String::new()),
-    ("Latencystats", Shown::WithAll, |_| String::new()),
+    ("Errorstats", Shown::Usually, |_| "{errorstats}".to_owned()),
+    ("Commandstats", Shown::WithAll, |_| "{commandstats}".to_owned()),
+    ("Latencystats", Shown::WithAll, |_| "{latencystats}".to_owned()),
     ("Cluster", Shown::Usually, cluster),
     ("Keyspace", Shown::Usually, |_| "{db0}".to_owned()),
     ("Proxy", Shown::Alone, proxy),
@@ -96,7 +96,9 @@ pub(super) fn info(
         write::verbatim(out, protocol, &own);
         return After::Next;
     }
-    let inquiry = Inquiry::new(Reach::Willing, &[b"INFO"], move |answers, share| {
+    let is_usual = !own.contains("{commandstats}") && !own.contains("{latencystats}");
+    let words: &[&[u8]] = if is_usual { &[b"INFO"] } else { &[b"INFO", b"all"] };
+    let inquiry = Inquiry::new(Reach::Willing, words, move |answers, share| {
         let own = firsts(&own.replace("{waiting}", &share.count.to_string()), answers);
         let mut wire = Vec::new();
         write::verbatim(&mut wire, protocol, &merge(&own, answers.iter().map(|a| &a[..])));

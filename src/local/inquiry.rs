@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::muster::{Muster, Share};
 use crate::cluster::Slot;
 use crate::refusal::Refusal;
-use crate::resp::write;
+use crate::resp::{Protocol, write};
 
 /// How long a node may take to answer.
 const USUAL: Duration = Duration::from_secs(5);
@@ -16,12 +16,14 @@ const USUAL: Duration = Duration::from_secs(5);
 /// Makes the client's reply of the nodes' answers.
 pub type Finish = Box<dyn FnOnce(&[Bytes], &Share) -> Result<Vec<u8>, Refusal>>;
 
-/// A question for nodes. They are asked in RESP2.
+/// A question for nodes.
 pub struct Inquiry {
     /// The question on the wire.
     pub wire: Vec<u8>,
     /// Who is asked.
     pub reach: Reach,
+    /// In which version of the protocol they answer.
+    pub protocol: Protocol,
     /// How long each may take to answer.
     pub patience: Duration,
     /// What all workers are asked besides.
@@ -44,7 +46,7 @@ pub enum Reach {
 }
 
 impl Inquiry {
-    /// Asks with these words; the answers are made a reply by `finish`.
+    /// Asks with these words, in RESP2; the answers are made a reply by `finish`.
     pub fn new(
         reach: Reach,
         words: &[&[u8]],
@@ -52,7 +54,8 @@ impl Inquiry {
     ) -> Self {
         let mut wire = Vec::new();
         write::request(&mut wire, words.iter().copied());
-        Self { wire, reach, patience: USUAL, muster: None, finish: Box::new(finish) }
+        let (protocol, finish) = (Protocol::Resp2, Box::new(finish));
+        Self { wire, reach, protocol, patience: USUAL, muster: None, finish }
     }
 
     /// Asks with these words; the reply is the first error among the answers, else the first answer.
@@ -68,6 +71,12 @@ impl Inquiry {
     #[must_use]
     pub fn with_muster(self, muster: Muster) -> Self {
         Self { muster: Some(muster), ..self }
+    }
+
+    /// Answered in this version of the protocol.
+    #[must_use]
+    pub fn spoken(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// With so much time for each to answer.

@@ -8,6 +8,7 @@ mod config;
 mod debug;
 mod info;
 pub mod inquiry;
+mod latency;
 pub mod muster;
 pub mod shown;
 pub mod slowlog;
@@ -134,7 +135,7 @@ pub fn is_barrier(command: Local) -> bool {
 
 /// Whether a command asks nodes, which must have done by then what its client sent before.
 pub fn asks_nodes(command: Local) -> bool {
-    matches!(command, Local::Config | Local::Debug | Local::Info | Local::LastSave)
+    matches!(command, Local::Config | Local::Debug | Local::Info | Local::LastSave | Local::Latency)
 }
 
 /// Answers a command into `out`, or says why not; then what is in `out` counts for nothing.
@@ -146,7 +147,12 @@ pub fn answer(
     out: &mut Vec<u8>,
 ) -> Result<After, Refusal> {
     match command {
-        Local::Client if let Some(after) = client::beyond(request, client) => return after,
+        Local::Client if let Some(after) = client::beyond(request, client) => {
+            if matches!(after, Ok(After::Muster(_))) {
+                client.query = request.bytes().len();
+            }
+            return after;
+        }
         Local::Quit => {
             write::simple(out, "OK");
             return Ok(After::Close);
@@ -159,7 +165,7 @@ pub fn answer(
         Local::Hello => auth::hello(request, client, env, out)?,
         Local::Reset => reset(client, env, out),
         Local::Client => client::client(request, client, env, out)?,
-        Local::Command => command::command(request, client.protocol, env, out)?,
+        Local::Command => return command::command(request, client.protocol, env, out),
         Local::Config => return config::config(request, client.protocol, env, out),
         Local::Cluster => return cluster::cluster(request, client, env, out),
         Local::Readonly | Local::Readwrite | Local::Asking => write::simple(out, "OK"),
@@ -169,6 +175,7 @@ pub fn answer(
         Local::Monitor => return Ok(After::Monitor),
         Local::Debug => return debug::debug(request, env),
         Local::Info => return Ok(info::info(request, client.protocol, env, out)),
+        Local::Latency => return Ok(latency::latency(request, client.protocol)),
     }
     Ok(After::Next)
 }

@@ -64,6 +64,8 @@ struct Waiting {
     end: Option<Instant>,
     /// Where to ask next although it does not own the slot.
     asked: Option<Address>,
+    /// How the wait has been ended, if it has.
+    ended: Option<Unblock>,
 }
 
 /// What came of waiting at one node.
@@ -85,9 +87,14 @@ impl Session {
             wait,
             end: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             asked: None,
+            ended: None,
         };
         self.written.note(slot);
-        self.block_on(async move |unblocked, promise| waiting.run(unblocked, promise).await);
+        let (pool, timed) = (Rc::clone(&self.shared.pool), self.timed(request));
+        self.block_on(async move |unblocked, promise| {
+            waiting.run(unblocked, promise).await;
+            timed.end(&pool);
+        });
     }
 
     /// Does work that keeps the client waiting, until it is done, somebody unblocks the client, or the client leaves.
@@ -111,7 +118,14 @@ impl Waiting {
     async fn run(mut self, mut unblocked: oneshot::Receiver<Unblock>, promise: Promise) {
         let mut patience = self.pool.deadline();
         loop {
-            let lease = match self.lease(patience).await {
+            let lease = tokio::select! {
+                lease = self.lease(patience) => lease,
+                // No node knows of the wait.
+                Ok(how) = &mut unblocked, if !unblocked.is_terminated() => {
+                    return promise.fulfil(Reply::Small(self.nothing(how)));
+                }
+            };
+            let lease = match lease {
                 Ok(lease) => lease,
                 Err(refusal) => return self.pool.refuse(promise, &refusal),
             };
@@ -119,7 +133,8 @@ impl Waiting {
             match self.wait_at(lease, &mut unblocked).await {
                 Outcome::Reply(reply) => return promise.fulfil(Reply::whole(reply)),
                 Outcome::Elsewhere if self.is_over() => {
-                    return promise.fulfil(Reply::Small(self.wait.nothing(self.protocol)));
+                    let how = self.ended.unwrap_or(Unblock::TimeOut);
+                    return promise.fulfil(Reply::Small(self.nothing(how)));
                 }
                 Outcome::Elsewhere => {
                     // The budget is for finding the node, not for waiting there.
@@ -131,7 +146,15 @@ impl Waiting {
     }
 
     fn is_over(&self) -> bool {
-        self.end.is_some_and(|end| Instant::now() >= end)
+        self.ended.is_some() || self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// The reply when nothing came.
+    fn nothing(&self, how: Unblock) -> &'static [u8] {
+        match how {
+            Unblock::TimeOut => self.wait.nothing(self.protocol),
+            Unblock::Error => b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n",
+        }
     }
 
     async fn lease(&mut self, patience: Instant) -> Result<Lease, Refusal> {
@@ -157,6 +180,7 @@ impl Waiting {
             how = &mut *unblocked, if !unblocked.is_terminated() => {
                 // The node decides which comes first, so that nothing is popped for nobody.
                 if let Ok(how) = how {
+                    self.ended = Some(how);
                     self.unblock_at(&lease, how).await;
                 }
                 lease.hear().await
@@ -174,16 +198,12 @@ impl Waiting {
     }
 
     async fn unblock_at(&self, lease: &Lease, how: Unblock) {
-        let Ok(mut other) = self.pool.lease_at(lease.address(), self.protocol).await else {
-            return;
-        };
         let id = lease.id();
         let how: &[u8] = if how == Unblock::Error { b"ERROR" } else { b"TIMEOUT" };
         let mut wire = Vec::new();
         write::request(&mut wire, [&b"CLIENT"[..], b"UNBLOCK", &id[..], how].into_iter());
-        if other.call(&wire).await.is_ok() {
-            other.give_back();
-        }
+        // A node that does not hear it is lost, and the wait with it.
+        let _ = self.pool.word_at(lease.address(), self.protocol, &wire).await;
     }
 
     /// The request with the time that is left.

@@ -5,17 +5,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::connection::{Flow, Session};
+use super::slow::Timed;
 use crate::backend::{Class, Payload, Ticket};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::split::Split;
 use crate::command::{Claim, Local, Merge, Spec};
-use crate::local::{self, After, Env};
+use crate::local::{self, After, Env, Inquiry, Muster};
 use crate::refusal::Refusal;
 use crate::replies::{Gate, LARGE, Mute, Promise};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 use crate::route::{self, Cut, Decision, Route};
+
+/// A local command that is not answered at once, because workers or nodes have to be asked.
+pub(super) enum Later {
+    /// The workers.
+    Muster(Muster, Timed),
+    /// Nodes.
+    Inquiry(Inquiry, Timed),
+}
 
 impl Session {
     /// Does what the route of a request says, unless the request has to wait.
@@ -288,45 +297,69 @@ impl Session {
 
     pub(super) fn answer(&mut self, command: Local, request: &Request<'_>) -> Flow {
         self.shared.pool.stats.commands_local.add(1);
-        if self.shared.pool.slow_us() == 0 {
-            let wire = Bytes::copy_from_slice(request.bytes());
-            self.shared.pool.note_slow(self.client.borrow().id, 0, wire);
-        }
         let mut wire = Vec::new();
         let after = self.with_env(|env| {
             local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
         match after {
-            Ok(After::Muster(muster)) => self.call_muster(muster),
-            Ok(After::Inquire(inquiry)) => self.inquire(inquiry),
+            Ok(After::Muster(muster)) => {
+                // What only looks need not keep back what is behind it.
+                let claim =
+                    if matches!(muster, Muster::List(_)) { Claim::None } else { Claim::All };
+                let promise = self.replies.promise(claim, true);
+                self.call_muster(muster, self.timed(request), promise);
+                return Flow::Next;
+            }
+            Ok(After::Inquire(inquiry)) => {
+                let promise = self.replies.promise(Claim::All, false);
+                self.inquire(inquiry, self.timed(request), promise);
+                return Flow::Next;
+            }
             Ok(After::Monitor) => self.monitor(),
             Ok(After::Mute(mute)) => self.mute(mute),
-            Ok(after) => {
+            Ok(After::Next | After::Close) => {
                 self.replies.answer(|out| out.extend_from_slice(&wire));
-                if matches!(after, After::Close) {
-                    return Flow::Close;
-                }
             }
-            Err(refusal) => self.refuse(&refusal),
+            Err(ref refusal) => self.refuse(refusal),
         }
-        Flow::Next
+        if self.shared.pool.slow_us() == 0 {
+            self.timed(request).end(&self.shared.pool);
+        }
+        if matches!(after, Ok(After::Close)) { Flow::Close } else { Flow::Next }
     }
 
-    /// The reply to a local command, as a part of another reply.
-    pub(super) fn own_reply(&self, command: Local, request: &Request<'_>) -> Vec<u8> {
+    /// The reply to a local command, as a part of another reply; or what it takes to get one.
+    pub(super) fn own_reply(
+        &self,
+        command: Local,
+        request: &Request<'_>,
+    ) -> Result<Vec<u8>, Box<Later>> {
         let mut wire = Vec::new();
         let answered = self.with_env(|env| {
             local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
         match answered {
             Ok(After::Next | After::Close) => {}
-            // What takes all workers, or nodes, takes its own time.
-            Ok(After::Muster(_) | After::Inquire(_) | After::Monitor | After::Mute(_)) => {
+            Ok(After::Muster(muster)) => {
+                return Err(Box::new(Later::Muster(muster, self.timed(request))));
+            }
+            Ok(After::Inquire(inquiry)) => {
+                return Err(Box::new(Later::Inquiry(inquiry, self.timed(request))));
+            }
+            Ok(After::Monitor | After::Mute(_)) => {
                 write::error(&mut wire, &Refusal::InMulti.to_string());
             }
             Err(refusal) => write::error(&mut wire, &refusal.to_string()),
         }
-        wire
+        Ok(wire)
+    }
+
+    /// Has it replied to.
+    pub(super) fn reply_later(&self, later: Later, promise: Promise) {
+        match later {
+            Later::Muster(muster, timed) => self.call_muster(muster, timed, promise),
+            Later::Inquiry(inquiry, timed) => self.inquire(inquiry, timed, promise),
+        }
     }
 
     fn with_env<T>(&self, f: impl FnOnce(&Env<'_>) -> T) -> T {

@@ -50,6 +50,7 @@ pub(super) type Asked = Result<Bytes, Refusal>;
 impl Session {
     /// Sends the proxy off on behalf of the client, whose later commands wait until it is back.
     pub(super) fn run_errand(&self, errand: Errand, request: &Request<'_>, decision: &Decision) {
+        let timed = self.timed(request);
         let mission = Mission {
             shared: Rc::clone(&self.shared),
             protocol: self.protocol(),
@@ -64,6 +65,7 @@ impl Session {
                 Ok(reply) => promise.fulfil(Reply::Large(reply)),
                 Err(refusal) => mission.shared.pool.refuse(promise, &refusal),
             }
+            timed.end(&mission.shared.pool);
         });
     }
 }

@@ -8,36 +8,34 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::connection::Session;
+use super::slow::Timed;
 use crate::backend::{Pool, Said};
 use crate::cluster::Slot;
-use crate::command::Claim;
 use crate::local::inquiry::{Inquiry, Reach};
 use crate::local::muster::Share;
 use crate::refusal::Refusal;
-use crate::replies::Reply;
+use crate::replies::{Promise, Reply};
 use crate::resp::Protocol;
 
 impl Session {
     /// Asks nodes and answers when they have.
-    pub(super) fn inquire(&self, inquiry: Inquiry) {
-        let promise = self.replies.promise(Claim::All, false);
+    pub(super) fn inquire(&self, inquiry: Inquiry, timed: Timed, promise: Promise) {
         let (shared, any) = (Rc::clone(&self.shared), self.any_slot());
-        let (client, started) = (self.client.borrow().id, Instant::now());
+        let client = self.client.borrow().id;
         tokio::task::spawn_local(async move {
-            let Inquiry { wire, reach, patience, muster, finish } = inquiry;
+            let Inquiry { wire, reach, protocol, patience, muster, finish } = inquiry;
             let pool = Rc::clone(&shared.pool);
-            let asker = Asker { pool: Rc::clone(&pool), wire: wire.into(), patience };
+            let asker = Asker { pool: Rc::clone(&pool), wire: wire.into(), protocol, patience };
             let answers = asker.ask(reach, any).await;
             let share = match muster {
                 Some(muster) => shared.shares(&muster, client).await,
                 None => Share::default(),
             };
-            let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            pool.note_slow(client, us, asker.wire);
             match answers.and_then(|answers| finish(&answers, &share)) {
                 Ok(reply) => promise.fulfil(Reply::Small(&reply)),
                 Err(refusal) => pool.refuse(promise, &refusal),
             }
+            timed.end(&pool);
         });
     }
 }
@@ -47,6 +45,7 @@ impl Session {
 struct Asker {
     pool: Rc<Pool>,
     wire: Bytes,
+    protocol: Protocol,
     patience: Duration,
 }
 
@@ -88,7 +87,7 @@ impl Asker {
     async fn owner(&self, slot: Slot) -> Result<Bytes, Refusal> {
         let deadline = self.pool.deadline();
         loop {
-            let mut lease = self.pool.lease(slot, Protocol::Resp2, deadline).await?;
+            let mut lease = self.pool.lease(slot, self.protocol, deadline).await?;
             let node = lease.address().to_string();
             let lost = || Refusal::ConnectionLost(node.clone());
             lease.send(&self.wire).await.map_err(|_| lost())?;

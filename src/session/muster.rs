@@ -5,12 +5,12 @@ use std::rc::Rc;
 use tokio::sync::oneshot;
 
 use super::connection::Session;
+use super::slow::Timed;
 use super::{Message, Shared};
-use crate::command::Claim;
 use crate::local::muster::{Held, Kill, Muster, Pause, Share, Unblock};
-use crate::replies::Reply;
-use crate::resp::request::Request;
-use crate::route::Route;
+use crate::replies::{Promise, Reply};
+use crate::resp::request::{self, Request};
+use crate::route::{Decision, Route};
 
 /// What `CLIENT PAUSE` holds back on a worker, and until when by the worker's clock.
 #[derive(Clone, Copy, Debug)]
@@ -21,18 +21,21 @@ pub(super) struct Paused {
 
 impl Session {
     /// Asks every worker and answers when all have done their share.
-    pub(super) fn call_muster(&self, muster: Muster) {
-        // What only looks need not keep back what is behind it.
-        let claim = if matches!(muster, Muster::List(_)) { Claim::None } else { Claim::All };
-        let (promise, protocol) = (self.replies.promise(claim, true), self.protocol());
+    pub(super) fn call_muster(&self, muster: Muster, timed: Timed, promise: Promise) {
         let (shared, asker) = (Rc::clone(&self.shared), Rc::clone(&self.client));
+        let protocol = self.protocol();
         let id = asker.borrow().id;
         tokio::task::spawn_local(async move {
             let share = shared.shares(&muster, id).await;
-            asker.borrow_mut().leaving |= share.is_asker;
+            {
+                let mut asker = asker.borrow_mut();
+                asker.leaving |= share.is_asker;
+                asker.query = 0;
+            }
             let mut wire = Vec::new();
             muster.reply(share, protocol, &mut wire);
             promise.fulfil(Reply::Small(&wire));
+            timed.end(&shared.pool);
         });
     }
 
@@ -51,13 +54,39 @@ impl Session {
         let decision = self.decide(request);
         match decision.route {
             Route::Refuse(_) => false,
-            _ if held == Held::All || decision.writes => true,
+            _ if held == Held::All || self.may_write(&decision, request) => true,
             Route::Session(crate::command::Verb::Exec) => {
                 self.transaction.as_ref().is_some_and(|transaction| transaction.writes())
             }
             _ => false,
         }
     }
+}
+
+impl Session {
+    /// Whether a command may change data. A script may say that it does not; what a function says is known to nodes alone.
+    pub(super) fn may_write(&self, decision: &Decision, request: &Request<'_>) -> bool {
+        let only_reads = match decision.name {
+            "eval" => declares_no_writes(request.arg(1)),
+            "evalsha" => {
+                let load = self.shared.pool.scripts.load(request.arg(1));
+                let script = load.as_deref().and_then(|load| request::argument(load, 2));
+                script.is_some_and(declares_no_writes)
+            }
+            _ => false,
+        };
+        decision.writes && !only_reads
+    }
+}
+
+/// Reads the first line of a script, such as `#!lua flags=no-writes,allow-oom`.
+fn declares_no_writes(script: &[u8]) -> bool {
+    let first = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut words = first.split(|byte| *byte == b' ');
+    words.next().is_some_and(|word| word.starts_with(b"#!"))
+        && words
+            .filter_map(|word| word.strip_prefix(b"flags="))
+            .any(|flags| flags.split(|byte| *byte == b',').any(|flag| flag == b"no-writes"))
 }
 
 impl Shared {
@@ -151,5 +180,23 @@ impl Shared {
         if self.paused.get().is_some() && self.held().is_none() {
             self.unpause();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_say_that_they_do_not_write() {
+        let check = |script: &str, expected| {
+            assert_eq!(declares_no_writes(script.as_bytes()), expected, "{script}");
+        };
+        check("#!lua flags=no-writes\nreturn 1", true);
+        check("#!lua name=x flags=allow-oom,no-writes", true);
+        check("#!lua\nflags=no-writes", false);
+        check("#!lua flags=allow-stale\nreturn 1", false);
+        check("return 1 -- flags=no-writes", false);
+        check("", false);
     }
 }

@@ -2,10 +2,41 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use bytes::Bytes;
+use tokio::time::Instant;
+
 use super::Shared;
+use super::connection::Session;
+use crate::backend::Pool;
 use crate::local::{shown, slowlog};
 use crate::resp::frame::{Limits, RequestFramer};
 use crate::resp::request::Request;
+
+/// A command that takes its own time, which is noted if it was long.
+pub(super) struct Timed {
+    owner: u64,
+    wire: Bytes,
+    since: Instant,
+}
+
+impl Timed {
+    /// The command has been answered.
+    pub(super) fn end(self, pool: &Pool) {
+        let us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        pool.note_slow(self.owner, us, self.wire);
+    }
+}
+
+impl Session {
+    /// A command that begins now.
+    pub(super) fn timed(&self, request: &Request<'_>) -> Timed {
+        Timed {
+            owner: self.client.borrow().id,
+            wire: Bytes::copy_from_slice(request.bytes()),
+            since: Instant::now(),
+        }
+    }
+}
 
 impl Shared {
     /// Takes up what the pool has noted; a client that has gone since leaves no address.

@@ -1,18 +1,20 @@
 //! `MULTI`: commands are checked and kept as they come, and go to their node in one piece at `EXEC`.
 //!
 //! Within one piece on a lane nothing comes between `MULTI` and `EXEC`, so a transaction needs no connection of its own. What
-//! the proxy answers by itself it answers at `EXEC`, and its replies are put in among the node's.
+//! the proxy answers by itself it answers at `EXEC`, whether the node then runs the rest or not, and its replies are put in
+//! among the node's.
 
 use bytes::Bytes;
 
 use super::connection::{Flow, Session};
+use super::dispatch::Later;
 use crate::backend::{Class, Payload, Ticket};
 use crate::cluster::Slot;
 use crate::command::merge::{Gather, Source};
-use crate::command::{Claim, Local, Merge, Nature, Spec, Verb, lookup};
+use crate::command::{Claim, Flags, Local, Merge, Nature, Spec, Verb, lookup};
 use crate::local;
 use crate::refusal::Refusal;
-use crate::replies::{Gate, LARGE, Promise};
+use crate::replies::{Gate, LARGE, Promise, Reply};
 use crate::resp::frame::{Limits, RequestFramer};
 use crate::resp::request::Request;
 use crate::resp::write;
@@ -43,6 +45,13 @@ enum Step {
     Local(Local, Vec<u8>),
     /// Answered with these bytes.
     Own(&'static [u8]),
+}
+
+/// Where the replies within a transaction's come from.
+struct Spliced {
+    sources: Vec<Source>,
+    /// What it takes to get those that are the proxy's own and not ready.
+    later: Vec<Later>,
 }
 
 impl Default for Transaction {
@@ -111,6 +120,12 @@ impl Transaction {
     /// Whether it may change data.
     pub(super) fn writes(&self) -> bool {
         self.writes
+    }
+
+    /// Whether a command asks nodes, for whom all that its client sent before must be over.
+    fn asks_nodes(&self) -> bool {
+        let asks = |step: &Step| matches!(step, Step::Local(c, _) if local::asks_nodes(*c));
+        self.steps.iter().any(asks)
     }
 
     fn goes_to_a_node(&self) -> bool {
@@ -184,13 +199,17 @@ impl Session {
     }
 
     fn queue(&mut self, request: &Request<'_>, decision: Decision) {
+        let decision = Decision { writes: self.may_write(&decision, request), ..decision };
         let Some(transaction) = &mut self.transaction else { return };
         let room = self.shared.options.limits.request.saturating_sub(transaction.wire.len());
-        let names_script = lookup(request.name()).is_some_and(Spec::names_script);
+        let spec = lookup(request.name());
+        let names_script = spec.is_some_and(Spec::names_script);
         let load = names_script.then(|| self.shared.pool.scripts.load(request.arg(1))).flatten();
         let len = request.bytes().len() + load.as_ref().map_or(0, Bytes::len);
         let queued = if len > room {
             Err(Refusal::text("ERR transaction larger than the limit of the proxy"))
+        } else if spec.is_some_and(|spec| spec.flags.has(Flags::NO_MULTI)) {
+            Err(Refusal::InMulti)
         } else {
             transaction.queue(request, decision, load)
         };
@@ -208,9 +227,13 @@ impl Session {
             return self.execute_watched(decision);
         }
         let Some(transaction) = self.transaction.take() else { return Flow::Next };
+        let gate = self.replies.gate();
+        if transaction.asks_nodes() && gate != Gate::Empty {
+            self.transaction = Some(transaction);
+            return Flow::Hold;
+        }
         if !transaction.dirty && transaction.goes_to_a_node() {
             let slot = transaction.slot.or_else(|| self.any_slot());
-            let gate = self.replies.gate();
             let held = match slot {
                 Some(slot) => {
                     self.is_stale(gate) || self.is_taken(gate, slot) || self.lacks_room(slot)
@@ -221,7 +244,7 @@ impl Session {
                 self.transaction = Some(transaction);
                 return Flow::Hold;
             }
-        } else if self.replies.gate() == Gate::Barred {
+        } else if gate == Gate::Barred {
             self.transaction = Some(transaction);
             return Flow::Hold;
         }
@@ -250,7 +273,8 @@ impl Session {
         let Some(watch) = self.watch.take() else { return Flow::Next };
         self.written.note(watch.slot);
         let spliced = self.answer_own(&transaction.steps);
-        let count = 2 + spliced.iter().filter(|source| !matches!(source, Source::Own(_))).count();
+        let is_node = |source: &&Source| matches!(source, Source::Node | Source::Aside);
+        let count = 2 + spliced.sources.iter().filter(is_node).count();
         transaction.wire.extend_from_slice(EXEC);
         if let Some(promise) = self.promise_of(spliced, Claim::All, transaction.nature) {
             self.run_watched(&watch, transaction.wire, count, promise);
@@ -258,29 +282,32 @@ impl Session {
         Flow::Next
     }
 
-    /// The promise of the whole of a transaction's reply.
-    fn promise_of(&self, spliced: Vec<Source>, claim: Claim, nature: Nature) -> Option<Promise> {
-        if spliced.iter().all(|source| *source == Source::Node) {
+    /// The promise of the node's part in a transaction's reply; the other parts are seen to.
+    fn promise_of(&self, spliced: Spliced, claim: Claim, nature: Nature) -> Option<Promise> {
+        let Spliced { sources, later } = spliced;
+        if sources.iter().all(|source| *source == Source::Node) {
             return Some(self.replies.promise(claim, nature.reads));
         }
-        let gather = Gather::new(Merge::Splice, self.protocol(), std::iter::once(claim))
-            .splicing(spliced)
+        let claims = std::iter::once(claim).chain(later.iter().map(|_| Claim::All));
+        let gather = Gather::new(Merge::Splice, self.protocol(), claims)
+            .splicing(sources)
             .writing(!nature.reads);
-        self.replies.gather(gather).next()
+        let mut promises = self.replies.gather(gather);
+        let node = promises.next();
+        later.into_iter().zip(promises).for_each(|(later, promise)| {
+            self.reply_later(later, promise);
+        });
+        node
     }
 
     /// Sends a transaction off, or answers it if it has nothing for a node.
     fn run(&mut self, mut transaction: Transaction) {
         let spliced = self.answer_own(&transaction.steps);
         if !transaction.goes_to_a_node() {
-            return self.replies.answer(|out| {
-                write::array(out, spliced.len());
-                for source in &spliced {
-                    if let Source::Own(reply) = source {
-                        out.extend_from_slice(reply);
-                    }
-                }
-            });
+            if let Some(promise) = self.promise_of(spliced, Claim::None, transaction.nature) {
+                promise.fulfil(Reply::Small(b"*0\r\n"));
+            }
+            return;
         }
         if let Some(slot) = transaction.slot.filter(|_| !transaction.nature.reads) {
             self.written.note(slot);
@@ -301,24 +328,29 @@ impl Session {
         }
     }
 
-    /// Where the replies come from, the proxy's own ready.
-    fn answer_own(&mut self, steps: &[Step]) -> Vec<Source> {
+    /// Where the replies come from, the proxy's own ready if they can be.
+    fn answer_own(&mut self, steps: &[Step]) -> Spliced {
         let limits = Limits { args: usize::MAX, ..self.shared.options.limits };
-        let mut framer = RequestFramer::default();
-        steps
-            .iter()
-            .map(|step| {
-                let (command, bytes) = match step {
-                    Step::Node => return Source::Node,
-                    Step::Load => return Source::Aside,
-                    Step::Own(reply) => return Source::Own(reply.to_vec()),
-                    Step::Local(command, bytes) => (*command, bytes),
-                };
-                // It has been framed by these limits before.
-                let again = framer.frame(bytes, &limits);
-                debug_assert!(again.is_ok());
-                Source::Own(self.own_reply(command, &Request::new(bytes, framer.args())))
-            })
-            .collect()
+        let (mut framer, mut later) = (RequestFramer::default(), Vec::new());
+        let source = |step: &Step| {
+            let (command, bytes) = match step {
+                Step::Node => return Source::Node,
+                Step::Load => return Source::Aside,
+                Step::Own(reply) => return Source::Own(reply.to_vec()),
+                Step::Local(command, bytes) => (*command, bytes),
+            };
+            // It has been framed by these limits before.
+            let again = framer.frame(bytes, &limits);
+            debug_assert!(again.is_ok());
+            match self.own_reply(command, &Request::new(bytes, framer.args())) {
+                Ok(reply) => Source::Own(reply),
+                Err(takes) => {
+                    later.push(*takes);
+                    Source::Later
+                }
+            }
+        };
+        let sources = steps.iter().map(source).collect();
+        Spliced { sources, later }
     }
 }

@@ -42,6 +42,23 @@ async fn waits_are_ended_by_others() {
 }
 
 #[tokio::test]
+async fn a_pause_of_writes_lets_scripts_pass_that_only_read() {
+    let _turn = alone().await;
+    let proxy = proxy().await;
+    let (mut client, mut reader) = (Client::to(proxy.data).await, Client::to(proxy.data).await);
+    let script = "#!lua flags=no-writes\nreturn 'read'";
+    let digest = client.ask(&["SCRIPT", "LOAD", script]).await;
+    assert_eq!(client.call("CLIENT PAUSE 100000 WRITE").await, ok());
+    assert_eq!(reader.ask(&["EVAL", script, "0"]).await, bulk("read"));
+    assert_eq!(reader.ask(&["EVALSHA", value::text(&digest).unwrap(), "0"]).await, bulk("read"));
+    reader.call("MULTI").await;
+    reader.ask(&["EVAL", script, "0"]).await;
+    assert_eq!(reader.call("EXEC").await, Value::Array(vec![bulk("read")]));
+    assert_eq!(client.call("CLIENT UNPAUSE").await, ok());
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
 async fn settings_are_those_of_all_nodes() {
     let _turn = alone().await;
     let cluster = steady().await;
@@ -94,13 +111,80 @@ async fn slow_commands_are_shown_with_their_clients() {
     assert!(value::integer(&entry[2]).is_some_and(|us| us >= 150_000), "{entry:?}");
     assert_eq!(value::array(&entry[3]).unwrap()[0], bulk("EVAL"));
     assert_eq!(entry[5], bulk("snail"));
+    assert_eq!(client.call("SLOWLOG RESET").await, ok());
+    slow.ask(&["EVAL", &format!("{spin}; return redis.error_reply('x')"), "1", "k"]).await;
+    slow.call("BLPOP nobody-pushes-here 0.2").await;
+    let log = client.call("SLOWLOG GET").await;
+    let names: Vec<&Value> = value::array(&log)
+        .unwrap()
+        .iter()
+        .map(|entry| &value::array(&value::array(entry).unwrap()[3]).unwrap()[0])
+        .collect();
+    assert_eq!(names, [&bulk("BLPOP"), &bulk("EVAL")]);
     assert_eq!(client.call("CONFIG SET slowlog-log-slower-than 0 slowlog-max-len 10").await, ok());
+    client.call("SLOWLOG RESET").await;
+    let log = client.call("SLOWLOG GET").await;
+    let newest = value::array(&value::array(&log).unwrap()[0]).unwrap();
+    assert_eq!(newest[3], Value::Array(vec![bulk("SLOWLOG"), bulk("RESET")]));
     for _ in 0..30 {
         client.call("PING").await;
         client.call("GET k").await;
     }
     assert_eq!(client.call("SLOWLOG LEN").await, Value::Integer(10));
     assert_eq!(client.call("CONFIG SET slowlog-log-slower-than -1").await, ok());
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn waits_are_ended_when_no_connection_is_left() {
+    let _turn = alone().await;
+    let mut options = front::options(steady().await.addresses());
+    options.backend.exclusive_connections = 1;
+    options.workers = 1;
+    let proxy = front::start(options).await;
+    let mut client = Client::to(proxy.data).await;
+    // The second finds no connection, and waits for one.
+    let mut waiting = Vec::new();
+    for n in 0..2 {
+        let mut one = Client::to(proxy.data).await;
+        let id = value::integer(&one.call("CLIENT ID").await).unwrap();
+        one.send(&crate::client::wire(&["BLPOP", &format!("{{nobody}}{n}"), "0"])).await.unwrap();
+        until(Duration::from_secs(5), "it waits", async || {
+            let list = client.call(&format!("CLIENT LIST ID {id}")).await;
+            let list = value::text(&list).unwrap_or_default().to_owned();
+            if list.contains(" flags=b ") { Ok(()) } else { Err(list) }
+        })
+        .await;
+        waiting.push((one, id));
+    }
+    let unblocked = error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+    for (mut one, id) in waiting.into_iter().rev() {
+        assert_eq!(client.call(&format!("CLIENT UNBLOCK {id} ERROR")).await, Value::Integer(1));
+        assert_eq!(one.reply().await.unwrap(), unblocked);
+    }
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn calls_are_counted_over_all_nodes() {
+    let _turn = alone().await;
+    let proxy = proxy().await;
+    let mut client = Client::to(proxy.data).await;
+    assert_eq!(client.call("CONFIG RESETSTAT").await, ok());
+    for n in 0..30 {
+        client.call(&format!("SET calls:{n} v")).await;
+    }
+    client.call("INCR calls:0").await;
+    let info = client.call("INFO commandstats errorstats").await;
+    let info = value::text(&info).unwrap();
+    assert!(info.contains("cmdstat_set:calls=30,usec="), "{info}");
+    assert!(info.contains("errorstat_ERR:count=1\r\n"), "{info}");
+    let histogram = client.call("LATENCY HISTOGRAM set nonsense").await;
+    let [name, calls] = value::array(&histogram).unwrap() else { panic!("{histogram:?}") };
+    assert_eq!((name, &value::array(calls).unwrap()[1]), (&bulk("set"), &Value::Integer(30)));
+    let docs = client.call("COMMAND DOCS get shutdown").await;
+    let [name, texts] = value::array(&docs).unwrap() else { panic!("{docs:?}") };
+    assert_eq!((name, &value::array(texts).unwrap()[0]), (&bulk("get"), &bulk("summary")));
     proxy.shutdown().await;
 }
 

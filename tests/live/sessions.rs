@@ -82,12 +82,47 @@ async fn a_transaction_mixes_what_the_node_and_the_proxy_answer() {
         matches!(&exec[4], Value::Error(error) if error.contains("not an integer")),
         "{exec:?}"
     );
+    for line in ["MULTI", "CONFIG SET maxmemory x", "SET {t}1 b", "CLIENT LIST", "INFO"] {
+        client.call(line).await;
+    }
+    let exec = client.call("EXEC").await;
+    let [Value::Error(error), set, clients, info] = value::array(&exec).expect("an array") else {
+        panic!("{exec:?}")
+    };
+    assert!(error.starts_with("ERR CONFIG SET failed"), "{error}");
+    assert_eq!(set, &ok());
+    assert!(value::text(clients).is_some_and(|list| list.contains(" cmd=exec ")), "{clients:?}");
+    assert!(value::text(info).is_some_and(|info| info.contains("redis_version:")), "{info:?}");
     for line in ["MULTI", "SET a 1", "SET b 1"] {
         client.call(line).await;
     }
     assert!(
         matches!(client.call("EXEC").await, Value::Error(error) if error.starts_with("EXECABORT "))
     );
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_aborted_transaction_tells_why() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let mut client = Client::to(proxy.data).await;
+    assert_eq!(client.call("CONFIG SET maxmemory 1").await, ok());
+    for first in ["PING", "WATCH {t}1"] {
+        for line in [first, "MULTI", "GET {t}1", "SET {t}1 a"] {
+            client.call(line).await;
+        }
+        let exec = client.call("EXEC").await;
+        let why = "EXECABORT Transaction discarded because of: OOM command not allowed";
+        assert!(matches!(&exec, Value::Error(error) if error.starts_with(why)), "{exec:?}");
+    }
+    assert_eq!(client.call("CONFIG SET maxmemory 0").await, ok());
+    client.call("MULTI").await;
+    let refused = "ERR Command not allowed inside a transaction";
+    assert_eq!(client.call("SAVE").await, Value::Error(refused.into()));
+    let why = "EXECABORT Transaction discarded because of previous errors.";
+    assert_eq!(client.call("EXEC").await, Value::Error(why.into()));
     proxy.shutdown().await;
 }
 

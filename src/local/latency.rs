@@ -1,0 +1,168 @@
+//! `LATENCY`: what the primaries have recorded, as one. `DOCTOR` and `GRAPH` are one node's words, and not answered here.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::inquiry::{Inquiry, Reach};
+use super::{After, is};
+use crate::resp::request::Request;
+use crate::resp::value::{self, Value};
+use crate::resp::{Protocol, write};
+
+/// Answers `LATENCY HISTOGRAM`, `HISTORY` and `LATEST`.
+pub(super) fn latency(request: &Request<'_>, protocol: Protocol) -> After {
+    let words: Vec<&[u8]> = request.args(0).collect();
+    let merge = match request.arg(1) {
+        sub if is(sub, "HISTOGRAM") => histogram,
+        sub if is(sub, "HISTORY") => history,
+        _ => latest,
+    };
+    After::Inquire(Inquiry::new(Reach::Willing, &words, move |answers, _| {
+        if let Some(error) = answers.iter().find(|answer| answer.starts_with(b"-")) {
+            return Ok(error.to_vec());
+        }
+        let answers: Vec<Value> = answers.iter().filter_map(decoded).collect();
+        let rows: Vec<&Value> = answers.iter().filter_map(value::array).flatten().collect();
+        let mut wire = Vec::new();
+        merge(&rows, protocol, &mut wire);
+        Ok(wire)
+    }))
+}
+
+fn decoded(answer: &Bytes) -> Option<Value> {
+    value::decode(answer).ok().flatten().map(|(answer, _)| answer)
+}
+
+/// The calls of one command.
+#[derive(Default)]
+struct Calls {
+    count: i64,
+    /// By the greatest number of microseconds that they took.
+    by_time: BTreeMap<i64, i64>,
+}
+
+impl Calls {
+    /// Adds what a node counts: `calls`, a number, `histogram_usec`, and in pairs a time and the calls that took no longer.
+    fn add(&mut self, counted: &Value) -> Option<()> {
+        let [_, count, _, times] = value::array(counted)? else { return None };
+        self.count += value::integer(count)?;
+        let mut before = 0;
+        for pair in value::array(times)?.chunks_exact(2) {
+            let (time, calls) = (value::integer(&pair[0])?, value::integer(&pair[1])?);
+            *self.by_time.entry(time).or_default() += calls - before;
+            before = calls;
+        }
+        Some(())
+    }
+
+    fn write(&self, protocol: Protocol, out: &mut Vec<u8>) {
+        write::map(out, protocol, 2);
+        write::bulk(out, "calls");
+        write::integer(out, self.count);
+        write::bulk(out, "histogram_usec");
+        write::map(out, protocol, self.by_time.len());
+        let mut sum = 0;
+        for (time, calls) in &self.by_time {
+            sum += calls;
+            write::integer(out, *time);
+            write::integer(out, sum);
+        }
+    }
+}
+
+/// Of names and counts in turn.
+fn histogram(rows: &[&Value], protocol: Protocol, out: &mut Vec<u8>) {
+    let mut commands: BTreeMap<&str, Calls> = BTreeMap::new();
+    for pair in rows.chunks_exact(2) {
+        if let Some(name) = value::text(pair[0]) {
+            commands.entry(name).or_default().add(pair[1]);
+        }
+    }
+    write::map(out, protocol, commands.len());
+    for (name, calls) in &commands {
+        write::bulk(out, name);
+        calls.write(protocol, out);
+    }
+}
+
+/// Of rows of a time and a latency; the oldest first.
+fn history(rows: &[&Value], _: Protocol, out: &mut Vec<u8>) {
+    let mut rows: Vec<Vec<i64>> =
+        rows.iter().filter_map(|row| numbers(value::array(row)?)).collect();
+    rows.sort_unstable();
+    write::array(out, rows.len());
+    for row in rows {
+        write::array(out, row.len());
+        for number in row {
+            write::integer(out, number);
+        }
+    }
+}
+
+/// Of rows of an event, when it was last, how long it took then, and at most.
+fn latest(rows: &[&Value], _: Protocol, out: &mut Vec<u8>) {
+    let mut events: BTreeMap<&str, [i64; 3]> = BTreeMap::new();
+    for row in rows.iter().filter_map(|row| value::array(row)) {
+        let Some((name, [time, last, most])) = event(row) else { continue };
+        let known = events.entry(name).or_insert([time, last, most]);
+        let most = most.max(known[2]);
+        *known = if time > known[0] { [time, last, most] } else { [known[0], known[1], most] };
+    }
+    write::array(out, events.len());
+    for (name, numbers) in events {
+        write::array(out, 4);
+        write::bulk(out, name);
+        for number in numbers {
+            write::integer(out, number);
+        }
+    }
+}
+
+fn event(row: &[Value]) -> Option<(&str, [i64; 3])> {
+    let (name, rest) = row.split_first()?;
+    Some((value::text(name)?, numbers(rest)?.try_into().ok()?))
+}
+
+fn numbers(row: &[Value]) -> Option<Vec<i64>> {
+    row.iter().map(value::integer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(merge: fn(&[&Value], Protocol, &mut Vec<u8>), answers: &[&str], expected: &str) {
+        let answers: Vec<Value> =
+            answers.iter().filter_map(|a| decoded(&Bytes::copy_from_slice(a.as_bytes()))).collect();
+        let rows: Vec<&Value> = answers.iter().filter_map(value::array).flatten().collect();
+        let mut wire = Vec::new();
+        merge(&rows, Protocol::Resp3, &mut wire);
+        assert_eq!(String::from_utf8_lossy(&wire), expected);
+    }
+
+    #[test]
+    fn calls_are_added_up_by_time() {
+        let node = |name: &str, calls, times: &str| {
+            format!("*2\r\n+{name}\r\n*4\r\n+calls\r\n:{calls}\r\n+histogram_usec\r\n{times}")
+        };
+        let a = node("get", 3, "*4\r\n:1\r\n:2\r\n:4\r\n:3\r\n");
+        let b = node("get", 2, "*4\r\n:2\r\n:1\r\n:4\r\n:2\r\n");
+        let sum = "%1\r\n$3\r\nget\r\n%2\r\n$5\r\ncalls\r\n:5\r\n$14\r\nhistogram_usec\r\n\
+            %3\r\n:1\r\n:2\r\n:2\r\n:3\r\n:4\r\n:5\r\n";
+        check(histogram, &[&a, &b], sum);
+        check(histogram, &["*0\r\n"], "%0\r\n");
+    }
+
+    #[test]
+    fn events_are_put_in_order() {
+        let history_of =
+            ["*1\r\n*2\r\n:9\r\n:250\r\n", "*2\r\n*2\r\n:7\r\n:300\r\n*2\r\n:10\r\n:1\r\n"];
+        let merged = "*3\r\n*2\r\n:7\r\n:300\r\n*2\r\n:9\r\n:250\r\n*2\r\n:10\r\n:1\r\n";
+        check(history, &history_of, merged);
+        let latest_of =
+            |time, last, most| format!("*1\r\n*4\r\n+fork\r\n:{time}\r\n:{last}\r\n:{most}\r\n");
+        let (a, b) = (latest_of(7, 20, 500), latest_of(8, 30, 40));
+        check(latest, &[&a, &b], "*1\r\n*4\r\n$4\r\nfork\r\n:8\r\n:30\r\n:500\r\n");
+    }
+}
