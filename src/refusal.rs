@@ -33,6 +33,8 @@ pub enum Refusal {
     Subscribed(String),
     #[error("EXECABORT Transaction discarded because of previous errors.")]
     ExecAbort,
+    #[error("UNBLOCKED client unblocked via CLIENT UNBLOCK")]
+    Unblocked,
     #[error("CLUSTERDOWN Hash slot not served")]
     SlotNotServed,
     #[error(
@@ -144,6 +146,7 @@ reasons! {
     CrossSlot = "cross_slot" Client;
     Transaction = "transaction" Client;
     Auth = "auth" Client;
+    Unblocked = "unblocked" Client;
     SlotNotServed = "slot_not_served" Cluster;
     ClusterDown = "cluster_down" Cluster;
     NodeDown = "node_down" Cluster;
@@ -192,6 +195,7 @@ impl Refusal {
             Self::CrossSlot => Reason::CrossSlot,
             Self::InMulti | Self::ExecAbort | Self::Subscribed(_) => Reason::Transaction,
             Self::NoAuth | Self::HelloNoAuth | Self::WrongPass | Self::NoPassword => Reason::Auth,
+            Self::Unblocked => Reason::Unblocked,
             Self::SlotNotServed => Reason::SlotNotServed,
             Self::ClusterDown => Reason::ClusterDown,
             Self::NodeDown { .. } => Reason::NodeDown,

@@ -123,7 +123,10 @@ impl Waiting {
                 return Ok(count);
             }
             tokio::select! {
-                _ = &mut unblocked => return Ok(count),
+                how = &mut unblocked => return match how {
+                    Ok(Unblock::Error) => Err(Refusal::Unblocked),
+                    _ => Ok(count),
+                },
                 () = sleep(LOOK_EVERY) => {}
             }
         }

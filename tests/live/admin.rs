@@ -23,9 +23,15 @@ async fn waits_are_ended_by_others() {
     let proxy = proxy().await;
     let (mut client, mut waiting) = (Client::to(proxy.data).await, Client::to(proxy.data).await);
     let Value::Integer(id) = waiting.call("CLIENT ID").await else { panic!("no number") };
-    let unblocked = error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-    for (how, reply) in [("", Value::Null), (" TIMEOUT", Value::Null), (" ERROR", unblocked)] {
-        waiting.send(&crate::client::wire(&["BLPOP", "nobody-pushes-here", "0"])).await.unwrap();
+    let unblocked = || error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+    let (pop, replicas) = (["BLPOP", "nobody-pushes-here", "0"], ["WAIT", "9", "0"]);
+    for (request, how, reply) in [
+        (pop, "", Value::Null),
+        (pop, " TIMEOUT", Value::Null),
+        (pop, " ERROR", unblocked()),
+        (replicas, " ERROR", unblocked()),
+    ] {
+        waiting.send(&crate::client::wire(&request)).await.unwrap();
         until(Duration::from_secs(5), "it waits", async || {
             let list = client.call(&format!("CLIENT LIST ID {id}")).await;
             let list = value::text(&list).unwrap_or_default().to_owned();
