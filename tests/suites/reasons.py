@@ -11,11 +11,13 @@ REASONS = [
     # Second part of the work: cross-slot commands, client-side caching, users, replica reads.
     (SECOND, "", "", "CLIENT TRACKING is not supported", "client-side caching"),
     (SECOND, "tcl", "^unit/tracking:", "", "client-side caching"),
-    (SECOND, "", "", r"command 'acl\|", "users and rules for them"),
+    (SECOND, "", "", r"command 'acl\||CONFIG SET - 'requirepass'", "users, their passwords, and rules for them"),
     (SECOND, "", "", "(BY|GET) option of SORT denied in Cluster mode", "SORT by keys of other slots"),
+    (CANNOT, "redis-py", "test_pipeline: |test_standalone_pipeline", "CROSSSLOT", "a transaction, or what it watches, over several slots"),
+    (CANNOT, "redis-py", "test_transaction_with_empty_error_command|test_exec_error_raised", "",
+     "a transaction, or what it watches, over several slots"),
     (SECOND, "", "", "CROSSSLOT", "keys of several slots in one command or transaction"),
     (SECOND, "tcl", "BZMPOP should not blocks on non key arguments", "", "keys of several slots in one command or transaction"),
-    (SECOND, "redis-py", "test_transaction_with_empty_error_command|test_exec_error_raised", "", "a transaction over several slots"),
     # What one address before a cluster has no use for, or must not let its clients do.
     (CANNOT, "", "", "DB index is out of range", "a cluster has database 0 only"),
     (CANNOT, "tcl", "", "SELECT is not allowed in cluster mode", "a cluster has database 0 only"),
@@ -23,8 +25,7 @@ REASONS = [
     (CANNOT, "", "", "Unknown option or number of arguments for CONFIG SET", "a setting that is not for the clients of a cluster to change"),
     (CANNOT, "", "test_readonly_invalid_cluster_state", "", "READONLY is accepted, for clients that send it to whatever they meet"),
     (CANNOT, "", "", "access a non local key in a cluster node", "a script with keys that it does not declare"),
-    (CANNOT, "", "MIGRATE command|test_command_list|test_command_parser", "doesn't exist|movablekeys|assert .* > 300",
-     "COMMAND knows what the proxy lets through"),
+    (CANNOT, "", "MIGRATE command|test_command_parser", "doesn't exist|movablekeys", "COMMAND knows what the proxy lets through"),
     (CANNOT, "tcl", "COMMAND LIST FILTERBY PATTERN", "config.rewrite", "COMMAND knows what the proxy lets through"),
     (CANNOT, "tcl", "MIGRATE cached connections", "", "the nodes' own affair: their connections among themselves"),
     # A script that runs keeps one node busy, and nothing else: PING is the proxy's to answer.
