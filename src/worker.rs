@@ -13,16 +13,19 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::backend::{self, Hint, Pool, Scripts};
 use crate::cluster::Topology;
 use crate::local::{Facts, Proxy};
+use crate::replies::Patience;
 use crate::session::{self, Message, Plans, Session, Shared};
 use crate::stats::Stats;
 
 /// How often silent nodes and waiting requests are looked after.
 const TICK: Duration = Duration::from_millis(50);
+/// How often replies are looked after that wait for the rest of their batch: as short as the runtime's timer can.
+const PATIENCE: Duration = Duration::from_millis(1);
 /// Tasks run between two looks at the sockets: enough for all connections that one look can make ready, so that requests
 /// of one turn share a write, and few enough that new data does not wait long.
 const EVENT_INTERVAL: u32 = 256;
@@ -89,6 +92,7 @@ async fn run(setup: Setup, mut inbox: UnboundedReceiver<Message>) {
     let peers = (setup.workers, setup.plans);
     let shared = Shared::new(setup.session, pool, setup.proxy, setup.facts, peers);
     tokio::task::spawn_local(tend(Rc::clone(&shared)));
+    tokio::task::spawn_local(press(Rc::clone(&shared.patience)));
     while let Some(message) = inbox.recv().await {
         if matches!(message, Message::Drain) {
             break;
@@ -153,6 +157,15 @@ async fn tend(shared: Rc<Shared>) {
         if idle_ms > 0 && tick % 20 == 0 {
             end_idle(&shared, idle_ms);
         }
+    }
+}
+
+/// Has replies sent that have waited long enough for the rest of their batch.
+async fn press(patience: Rc<Patience>) {
+    loop {
+        poll_fn(|cx| patience.poll_waiting(cx)).await;
+        sleep(PATIENCE).await;
+        patience.press();
     }
 }
 

@@ -21,10 +21,12 @@ use crate::refusal::Refusal;
 use crate::resp::write;
 
 mod output;
+mod patience;
 mod queue;
 
 pub use output::Output;
-use queue::Queue;
+pub use patience::Patience;
+use queue::{Queue, Told};
 
 /// From this size on, replies are passed on by reference instead of being copied (measured: copying 16 KiB costs about as
 /// much as keeping a read buffer alive and allocating the next).
@@ -124,14 +126,14 @@ pub struct Company {
 
 impl Default for Replies {
     fn default() -> Self {
-        Self::with_most(usize::MAX)
+        Self::new(usize::MAX, Rc::default())
     }
 }
 
 impl Replies {
-    /// For a client that may keep so many bytes of replies waiting and no more.
-    pub fn with_most(bytes: usize) -> Self {
-        Self(Rc::new(RefCell::new(Queue::with_most(bytes))))
+    /// For a client that may keep so many bytes of replies waiting and no more; `patience` is its worker's.
+    pub fn new(most: usize, patience: Rc<Patience>) -> Self {
+        Self(Rc::new(RefCell::new(Queue::new(most, patience))))
     }
 
     /// Says whose they are, by the client's number.
@@ -222,6 +224,39 @@ impl Replies {
     /// Bytes ready to be sent.
     pub fn unsent(&self) -> usize {
         self.0.borrow().unsent()
+    }
+
+    /// What came in one read ends with the last request so far: the replies are to go out together.
+    pub fn end_batch(&self) {
+        self.0.borrow_mut().end_batch();
+    }
+
+    /// Whether what is ready waits for the rest of its batch. Whoever does wait is woken when that is over.
+    pub fn wait_for_batch(&self) -> bool {
+        let mut queue = self.0.borrow_mut();
+        let waits = queue.waits_for_batch();
+        if queue.begins_to_wait() {
+            queue.patience.add(self.clone());
+        }
+        waits
+    }
+
+    /// All that was ready has been sent.
+    pub fn sent(&self) {
+        self.0.borrow_mut().sent();
+    }
+
+    /// Has what is ready sent, however much of its batch is missing.
+    fn press(&self) {
+        let waker = self.0.borrow_mut().press();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Every reply is to wake the session from now on until it listens again.
+    pub fn hurry(&self) {
+        self.0.borrow_mut().hurry();
     }
 
     /// Whether so many requests are not answered, or the replies take up so many bytes, ready or not.
@@ -316,10 +351,15 @@ impl Promise {
     }
 
     #[inline]
-    fn settle(queue: &RefCell<Queue>, seat: Seat, standing: Standing, reply: Reply<'_>) {
-        let waker = queue.borrow_mut().settle(seat.halves(), standing, reply);
-        if let Some(waker) = waker {
-            waker.wake_by_ref();
+    fn settle(queue: &Rc<RefCell<Queue>>, seat: Seat, standing: Standing, reply: Reply<'_>) {
+        let told = queue.borrow_mut().settle(seat.halves(), standing, reply);
+        match told {
+            Told::Nothing => {}
+            Told::Wake(waker) => waker.wake(),
+            Told::Wait => {
+                let patience = Rc::clone(&queue.borrow().patience);
+                patience.add(Replies(Rc::clone(queue)));
+            }
         }
     }
 }

@@ -1,18 +1,21 @@
 //! The places of a client's requests, in order, and the replies that wait in them.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::task::Waker;
 
 use bytes::Bytes;
 
 use super::output::USUAL_MAX;
-use super::{Company, Gate, Mute, Output, Reply};
+use super::{Company, Gate, Mute, Output, Patience, Reply};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::{Claim, Standing};
 
 /// Most bytes of small replies kept out of order in the shared buffer; beyond it each is kept by itself.
 const KEPT_MAX: usize = 256 * 1024;
+/// Ready replies of this size do not wait for the rest of their batch.
+const FLUSH_AT: usize = 16 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -40,16 +43,41 @@ pub(super) struct Queue {
     muted: VecDeque<u32>,
     waker: Option<Waker>,
     woken: bool,
+    /// The session has something to do at every reply, not only when replies are due.
+    eager: bool,
+    /// What is ready is to be sent: a batch is complete, or it has waited long enough.
+    due: bool,
+    /// What is ready is in the list of those that wait for the rest of their batch.
+    waits: bool,
+    pub(super) patience: Rc<Patience>,
     /// Most bytes of replies that may wait.
     most: usize,
     /// The client is gone, or has let too much wait: replies are thrown away.
     closed: bool,
 }
 
+/// What follows from an answer.
+#[derive(Debug)]
+pub(super) enum Told {
+    Nothing,
+    /// There is something to do for the session, which was not told yet.
+    Wake(Waker),
+    /// Something is ready and waits for the rest of its batch.
+    Wait,
+}
+
+impl From<Option<Waker>> for Told {
+    fn from(waker: Option<Waker>) -> Self {
+        waker.map_or(Self::Nothing, Self::Wake)
+    }
+}
+
 #[derive(Debug)]
 struct Place {
     claim: Claim,
     reads: bool,
+    /// The request was the last one that came in one read.
+    ends_batch: bool,
     standing: Standing,
     state: State,
 }
@@ -77,21 +105,21 @@ impl State {
 }
 
 impl Queue {
-    pub(super) fn with_most(most: usize) -> Self {
-        Self { most, ..Self::default() }
+    pub(super) fn new(most: usize, patience: Rc<Patience>) -> Self {
+        Self { most, patience, ..Self::default() }
     }
 
     #[inline]
     pub(super) fn push(&mut self, claim: Claim, reads: bool) -> u32 {
         self.claim(claim);
-        self.put_out(Place { claim, reads, standing: Standing::Out, state: State::Empty })
+        self.put_out(Place::out(claim, reads, State::Empty))
     }
 
     pub(super) fn push_gather(&mut self, gather: Gather) -> u32 {
         gather.claims().for_each(|claim| self.claim(claim));
         let reads = !gather.writes();
         let state = State::Gathering(Box::new(gather));
-        self.put_out(Place { claim: Claim::None, reads, standing: Standing::Out, state })
+        self.put_out(Place::out(Claim::None, reads, state))
     }
 
     /// Puts a place whose reply is still to come.
@@ -174,6 +202,7 @@ impl Queue {
         } else if !self.places.is_empty() {
             return (true, None);
         }
+        self.due = true;
         let told = std::mem::replace(&mut self.woken, true);
         (fits, self.waker.clone().filter(|_| !told || !fits))
     }
@@ -216,8 +245,56 @@ impl Queue {
         self.output.len() + self.kept.len() + self.apart
     }
 
+    /// What came in one read ends with the last request so far.
+    pub(super) fn end_batch(&mut self) {
+        if let Some(last) = self.places.back_mut() {
+            last.ends_batch = true;
+        }
+    }
+
+    /// Whether something is ready and is to be sent now.
+    pub(super) fn is_due(&self) -> bool {
+        self.due || self.places.is_empty() || self.output.len() >= FLUSH_AT
+    }
+
+    /// Has what is ready sent.
+    pub(super) fn press(&mut self) -> Option<Waker> {
+        self.waits = false;
+        if self.output.is_empty() {
+            return None;
+        }
+        self.due = true;
+        self.wake()
+    }
+
+    /// All that was ready has been sent.
+    pub(super) fn sent(&mut self) {
+        self.due = false;
+        self.output.shrink();
+    }
+
+    /// Whether something is ready that is not to be sent yet.
+    pub(super) fn waits_for_batch(&self) -> bool {
+        !self.output.is_empty() && !self.is_due()
+    }
+
+    /// True if something ready has to be put on the list of those that wait.
+    pub(super) fn begins_to_wait(&mut self) -> bool {
+        self.waits_for_batch() && !std::mem::replace(&mut self.waits, true)
+    }
+
+    pub(super) fn hurry(&mut self) {
+        self.eager = true;
+    }
+
+    /// The waker, unless the session was told already.
+    fn wake(&mut self) -> Option<Waker> {
+        if std::mem::replace(&mut self.woken, true) { None } else { self.waker.clone() }
+    }
+
     pub(super) fn listen(&mut self, waker: &Waker) {
         self.woken = false;
+        self.eager = false;
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             self.waker = Some(waker.clone());
         }
@@ -315,11 +392,11 @@ impl Queue {
         (number, part): (u32, u32),
         standing: Standing,
         reply: Reply<'_>,
-    ) -> Option<Waker> {
+    ) -> Told {
         let at = self.index(number);
         let unwanted = self.closed || self.is_muted(number);
         let reply = if unwanted { Reply::Small(b"") } else { reply };
-        let place = self.places.get_mut(at)?;
+        let Some(place) = self.places.get_mut(at) else { return Told::Nothing };
         if let State::Gathering(_) = place.state {
             return self.settle_part((at, part), standing, &reply);
         }
@@ -329,7 +406,7 @@ impl Queue {
         if at > 0 {
             let state = self.keep(reply);
             self.places[at].state = state;
-            return self.overflow();
+            return self.overflow().into();
         }
         match reply {
             Reply::Small(bytes) => self.output.tail().extend_from_slice(bytes),
@@ -345,15 +422,15 @@ impl Queue {
         (at, part): (usize, u32),
         standing: Standing,
         reply: &Reply<'_>,
-    ) -> Option<Waker> {
-        let State::Gathering(gather) = &mut self.places[at].state else { return None };
+    ) -> Told {
+        let State::Gathering(gather) = &mut self.places[at].state else { return Told::Nothing };
         let before = gather.mark(part as usize, standing);
         let claim = gather.answer(part as usize, reply.bytes());
         let done = gather.is_complete() && at == 0;
         self.apart += reply.bytes().len();
         self.unclaim(claim);
         self.count(before, standing);
-        if done { self.release() } else { self.overflow() }
+        if done { self.release() } else { self.overflow().into() }
     }
 
     /// Throws the replies away if too many bytes of them wait. Gives the waker if they have just been.
@@ -367,16 +444,17 @@ impl Queue {
     }
 
     fn pop(&mut self) {
-        self.places.pop_front();
+        self.due |= self.places.pop_front().is_some_and(|place| place.ends_batch);
         if self.muted.front() == Some(&self.front) {
             self.muted.pop_front();
         }
         self.front = self.front.wrapping_add(1);
     }
 
-    /// Moves what is answered at the front to the output. Gives the waker if nobody was told yet.
+    /// Moves what is answered at the front to the output. Gives the waker if that is to be sent now, or if the session
+    /// wants to know, and nobody was told yet.
     #[inline]
-    fn release(&mut self) -> Option<Waker> {
+    fn release(&mut self) -> Told {
         while let Some(place) = self.places.front_mut() {
             match &mut place.state {
                 State::Kept { start, len } => {
@@ -402,7 +480,13 @@ impl Queue {
         if self.output.len() > self.most {
             self.throw_away();
         }
-        if std::mem::replace(&mut self.woken, true) { None } else { self.waker.clone() }
+        if self.eager || self.closed || self.is_due() {
+            self.wake().into()
+        } else if self.begins_to_wait() {
+            Told::Wait
+        } else {
+            Told::Nothing
+        }
     }
 
     /// An idle client holds no buffers worth speaking of.
@@ -451,9 +535,15 @@ impl Queue {
 }
 
 impl Place {
+    /// One whose reply is still to come.
+    #[inline]
+    fn out(claim: Claim, reads: bool, state: State) -> Self {
+        Self { claim, reads, ends_batch: false, standing: Standing::Out, state }
+    }
+
     /// One that is settled already.
     fn answered(state: State) -> Self {
-        Self { claim: Claim::None, reads: true, standing: Standing::Answered, state }
+        Self { standing: Standing::Answered, ..Self::out(Claim::None, true, state) }
     }
 
     /// Standings of the request, or of its parts, as far as they are on this slot.

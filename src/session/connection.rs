@@ -45,8 +45,6 @@ const TURNS: usize = 4;
 const ROUND: usize = 256 * 1024;
 /// Most slices handed to one write.
 const SLICES: usize = 16;
-/// Ready replies of this size do not wait for more.
-const FLUSH_AT: usize = 16 * 1024;
 
 /// The connection of one client.
 #[derive(Debug)]
@@ -79,19 +77,6 @@ pub struct Session {
     /// What shows it the requests of all clients.
     pub(super) monitoring: Option<AbortHandle>,
     phase: Phase,
-    patience: Patience,
-}
-
-/// Whether replies that are ready wait for more of the client's replies to go out with them. They do so for one look at
-/// the sockets: the replies to one pipeline come from several nodes a few microseconds apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Patience {
-    /// Nothing has waited.
-    Fresh,
-    /// Replies wait since this poll.
-    Waiting,
-    /// Replies have waited; now they go.
-    Spent,
 }
 
 /// How far the connection is in its life.
@@ -127,7 +112,8 @@ impl Session {
         let client =
             Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), authenticated, now);
         let client = Rc::new(RefCell::new(client));
-        let replies = Replies::with_most(shared.options.output_max);
+        let replies =
+            Replies::new(shared.options.output_max, Rc::clone(&shared.patience));
         replies.belong_to(id);
         let doomed = Rc::new(Cell::new(false));
         let blocked = Rc::<Blocked>::default();
@@ -157,7 +143,6 @@ impl Session {
             subscriber: None,
             monitoring: None,
             phase: Phase::Open,
-            patience: Patience::Fresh,
         }
     }
 
@@ -244,7 +229,11 @@ impl Session {
         let (mut input, mut framer) =
             (std::mem::take(&mut self.input), std::mem::take(&mut self.framer));
         let held = self.process_input(&mut input, &mut framer);
+        self.replies.end_batch();
         framer.shrink();
+        if held {
+            self.replies.hurry();
+        }
         if !held {
             self.held_since = None;
         } else if self.shared.pool.is_unsettled() {
@@ -380,27 +369,8 @@ impl Session {
         self.replies.refuse(refusal);
     }
 
-    /// Whether to leave ready replies for the next poll, which comes after the next look at the sockets.
-    fn waits_for_more(&mut self, cx: &mut Context<'_>) -> bool {
-        let unsent = self.replies.unsent();
-        if unsent == 0
-            || unsent >= FLUSH_AT
-            || self.patience == Patience::Spent
-            || self.replies.waiting() == 0
-        {
-            return false;
-        }
-        if self.patience == Patience::Fresh {
-            self.patience = Patience::Waiting;
-            // Polled once, it wakes this task when the sockets have been looked at.
-            let yielded = pin!(tokio::task::yield_now()).poll(cx);
-            debug_assert!(yielded.is_pending());
-        }
-        true
-    }
-
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.waits_for_more(cx) {
+        if self.replies.wait_for_batch() && self.phase == Phase::Open {
             return Poll::Pending;
         }
         for _ in 0..TURNS {
@@ -409,7 +379,8 @@ impl Session {
             let stream = Pin::new(&mut self.stream);
             let written = match output.slices(&mut room, ROUND) {
                 0 => {
-                    output.shrink();
+                    drop(output);
+                    self.replies.sent();
                     return Poll::Ready(Ok(()));
                 }
                 1 => ready!(stream.poll_write(cx, &room[0]))?,
@@ -434,8 +405,6 @@ impl Future for Session {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.replies.listen(cx.waker());
-        this.patience =
-            if this.patience == Patience::Waiting { Patience::Spent } else { Patience::Fresh };
         for _ in 0..TURNS {
             match ready!(this.turn(cx)) {
                 Ok(()) => {}

@@ -33,7 +33,7 @@ use crate::cluster::Address;
 use crate::local::muster::{Muster, Share};
 use crate::local::{self, Facts, Proxy, slowlog};
 use crate::pubsub::{Hub, Tally, Topic};
-use crate::replies::Replies;
+use crate::replies::{Patience, Replies};
 use crate::resp::frame::Limits;
 
 pub use blocking::Blocked;
@@ -78,6 +78,8 @@ pub struct Shared {
     pub workers: Vec<mpsc::UnboundedSender<Message>>,
     /// What the cursors of `SCAN` stand for, the same for all workers.
     pub plans: Arc<Plans>,
+    /// The clients whose replies wait for the rest of their batch.
+    pub patience: Rc<Patience>,
     sizes: RefCell<errand::Sizes>,
     buffers: RefCell<Vec<BytesMut>>,
     /// What `CLIENT PAUSE` said, if it is not over.
@@ -223,6 +225,7 @@ impl Shared {
             draining: Cell::new(false),
             workers,
             plans,
+            patience: Rc::default(),
             sizes: RefCell::default(),
             buffers: RefCell::default(),
             paused: Cell::default(),
