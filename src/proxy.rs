@@ -46,6 +46,8 @@ pub struct Options {
     pub cluster_view: local::View,
     /// Whether `DEBUG` is passed on to the nodes.
     pub allow_debug: bool,
+    /// How long a busy worker waits for more to do at once; zero for never.
+    pub linger: Duration,
     /// How long the proxy goes on accepting after it has said that it is not ready any more.
     pub drain_delay: Duration,
     /// How long clients may take to finish what is under way.
@@ -171,6 +173,7 @@ pub async fn start(options: Options) -> Result<Running> {
         scripts: Arc::default(),
         plans: Arc::default(),
         workers: inboxes.clone(),
+        linger: options.linger,
         drain_timeout: options.drain_timeout,
     };
     let workers = spawn_workers(&setup, receivers, &stats)?;

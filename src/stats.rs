@@ -86,6 +86,7 @@ pub struct Stats {
     pub commands_local: Count,
     pub commands_split: Count,
     pub commands_refused: Count,
+    pub reads: Count,
     pub client_read_bytes: Count,
     pub client_written_bytes: Count,
     pub read_bytes: Count,

@@ -116,6 +116,7 @@ impl Connection {
         if read == 0 {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
         }
+        self.pool.stats.reads.add(1);
         self.pool.stats.read_bytes.add(read as u64);
         let now = self.pool.clock.micros();
         self.alive(now);

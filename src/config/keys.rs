@@ -64,6 +64,7 @@ pub(super) const KEYS: &[Key] = &[
     key("proxy", "workers", |c, v| put(&mut c.proxy.workers, worker_count(v))),
     key("proxy", "cluster_view", |c, v| put(&mut c.proxy.cluster_view, choice(v, VIEW))),
     key("proxy", "allow_debug", |c, v| put(&mut c.proxy.allow_debug, switch(v))),
+    key("proxy", "linger", |c, v| put(&mut c.proxy.linger, duration(v, 0..=1))),
     key("proxy", "drain_delay", |c, v| put(&mut c.proxy.drain_delay, duration(v, 0..=H))),
     key("proxy", "drain_timeout", |c, v| put(&mut c.proxy.drain_timeout, duration(v, 0..=H))),
     key("client", "password", |c, v| put(&mut c.client.password, text(v).map(|t| t.map(Secret)))),

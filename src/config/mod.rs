@@ -80,6 +80,8 @@ pub struct Proxy {
     pub cluster_view: View,
     /// Whether `DEBUG` is passed on to the nodes.
     pub allow_debug: bool,
+    /// How long a busy worker waits for more to do at once; zero for never.
+    pub linger: Duration,
     /// How long the proxy goes on as before once it has said that it is not ready any more.
     pub drain_delay: Duration,
     /// How long clients may take to finish after that.
@@ -177,6 +179,7 @@ impl Config {
             max_clients: self.client.max_clients,
             cluster_view: self.proxy.cluster_view,
             allow_debug: self.proxy.allow_debug,
+            linger: self.proxy.linger,
             drain_delay: self.proxy.drain_delay,
             drain_timeout: self.proxy.drain_timeout,
             session: self.client.session,
@@ -201,6 +204,7 @@ impl Default for Config {
                 workers: None,
                 cluster_view: View::Hidden,
                 allow_debug: false,
+                linger: Duration::from_micros(50),
                 drain_delay: Duration::ZERO,
                 drain_timeout: Duration::from_secs(10),
             },

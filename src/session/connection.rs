@@ -112,8 +112,7 @@ impl Session {
         let client =
             Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), authenticated, now);
         let client = Rc::new(RefCell::new(client));
-        let replies =
-            Replies::new(shared.options.output_max, Rc::clone(&shared.patience));
+        let replies = Replies::new(shared.options.output_max, Rc::clone(&shared.patience));
         replies.belong_to(id);
         let doomed = Rc::new(Cell::new(false));
         let blocked = Rc::<Blocked>::default();
@@ -212,6 +211,7 @@ impl Session {
         if read == 0 {
             self.phase = Phase::HalfClosed;
         } else {
+            self.shared.pool.stats.reads.add(1);
             self.shared.pool.stats.client_read_bytes.add(read as u64);
             self.client.borrow_mut().active_ms = self.shared.pool.clock.millis();
         }

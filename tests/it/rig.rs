@@ -113,6 +113,7 @@ fn options(seeds: Vec<String>) -> Options {
         allow_debug: false,
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(2),
+        linger: Duration::from_micros(50),
         session: session::Options {
             limits: Limits {
                 args: 1 << 20,

@@ -1,5 +1,7 @@
 //! A worker: one thread, one runtime, its own clients and its own connections to the nodes.
 
+mod linger;
+
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -21,6 +23,8 @@ use crate::local::{Facts, Proxy};
 use crate::replies::Patience;
 use crate::session::{self, Message, Plans, Session, Shared};
 use crate::stats::Stats;
+
+use linger::Linger;
 
 /// How often silent nodes and waiting requests are looked after.
 const TICK: Duration = Duration::from_millis(50);
@@ -53,6 +57,8 @@ pub struct Setup {
     pub plans: Arc<Plans>,
     /// The ways to all workers.
     pub workers: Vec<UnboundedSender<Message>>,
+    /// How long a busy worker waits before it looks at the sockets again; zero for never.
+    pub linger: Duration,
     /// How long the worker may take to finish what is under way when it is told to stop.
     pub drain_timeout: Duration,
 }
@@ -63,9 +69,8 @@ pub fn spawn(
     setup: Setup,
     inbox: UnboundedReceiver<Message>,
 ) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread();
     let start = move || {
-        let built = build(runtime);
+        let built = build(Arc::new(Linger::new(setup.linger, Arc::clone(&setup.stats))));
         match built {
             Ok(runtime) => runtime.block_on(run(setup, inbox)),
             Err(error) => tracing::error!(worker = number, %error, "cannot start the worker"),
@@ -74,10 +79,13 @@ pub fn spawn(
     thread::Builder::new().name(format!("worker-{number}")).spawn(start)
 }
 
-fn build(mut builder: tokio::runtime::Builder) -> io::Result<LocalRuntime> {
-    builder
+fn build(linger: Arc<Linger>) -> io::Result<LocalRuntime> {
+    let before = Arc::clone(&linger);
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
+        .on_thread_park(move || before.before_look())
+        .on_thread_unpark(move || linger.after_look())
         .build_local(tokio::runtime::LocalOptions::default())
 }
 
