@@ -19,13 +19,13 @@ use crate::stats::{Count, Stats};
 const WINDOW_US: u64 = 10_000;
 /// Share of the time at work, in percent, from which on a worker begins to wait, and down to which it goes on: what it
 /// does more cheaply takes less time.
-const BUSY: (u64, u64) = (40, 20);
+const BUSY: (u64, u64) = (30, 10);
 /// Reads that come in for each wait, at the least; the system adds some 50 microseconds of its own to the wait, and so to
 /// what it brings in.
 const WORTH: u64 = 1;
 /// How long it is not tried again once it did not help, in microseconds: clients that wait for their replies one by one
 /// ask for less the longer the replies take.
-const RESPITE_US: u64 = 1_000_000;
+const RESPITE_US: u64 = 250_000;
 /// Reads that one look brings in when there is no more to be won.
 const PLENTY: u64 = 32;
 
@@ -143,9 +143,9 @@ mod tests {
         // Many clients with a request at a time: a look brings in one or two reads.
         check(7000, 1000, 600, [true, true]);
         // The same with waits: more cheaply.
-        check(3000, 1000, 100, [false, true]);
+        check(2500, 1000, 100, [false, true]);
         // One client that waits for each reply: the next look brings in its next request, and no other.
-        check(3000, 150, 150, [false, false]);
+        check(2500, 150, 150, [false, false]);
         check(7000, 150, 150, [false, false]);
         // Hardly anything to do.
         check(500, 20, 20, [false, false]);
