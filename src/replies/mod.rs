@@ -372,3 +372,91 @@ impl Drop for Promise {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::{Context, Wake};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Calls(AtomicUsize);
+
+    impl Wake for Calls {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    impl Calls {
+        fn take(&self) -> usize {
+            self.0.swap(0, Relaxed)
+        }
+    }
+
+    fn promise(replies: &Replies) -> Promise {
+        replies.promise(Claim::None, true)
+    }
+
+    fn sent(replies: &Replies) {
+        let len = replies.unsent();
+        replies.output().advance(len);
+        replies.sent();
+    }
+
+    #[test]
+    fn the_replies_to_one_read_go_out_together() {
+        let (patience, calls) = (Rc::<Patience>::default(), Arc::<Calls>::default());
+        let replies = Replies::new(usize::MAX, Rc::clone(&patience));
+        let waker = Waker::from(Arc::clone(&calls));
+        let [first, second] = [promise(&replies), promise(&replies)];
+        replies.end_batch();
+        let next = promise(&replies);
+        replies.end_batch();
+        replies.listen(&waker);
+        first.fulfil(Reply::Small(b"1"));
+        assert_eq!((calls.take(), replies.wait_for_batch()), (0, true));
+        second.fulfil(Reply::Small(b"2"));
+        assert_eq!((calls.take(), replies.wait_for_batch(), replies.unsent()), (1, false, 2));
+        sent(&replies);
+        replies.listen(&waker);
+        next.fulfil(Reply::Small(b"3"));
+        assert_eq!((calls.take(), replies.wait_for_batch()), (1, false));
+    }
+
+    #[test]
+    fn patience_ends_at_the_second_look() {
+        let (patience, calls) = (Rc::<Patience>::default(), Arc::<Calls>::default());
+        let replies = Replies::new(usize::MAX, Rc::clone(&patience));
+        let waker = Waker::from(Arc::clone(&calls));
+        let is_watched = || patience.poll_waiting(&mut Context::from_waker(&waker)).is_ready();
+        let [early, later, late] = [(); 3].map(|()| promise(&replies));
+        replies.end_batch();
+        replies.listen(&waker);
+        assert!(!is_watched());
+        early.fulfil(Reply::Small(b"1"));
+        assert_eq!((calls.take(), is_watched()), (1, true), "who looks is told, and no one else");
+        later.fulfil(Reply::Small(b"2"));
+        patience.press();
+        assert_eq!((calls.take(), replies.wait_for_batch()), (0, true));
+        patience.press();
+        assert_eq!((calls.take(), replies.wait_for_batch(), replies.unsent()), (1, false, 2));
+        assert!(!is_watched());
+        sent(&replies);
+        drop(late);
+    }
+
+    #[test]
+    fn a_session_that_holds_input_back_hears_of_every_reply() {
+        let calls = Arc::<Calls>::default();
+        let replies = Replies::default();
+        let [first, _second] = [promise(&replies), promise(&replies)];
+        replies.end_batch();
+        replies.listen(&Waker::from(Arc::clone(&calls)));
+        replies.hurry();
+        first.fulfil(Reply::Small(b"1"));
+        assert_eq!((calls.take(), replies.wait_for_batch()), (1, true));
+    }
+}

@@ -41,10 +41,7 @@ pub(super) struct Queue {
     mute: Mute,
     /// Numbers of the places whose replies are not sent, in order.
     muted: VecDeque<u32>,
-    waker: Option<Waker>,
-    woken: bool,
-    /// The session has something to do at every reply, not only when replies are due.
-    eager: bool,
+    bell: Bell,
     /// What is ready is to be sent: a batch is complete, or it has waited long enough.
     due: bool,
     /// What is ready is in the list of those that wait for the rest of their batch.
@@ -54,6 +51,30 @@ pub(super) struct Queue {
     most: usize,
     /// The client is gone, or has let too much wait: replies are thrown away.
     closed: bool,
+}
+
+/// How the session is told that there is something to do.
+#[derive(Debug, Default)]
+struct Bell {
+    waker: Option<Waker>,
+    /// The session was told since it last listened.
+    rung: bool,
+    /// It has something to do at every reply, not only when replies are due.
+    eager: bool,
+}
+
+impl Bell {
+    fn listen(&mut self, waker: &Waker) {
+        (self.rung, self.eager) = (false, false);
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+
+    /// The waker, unless the session was told already.
+    fn ring(&mut self) -> Option<Waker> {
+        if std::mem::replace(&mut self.rung, true) { None } else { self.waker.clone() }
+    }
 }
 
 /// What follows from an answer.
@@ -106,7 +127,7 @@ impl State {
 
 impl Queue {
     pub(super) fn new(most: usize, patience: Rc<Patience>) -> Self {
-        Self { most, patience, ..Self::default() }
+        Self { patience, most, ..Self::default() }
     }
 
     #[inline]
@@ -203,8 +224,8 @@ impl Queue {
             return (true, None);
         }
         self.due = true;
-        let told = std::mem::replace(&mut self.woken, true);
-        (fits, self.waker.clone().filter(|_| !told || !fits))
+        let told = std::mem::replace(&mut self.bell.rung, true);
+        (fits, self.waker().filter(|_| !told || !fits))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -264,7 +285,7 @@ impl Queue {
             return None;
         }
         self.due = true;
-        self.wake()
+        self.bell.ring()
     }
 
     /// All that was ready has been sent.
@@ -284,28 +305,19 @@ impl Queue {
     }
 
     pub(super) fn hurry(&mut self) {
-        self.eager = true;
-    }
-
-    /// The waker, unless the session was told already.
-    fn wake(&mut self) -> Option<Waker> {
-        if std::mem::replace(&mut self.woken, true) { None } else { self.waker.clone() }
+        self.bell.eager = true;
     }
 
     pub(super) fn listen(&mut self, waker: &Waker) {
-        self.woken = false;
-        self.eager = false;
-        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            self.waker = Some(waker.clone());
-        }
+        self.bell.listen(waker);
     }
 
     pub(super) fn waker(&self) -> Option<Waker> {
-        self.waker.clone()
+        self.bell.waker.clone()
     }
 
     pub(super) fn close(&mut self) {
-        self.waker = None;
+        self.bell.waker = None;
         self.throw_away();
     }
 
@@ -440,7 +452,7 @@ impl Queue {
             return None;
         }
         self.throw_away();
-        self.waker.clone()
+        self.waker()
     }
 
     fn pop(&mut self) {
@@ -480,8 +492,8 @@ impl Queue {
         if self.output.len() > self.most {
             self.throw_away();
         }
-        if self.eager || self.closed || self.is_due() {
-            self.wake().into()
+        if self.bell.eager || self.closed || self.is_due() {
+            self.bell.ring().into()
         } else if self.begins_to_wait() {
             Told::Wait
         } else {

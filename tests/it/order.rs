@@ -415,3 +415,17 @@ fn many_clients_see_their_own_order_while_slots_move_all_the_time() {
         }
     });
 }
+
+#[test]
+fn an_early_reply_does_not_wait_for_the_rest_of_its_pipeline_for_good() {
+    rig(2).run(async |rig| {
+        let mut client = rig.client().await;
+        let (early, late) = (rig.cluster.key(0, 0), rig.cluster.key(1, 0));
+        let lines = [format!("SET {early} 1"), format!("SET {late} 2"), format!("GET {early}")];
+        rig.node(1).next(&lines[1], Act::Hold);
+        client.send_all(&lines.each_ref().map(String::as_str)).await;
+        assert_eq!(client.read_n(1).await, ["+OK\r\n"], "while the other is on its way");
+        rig.node(1).release();
+        assert_eq!(client.read_n(2).await, ["+OK\r\n", "$1\r\n1\r\n"]);
+    });
+}
