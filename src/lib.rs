@@ -19,7 +19,7 @@
 //!    ▼
 //!  replies                       replies in the order of the requests; command::merge for those in parts
 //!    ▼
-//!  session::connection           one write of all that is ready
+//!  session::connection           one write for all that came in one read, unless a reply is late (replies::patience)
 //! ```
 //!
 //! What clients subscribe to goes its own way: `session::subscribe` hands it to the worker's hub (`pubsub`), which has

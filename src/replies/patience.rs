@@ -5,15 +5,16 @@
 //! reply does not wait longer for a late one than it takes to look twice (`press`), every millisecond or so.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::task::{Context, Poll, Waker};
 
 use super::Replies;
 
 /// The clients of one worker that have replies ready which wait for more.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Patience(RefCell<Waiting>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Waiting {
     /// Since the last look.
     fresh: Vec<Replies>,
@@ -21,6 +22,13 @@ struct Waiting {
     old: Vec<Replies>,
     /// Who is to look.
     looker: Option<Waker>,
+}
+
+impl fmt::Debug for Patience {
+    /// Without the clients, each of which shows its worker's patience.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Patience").finish_non_exhaustive()
+    }
 }
 
 impl Patience {

@@ -20,7 +20,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use crate::backend::{self, Hint, Pool, Scripts};
 use crate::cluster::Topology;
 use crate::local::{Facts, Proxy};
-use crate::replies::Patience;
 use crate::session::{self, Message, Plans, Session, Shared};
 use crate::stats::Stats;
 
@@ -100,7 +99,7 @@ async fn run(setup: Setup, mut inbox: UnboundedReceiver<Message>) {
     let peers = (setup.workers, setup.plans);
     let shared = Shared::new(setup.session, pool, setup.proxy, setup.facts, peers);
     tokio::task::spawn_local(tend(Rc::clone(&shared)));
-    tokio::task::spawn_local(press(Rc::clone(&shared.patience)));
+    tokio::task::spawn_local(press(Rc::clone(&shared)));
     while let Some(message) = inbox.recv().await {
         if matches!(message, Message::Drain) {
             break;
@@ -169,11 +168,11 @@ async fn tend(shared: Rc<Shared>) {
 }
 
 /// Has replies sent that have waited long enough for the rest of their batch.
-async fn press(patience: Rc<Patience>) {
+async fn press(shared: Rc<Shared>) {
     loop {
-        poll_fn(|cx| patience.poll_waiting(cx)).await;
+        poll_fn(|cx| shared.patience.poll_waiting(cx)).await;
         sleep(PATIENCE).await;
-        patience.press();
+        shared.patience.press();
     }
 }
 
