@@ -101,7 +101,21 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "admin",
         ],
     ),
-    ("cli", &["proxy", "manage", "config", "cluster::Address", "observe::log"]),
+    // Beyond §5: the names of things in a cluster, and what one node answers to `cluster call`.
+    (
+        "cli",
+        &[
+            "proxy",
+            "manage",
+            "config",
+            "cluster::Address",
+            "cluster::NodeId",
+            "cluster::Slots",
+            "backend::control",
+            "resp::value",
+            "observe::log",
+        ],
+    ),
     ("main", &["cli"]),
 ];
 

@@ -1,7 +1,9 @@
 //! The command line: its grammar, and what each subcommand does with it.
 
+pub mod cluster;
 pub mod local;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,6 +42,30 @@ enum Command {
     },
     /// A cluster of real servers on this machine, to try things on.
     Local(local::LocalArgs),
+    /// Make a cluster, look at it, change it: as redis-trib.rb and `redis-cli --cluster` do.
+    #[command(disable_help_flag = true)]
+    Cluster {
+        /// What to do: `slotway cluster help` tells.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+}
+
+impl Arguments {
+    /// The words of a command line. `slotway --cluster check …` means `slotway cluster check …`, for those who are used to
+    /// redis-cli.
+    pub fn from_words(words: impl IntoIterator<Item = OsString>) -> Self {
+        Self::parse_from(with_subcommand(words.into_iter().collect()))
+    }
+}
+
+fn with_subcommand(mut words: Vec<OsString>) -> Vec<OsString> {
+    let has_flags_first =
+        words.get(1).is_some_and(|word| word.as_encoded_bytes().starts_with(b"-"));
+    if has_flags_first && words.iter().any(|word| word == "--cluster") {
+        words.insert(1, "cluster".into());
+    }
+    words
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +115,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => serve(arguments.into_config()?)?,
         Command::CheckConfig { file } => check(&file)?,
         Command::Local(arguments) => return runtime()?.block_on(local::run(&arguments)),
+        Command::Cluster { words } => return Ok(runtime()?.block_on(cluster::run(words))),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -235,13 +262,28 @@ mod tests {
         let arguments = Arguments::try_parse_from(line.split(' '))?;
         match arguments.command {
             Command::Serve(serve) => serve.into_config(),
-            Command::CheckConfig { .. } | Command::Local(_) => bail!("not serve"),
+            Command::CheckConfig { .. } | Command::Local(_) | Command::Cluster { .. } => {
+                bail!("not serve")
+            }
         }
     }
 
     #[test]
     fn the_grammar_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn cluster_may_be_a_flag() {
+        let check = |line: &str, expected: &str| {
+            let words = with_subcommand(line.split(' ').map(Into::into).collect());
+            let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+            assert_eq!(words.join(" "), expected);
+        };
+        check("slotway --cluster check a:1", "slotway cluster --cluster check a:1");
+        check("slotway -a x --cluster check a:1", "slotway cluster -a x --cluster check a:1");
+        check("slotway serve --cluster", "slotway serve --cluster");
+        check("slotway --version", "slotway --version");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! ```text
 //!  access   how nodes are reached
 //!  view     what every node says of itself and the others
+//!  check    what of it is not as it should be                                       (pure)
 //!  plan     from a view to what is to be done                                       (pure)
+//!  recruit  whether nodes are fit to join
+//!  apply    does what is planned, until all nodes know of it
 //!  mover    moves slots, at a `pace`, and writes to a `journal` what it is about
 //!  local    a cluster of servers on this machine, to try things on
 //! ```
@@ -11,9 +14,12 @@
 //! and never exits: it answers values, and tells of events through a callback.
 
 pub mod access;
+pub mod apply;
+pub mod check;
 pub mod journal;
 pub mod local;
 pub mod mover;
 pub mod pace;
 pub mod plan;
+pub mod recruit;
 pub mod view;

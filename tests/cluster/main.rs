@@ -1,6 +1,8 @@
 //! Cluster management on real servers, which the tests start themselves on free loopback ports: slots are moved under a
 //! load that checks every reply, and nodes, links and the tool itself are killed while it happens.
 //!
+//! `tool` calls the program with the words of a shell's line, for the tests of `slotway cluster`; `job` moves slots without it.
+//!
 //! The helpers are those of `tests/live`. `SLOTWAY_TEST_SERVER` names another server program than `redis-server`.
 
 #[path = "../live/client.rs"]
@@ -25,7 +27,11 @@ mod server;
 #[allow(dead_code, reason = "`tests/live` uses all of it")]
 mod tally;
 
+mod create;
+mod every;
 mod job;
+mod members;
 mod moves;
+mod tool;
 
 use patience::{Dice, alone, until, within};

@@ -1,0 +1,442 @@
+//! Does the steps of a plan, each until it has taken effect on all nodes.
+//!
+//! Every wait is a question asked again and again until nothing is missing, or until the deadline, which then says what was.
+//! Doing a step again does no harm, so whatever was interrupted can be planned and applied once more.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::access::Access;
+use super::check;
+use super::plan::{Consent, Step};
+use super::view::{ClusterView, NodeView, ViewError};
+use crate::backend::control::{Control, ControlError};
+use crate::cluster::{Address, NodeId, Slots};
+use crate::resp::value::Value;
+
+/// How often a question is asked again.
+const POLL: Duration = Duration::from_millis(100);
+/// How often nodes that still do not know each other are introduced once more, and waiting is told of.
+const REPEAT: Duration = Duration::from_secs(1);
+/// Others that each node of a new cluster is introduced to. One would suffice, but then the rest is left to gossip, which
+/// takes seconds; all would be too many in a large cluster.
+const MEETS: usize = 16;
+/// Slots named in one `ADDSLOTS`, to servers that do not know `ADDSLOTSRANGE` (before 7.0).
+const SLOTS_AT_ONCE: usize = 1000;
+
+/// What is told while steps are done.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// It begins.
+    Step(&'a Step),
+    /// It has been waited for a second, for this.
+    Waiting(&'a str),
+    /// Something that does not keep it from going on.
+    Note(String),
+}
+
+/// Where events go.
+pub type Tell<'a> = &'a mut dyn FnMut(Event<'_>);
+
+/// Why a step could not be done.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// A node answered with an error, or not at all.
+    #[error("{0}")]
+    Control(#[from] ControlError),
+    /// A node could not be asked how it is.
+    #[error("{0}")]
+    View(#[from] ViewError),
+    /// A host name leads nowhere.
+    #[error("Invalid IP address or hostname specified: {0}")]
+    Unresolved(String),
+    /// The step needs a node that does not answer.
+    #[error("{0} does not answer")]
+    Absent(NodeId),
+    /// A node that joins has functions of its own.
+    #[error(
+        "New node already contains functions and can not be added to the cluster. Use FUNCTION FLUSH and try again."
+    )]
+    Functions,
+    /// It did not take effect in time.
+    #[error("not within {seconds} s: {missing}")]
+    Late {
+        /// The deadline.
+        seconds: u64,
+        /// What was missing in the end.
+        missing: String,
+        /// The nodes that had no link with each other: the address of the one, and address and bus port of the other.
+        unlinked: Vec<(Address, Address, Option<u16>)>,
+    },
+}
+
+/// The nodes that take part, and the connections to them.
+#[derive(Debug)]
+pub struct Crew {
+    access: Access,
+    members: BTreeMap<NodeId, Place>,
+    open: BTreeMap<NodeId, Control>,
+    /// How long each step may take.
+    pub patience: Duration,
+    /// Nodes on which a step could not be done although it could on others, and why.
+    pub shortfalls: Vec<(Address, String)>,
+}
+
+/// Where a node is.
+#[derive(Clone, Debug)]
+struct Place {
+    /// Where it is dialled.
+    dialled: Address,
+    /// Where the other nodes are to find it.
+    announced: Address,
+    bus_port: Option<u16>,
+}
+
+impl Crew {
+    /// The nodes of a cluster that answer.
+    pub fn new(view: &ClusterView, access: &Access, patience: Duration) -> Self {
+        let mut crew = Self {
+            access: access.clone(),
+            members: BTreeMap::new(),
+            open: BTreeMap::new(),
+            patience,
+            shortfalls: Vec::new(),
+        };
+        view.nodes.iter().for_each(|node| crew.enrol(node));
+        crew
+    }
+
+    /// One more.
+    pub fn enrol(&mut self, node: &NodeView) {
+        let announced = node.own.address.clone().unwrap_or_else(|| node.address.clone());
+        let place = Place { dialled: node.address.clone(), announced, bus_port: node.own.bus_port };
+        self.members.insert(node.own.id.clone(), place);
+    }
+
+    /// Does the steps, one after the other.
+    pub async fn apply(&mut self, steps: &[Step], tell: Tell<'_>) -> Result<(), ApplyError> {
+        for step in steps {
+            tell(Event::Step(step));
+            self.apply_one(step, tell).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply_one(&mut self, step: &Step, tell: Tell<'_>) -> Result<(), ApplyError> {
+        match step {
+            Step::AddSlots { node, slots } => self.add_slots(node, slots).await,
+            Step::SetEpoch { node, epoch } => {
+                let epoch = epoch.to_string();
+                self.call(node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await.map(drop)
+            }
+            Step::CopyFunctions { from, to } => self.copy_functions(from, to, tell).await,
+            Step::Join { nodes } => self.join(nodes, tell).await,
+            Step::Replicate { node, primary } => self.replicate(node, primary, tell).await,
+            Step::Failover { node, consent } => self.fail_over(node, *consent, tell).await,
+            Step::Forget { node } => self.forget(node, tell).await,
+            Step::Reset { node } => self.reset(node, tell).await,
+        }
+    }
+
+    /// Waits until all members say the same and all replicas are linked.
+    pub async fn settle(
+        &mut self,
+        gone: Option<&NodeId>,
+        tell: Tell<'_>,
+    ) -> Result<(), ApplyError> {
+        let mut wait = Wait::new(self.patience);
+        loop {
+            let (nodes, missing) = match self.look().await {
+                Err(error) => (Vec::new(), Some(error.to_string())),
+                Ok(nodes) => {
+                    let doubt = check::unsettled(&nodes, gone).map(|doubt| doubt.to_string());
+                    let missing = doubt.or_else(|| down_link(&nodes));
+                    (nodes, missing)
+                }
+            };
+            let Some(missing) = missing else { return Ok(()) };
+            wait.once_more(&missing, &nodes, tell).await?;
+        }
+    }
+
+    /// Makes nodes that have just been introduced forget it all: for what was begun on empty nodes and failed.
+    pub async fn undo(&mut self, nodes: &[NodeId]) -> Vec<(NodeId, ApplyError)> {
+        let mut failed = Vec::new();
+        for node in nodes {
+            if let Err(error) = self.call(node, &["CLUSTER", "RESET", "HARD"]).await {
+                failed.push((node.clone(), error));
+            }
+        }
+        failed
+    }
+
+    /// One command to one node; it has to succeed.
+    async fn call(&mut self, id: &NodeId, words: &[&str]) -> Result<Value, ApplyError> {
+        let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        self.call_bytes(id, &args).await
+    }
+
+    async fn call_bytes(&mut self, id: &NodeId, args: &[&[u8]]) -> Result<Value, ApplyError> {
+        if !self.open.contains_key(id) {
+            let place = self.members.get(id).ok_or_else(|| ApplyError::Absent(id.clone()))?;
+            self.open.insert(id.clone(), self.access.open(&place.dialled).await?);
+        }
+        let control = self.open.get_mut(id).expect("it has just been put there");
+        let answer = control.call(args).await;
+        if !matches!(answer, Ok(_) | Err(ControlError::Reply(..))) {
+            self.open.remove(id);
+        }
+        Ok(answer?)
+    }
+
+    /// What all members say now.
+    async fn look(&self) -> Result<Vec<NodeView>, ApplyError> {
+        let mut asking = JoinSet::new();
+        for place in self.members.values() {
+            let (address, access) = (place.dialled.clone(), self.access.clone());
+            asking.spawn(async move { NodeView::ask(&address, &access).await });
+        }
+        let mut nodes = asking.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        nodes.sort_by(|a, b| a.own.id.cmp(&b.own.id));
+        Ok(nodes)
+    }
+
+    async fn add_slots(&mut self, node: &NodeId, slots: &Slots) -> Result<(), ApplyError> {
+        let mut words = vec!["CLUSTER".to_owned(), "ADDSLOTSRANGE".to_owned()];
+        for range in slots.ranges() {
+            words.extend([range.start().to_string(), range.end().to_string()]);
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match self.call(node, &words).await {
+            Err(error) if is_unknown_command(&error) => {}
+            outcome => return outcome.map(drop),
+        }
+        let numbers: Vec<String> = slots.iter().map(ToString::to_string).collect();
+        for some in numbers.chunks(SLOTS_AT_ONCE) {
+            let words = ["CLUSTER", "ADDSLOTS"].into_iter().chain(some.iter().map(String::as_str));
+            self.call(node, &words.collect::<Vec<_>>()).await?;
+        }
+        Ok(())
+    }
+
+    async fn copy_functions(
+        &mut self,
+        from: &NodeId,
+        to: &NodeId,
+        tell: Tell<'_>,
+    ) -> Result<(), ApplyError> {
+        let dump = match self.call(from, &["FUNCTION", "DUMP"]).await {
+            Ok(Value::BulkString(dump)) => dump,
+            Ok(_) => return Ok(()),
+            Err(ApplyError::Control(ControlError::Reply(_, text))) => {
+                tell(Event::Note(format!("the cluster knows no functions ({text})")));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let have = self.call(to, &["FUNCTION", "DUMP"]).await?;
+        if have == Value::BulkString(dump.clone()) {
+            return Ok(());
+        }
+        match self.call(to, &["FUNCTION", "LIST"]).await? {
+            Value::Array(list) if list.is_empty() => {}
+            _ => return Err(ApplyError::Functions),
+        }
+        self.call_bytes(to, &[b"FUNCTION", b"RESTORE", &dump]).await.map(drop)
+    }
+
+    /// Introduces nodes to the others, and again to those who do not know them after a while: one that was forgotten less
+    /// than a minute ago is not accepted on hearsay, but it is when it introduces itself.
+    async fn join(&mut self, nodes: &[NodeId], tell: Tell<'_>) -> Result<(), ApplyError> {
+        let all: Vec<NodeId> = self.members.keys().cloned().collect();
+        for (at, node) in nodes.iter().enumerate() {
+            let known = all.iter().filter(|other| !nodes.contains(other));
+            let later = nodes[at + 1..].iter();
+            for other in known.chain(later).take(MEETS).cloned().collect::<Vec<_>>() {
+                self.meet(node, &other).await?;
+            }
+        }
+        let mut wait = Wait::new(self.patience);
+        let mut next = Instant::now() + REPEAT;
+        loop {
+            let views = self.look().await?;
+            let Some(doubt) = check::unsettled(&views, None) else { return Ok(()) };
+            if Instant::now() >= next {
+                next = Instant::now() + REPEAT;
+                let strangers = check::unlinked(&views);
+                for (from, to) in strangers
+                    .iter()
+                    .filter(|(from, to)| nodes.contains(&from.own.id) || nodes.contains(&to.own.id))
+                    .take(MEETS * MEETS)
+                {
+                    self.meet(&to.own.id, &from.own.id).await?;
+                }
+            }
+            wait.once_more(&doubt.to_string(), &views, tell).await?;
+        }
+    }
+
+    async fn meet(&mut self, node: &NodeId, other: &NodeId) -> Result<(), ApplyError> {
+        let place =
+            self.members.get(other).ok_or_else(|| ApplyError::Absent(other.clone()))?.clone();
+        let ip = resolve(place.announced.host()).await?.to_string();
+        let (port, usual) = (place.announced.port(), place.announced.port().checked_add(10_000));
+        let (port, bus) = (
+            port.to_string(),
+            place.bus_port.filter(|bus| Some(*bus) != usual).map(|bus| bus.to_string()),
+        );
+        let words = ["CLUSTER", "MEET", &ip, &port].into_iter().chain(bus.as_deref());
+        self.call(node, &words.collect::<Vec<_>>()).await.map(drop)
+    }
+
+    /// A node may know the primary by name and still not by role, and says so.
+    async fn replicate(
+        &mut self,
+        node: &NodeId,
+        primary: &NodeId,
+        tell: Tell<'_>,
+    ) -> Result<(), ApplyError> {
+        let mut wait = Wait::new(self.patience);
+        loop {
+            match self.call(node, &["CLUSTER", "REPLICATE", primary.0.as_ref()]).await {
+                Err(ApplyError::Control(ControlError::Reply(_, text)))
+                    if text.contains("Unknown node") || text.contains("only replicate") =>
+                {
+                    wait.once_more(&text, &[], tell).await?;
+                }
+                outcome => return outcome.map(drop),
+            }
+        }
+    }
+
+    async fn fail_over(
+        &mut self,
+        node: &NodeId,
+        consent: Consent,
+        tell: Tell<'_>,
+    ) -> Result<(), ApplyError> {
+        let words: &[&str] = match consent {
+            Consent::All => &["CLUSTER", "FAILOVER"],
+            Consent::Majority => &["CLUSTER", "FAILOVER", "FORCE"],
+            Consent::Nobody => &["CLUSTER", "FAILOVER", "TAKEOVER"],
+        };
+        let place = self.members.get(node).ok_or_else(|| ApplyError::Absent(node.clone()))?.clone();
+        let mut wait = Wait::new(self.patience);
+        // A node gives a try up after five seconds, and says so to nobody.
+        let mut again = Instant::now();
+        loop {
+            let view = NodeView::ask(&place.dialled, &self.access).await?;
+            if !view.own.is_replica() {
+                return Ok(());
+            }
+            if Instant::now() >= again {
+                self.call(node, words).await?;
+                again = Instant::now() + REPEAT * 6;
+            }
+            wait.once_more(&format!("{} is still a replica", view.address), &[], tell).await?;
+        }
+    }
+
+    /// Everybody forgets the node at the same time, before somebody who still knows it can tell the others of it.
+    async fn forget(&mut self, node: &NodeId, tell: Tell<'_>) -> Result<(), ApplyError> {
+        let others: Vec<NodeId> = self.members.keys().filter(|id| *id != node).cloned().collect();
+        let mut asking = JoinSet::new();
+        for id in others {
+            let (address, access, node) =
+                (self.members[&id].dialled.clone(), self.access.clone(), node.clone());
+            asking
+                .spawn(async move { (address.clone(), forget_at(&address, &access, &node).await) });
+        }
+        for (address, outcome) in asking.join_all().await {
+            if let Err(error) = outcome {
+                tell(Event::Note(format!("{address} did not forget it: {error}")));
+                self.shortfalls.push((address, error.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The node has left: that it could not be told so is worth a note.
+    async fn reset(&mut self, node: &NodeId, tell: Tell<'_>) -> Result<(), ApplyError> {
+        if let Err(error) = self.call(node, &["CLUSTER", "RESET", "HARD"]).await {
+            tell(Event::Note(format!("the node was removed, but not reset: {error}")));
+        }
+        self.members.remove(node);
+        self.open.remove(node);
+        Ok(())
+    }
+}
+
+async fn forget_at(address: &Address, access: &Access, node: &NodeId) -> Result<(), ControlError> {
+    let mut control = access.open(address).await?;
+    match control.call(&[b"CLUSTER", b"FORGET", node.0.as_bytes()]).await {
+        Err(ControlError::Reply(_, text)) if text.contains("Unknown node") => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
+/// `CLUSTER MEET` takes no names.
+async fn resolve(host: &str) -> Result<IpAddr, ApplyError> {
+    if let Ok(ip) = host.parse() {
+        return Ok(ip);
+    }
+    let found = tokio::net::lookup_host((host, 0)).await.ok().and_then(|mut found| found.next());
+    found.map(|address| address.ip()).ok_or_else(|| ApplyError::Unresolved(host.to_owned()))
+}
+
+fn down_link(nodes: &[NodeView]) -> Option<String> {
+    let down = nodes
+        .iter()
+        .find(|node| node.info.get("master_link_status").is_some_and(|link| link != "up"))?;
+    Some(format!("replica {} has no link to its primary yet", down.address))
+}
+
+/// Redis says `Unknown subcommand or wrong number of arguments`, newer ones `unknown subcommand`.
+fn is_unknown_command(error: &ApplyError) -> bool {
+    matches!(error, ApplyError::Control(ControlError::Reply(_, text)) if text.contains("nknown"))
+}
+
+/// A bounded wait.
+struct Wait {
+    start: Instant,
+    limit: Duration,
+    told: Instant,
+}
+
+impl Wait {
+    fn new(limit: Duration) -> Self {
+        let start = Instant::now();
+        Self { start, limit, told: start }
+    }
+
+    /// Waits a little before it is tried once more; an error if there is no time left.
+    async fn once_more(
+        &mut self,
+        missing: &str,
+        nodes: &[NodeView],
+        tell: Tell<'_>,
+    ) -> Result<(), ApplyError> {
+        if self.start.elapsed() >= self.limit {
+            let address = |node: &NodeView| node.address.clone();
+            let pairs = check::unlinked(nodes).into_iter();
+            let unlinked =
+                pairs.map(|(from, to)| (address(from), address(to), to.own.bus_port)).collect();
+            return Err(ApplyError::Late {
+                seconds: self.limit.as_secs(),
+                missing: missing.to_owned(),
+                unlinked,
+            });
+        }
+        if self.told.elapsed() >= REPEAT {
+            self.told = Instant::now();
+            tell(Event::Waiting(missing));
+        }
+        sleep(POLL).await;
+        Ok(())
+    }
+}

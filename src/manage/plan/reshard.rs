@@ -1,0 +1,99 @@
+//! Which slots go when so many are to go from some primaries to another one. Pure.
+
+use super::Move;
+use crate::cluster::{NodeId, Slots};
+
+/// Takes `count` slots from the sources, from each by the share it has of all their slots, the lowest first. There are
+/// fewer if the sources have fewer.
+pub fn plan(sources: &[(NodeId, Slots)], to: &NodeId, count: usize) -> Vec<Move> {
+    let mut sorted: Vec<&(NodeId, Slots)> = sources.iter().collect();
+    // A stable sort: among equals the order of the nodes decides.
+    sorted.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
+    let total: usize = sorted.iter().map(|(_, slots)| slots.len()).sum();
+    let takes =
+        shares(&sorted.iter().map(|(_, slots)| slots.len()).collect::<Vec<_>>(), count.min(total));
+    let moves = sorted.into_iter().zip(takes).filter(|(_, take)| *take > 0);
+    moves
+        .map(|((from, slots), take)| Move {
+            from: from.clone(),
+            to: to.clone(),
+            slots: slots.iter().take(take).copied().collect(),
+        })
+        .collect()
+}
+
+/// How many to take of each pile so that all shares are within one of being proportional and the sum is right; the
+/// largest piles come first, and give the odd ones.
+fn shares(piles: &[usize], count: usize) -> Vec<usize> {
+    let total: usize = piles.iter().sum();
+    let mut takes: Vec<usize> =
+        piles.iter().map(|pile| (pile * count).checked_div(total).unwrap_or(0)).collect();
+    let mut missing = count - takes.iter().sum::<usize>();
+    while missing > 0 {
+        for (take, pile) in takes.iter_mut().zip(piles) {
+            if missing > 0 && *take < *pile {
+                *take += 1;
+                missing -= 1;
+            }
+        }
+    }
+    takes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::model::Model;
+    use super::*;
+    use crate::cluster::SLOTS;
+
+    fn check(sources: &[(&str, &str)], count: usize, expected: &[(&str, &str)]) {
+        let sources: Vec<(NodeId, Slots)> = sources
+            .iter()
+            .map(|(id, slots)| (NodeId((*id).into()), slots.parse().unwrap()))
+            .collect();
+        let moves = plan(&sources, &NodeId("t".into()), count);
+        let found: Vec<(String, String)> =
+            moves.iter().map(|m| (m.from.to_string(), m.slots.to_string())).collect();
+        let expected: Vec<(String, String)> =
+            expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_larger_give_more_and_the_lowest_go_first() {
+        let three = [("a", "0-5460"), ("b", "5461-10922"), ("c", "10923-16383")];
+        check(&three, 500, &[("b", "5461-5627"), ("a", "0-166"), ("c", "10923-11088")]);
+        check(&three, 1, &[("b", "5461")]);
+        check(&three[..1], 3, &[("a", "0-2")]);
+    }
+
+    #[test]
+    fn no_more_than_there_is() {
+        check(&[("a", "1-3"), ("b", "")], 99999, &[("a", "1-3")]);
+        check(&[], 5, &[]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn exactly_as_many_as_asked_for_and_each_once(
+            cuts in prop::collection::vec(0..SLOTS, 1..8), count in 0..SLOTS + 100,
+        ) {
+            let mut model = Model::cut(&cuts);
+            let to = model.ids()[0].clone();
+            let sources: Vec<(NodeId, Slots)> =
+                model.primaries().into_iter().filter(|(id, _)| *id != to).collect();
+            let available: usize = sources.iter().map(|(_, slots)| slots.len()).sum();
+            let moves = plan(&sources, &to, count);
+            let moved: usize = moves.iter().map(|m| m.slots.len()).sum();
+            prop_assert_eq!(moved, count.min(available));
+            for step in &moves {
+                model.carry(step);
+            }
+            model.covers_all_once();
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! `create` and `check`.
+
+use std::time::Duration;
+
+use crate::cluster::run;
+use crate::server::{Server, program};
+use crate::tool::{Special, Told, ask, call, cluster, known, slotway, text};
+use crate::{alone, until};
+
+/// Empty nodes.
+async fn empty(count: usize) -> (Vec<Server>, Vec<String>) {
+    let mut servers = Vec::new();
+    for _ in 0..count {
+        servers.push(Server::start().await);
+    }
+    let addresses = servers.iter().map(Server::address).collect();
+    (servers, addresses)
+}
+
+/// Nobody knows anybody.
+async fn all_untouched(addresses: &[String]) {
+    for address in addresses {
+        let nodes = text(address, "CLUSTER NODES").await;
+        assert_eq!(nodes.lines().count(), 1, "{nodes}");
+        assert!(nodes.trim_end().ends_with("connected"), "{address} has slots: {nodes}");
+    }
+}
+
+/// The same lines as redis-cli's, as they come out of a pipe.
+async fn check_reads_as_redis_cli_writes_it(entry: &str) -> Told {
+    let told = cluster(&format!("check {entry}")).await;
+    let theirs = run(&program("cli"), &["--cluster", "check", entry]).await;
+    let theirs = String::from_utf8_lossy(&theirs.stdout).into_owned();
+    assert_eq!(told.out, without_colors(&theirs));
+    assert_eq!(told.err, "");
+    told
+}
+
+fn without_colors(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
+#[tokio::test]
+async fn six_empty_nodes_become_a_cluster_and_check_says_what_redis_cli_says() {
+    let _turn = alone().await;
+    let (_servers, addresses) = empty(6).await;
+    let all = addresses.join(" ");
+
+    // Too few, twice the same, `no`, and nobody there to answer: nothing happens.
+    let five = addresses[..5].join(" ");
+    let told = cluster(&format!("create --replicas 1 {five}")).await.ends(3);
+    told.says("*** ERROR: Invalid configuration for cluster creation.")
+        .says("*** Redis Cluster requires at least 3 master nodes.")
+        .says("*** This is not possible with 5 nodes and 1 replicas per node.")
+        .says("*** At least 6 nodes are required.");
+    let twice = format!("{} {}", addresses[..3].join(" "), addresses[0]);
+    cluster(&format!("create {twice}"))
+        .await
+        .ends(2)
+        .says(&format!("[ERR] {} is given twice", addresses[0]));
+    let port = addresses[0].split_once(':').expect("a port").1;
+    let hidden = format!("create {} localhost:{port}", addresses[..3].join(" "));
+    let twin = format!(
+        "[ERR] Node localhost:{port} is given twice: it is the same node as {}",
+        addresses[0]
+    );
+    cluster(&hidden).await.ends(3).says(&twin);
+    let words: Vec<&str> = ["cluster", "create", "--cluster-replicas", "1"]
+        .into_iter()
+        .chain(all.split(' '))
+        .collect();
+    let refused = call(&words, "no\n", &[]).await.ends(1);
+    slotway(&words).await.ends(2).mentions("nobody is there to answer");
+    let planned = cluster(&format!("create --dry-run --json --replicas 1 {all}")).await.ends(0);
+    assert!(planned.out.contains("\"step\": \"add-slots\""), "{}", planned.out);
+    all_untouched(&addresses).await;
+
+    // The line of the charts, `yes yes |`, and the same plan as before.
+    let created = call(&words, "yes\nyes\nyes\n", &[]).await.ends(0);
+    let plan = |told: &Told| told.out.split_once("Can I set").expect("a question").0.to_owned();
+    assert_eq!(plan(&created), plan(&refused));
+    created
+        .says("Master[0] -> Slots 0 - 5460")
+        .says("[WARNING] Some slaves are in the same host as their master")
+        .mentions("accept): >>> Nodes configuration updated")
+        .says("[OK] All 16384 slots covered.");
+    let mut epochs: Vec<String> = Vec::new();
+    for address in &addresses {
+        assert_eq!(known(address).await, 6);
+        let info = text(address, "CLUSTER INFO").await;
+        let epoch = info.lines().find(|line| line.starts_with("cluster_my_epoch:"));
+        epochs.push(epoch.expect("an epoch").to_owned());
+    }
+    epochs.sort_unstable();
+    epochs.dedup();
+    assert_eq!(epochs.len(), 3, "the epochs of the primaries, which their replicas show too");
+
+    // What an operator looks for: three times `[OK]`, never `[ERR]`, and no colours in a pipe.
+    let told = check_reads_as_redis_cli_writes_it(&addresses[0]).await.ends(0);
+    assert_eq!((told.count("[OK]"), told.count("[ERR]")), (3, 0), "{}", told.out);
+    assert!(!told.out.contains('\x1b'), "{}", told.out);
+    check_reads_as_redis_cli_writes_it(&addresses[4]).await.ends(0);
+
+    leftovers_start_over_when_told_to(&addresses).await;
+}
+
+/// Nodes of a cluster that is whole and without keys.
+async fn leftovers_start_over_when_told_to(addresses: &[String]) {
+    let all = addresses.join(" ");
+    // What was not finished, or not used, starts over when it is told to, and else is refused.
+    let told = cluster(&format!("create --replicas 1 --yes {all}")).await.ends(3);
+    told.mentions(&format!(
+        "[ERR] Node {} is not empty. Either the node already knows",
+        addresses[3]
+    ))
+    .mentions("pass --resume to have them start over");
+    cluster(&format!("create --replicas 1 --yes --resume {all}")).await.ends(0);
+    check_reads_as_redis_cli_writes_it(&addresses[0]).await.ends(0);
+    let owner =
+        cluster(&format!("call {} --cluster-only-masters SET foo 1", addresses[0])).await.ends(5);
+    assert_eq!(owner.out.matches(": OK").count(), 1, "{}", owner.out);
+    cluster(&format!("create --replicas 1 --yes --resume {all}"))
+        .await
+        .ends(3)
+        .mentions("have keys or functions");
+    check_reads_as_redis_cli_writes_it(&addresses[0])
+        .await
+        .ends(0)
+        .says("[OK] 1 keys in 3 masters.");
+}
+
+#[tokio::test]
+async fn create_names_each_node_that_is_not_fit_with_its_reason() {
+    let _turn = alone().await;
+    let (_servers, addresses) = empty(5).await;
+    let alone = Special::start("127.0.0.1", &[]).await;
+    let locked =
+        Special::start("127.0.0.1", &["--cluster-enabled", "yes", "--requirepass", "secret"]).await;
+    let gone = format!("127.0.0.1:{}", crate::server::free_ports().next().expect("a port"));
+    let [key, one, other, functions, fit] = &addresses[..] else { unreachable!() };
+    ask(key, "CLUSTER ADDSLOTSRANGE 0 16383").await.expect("slots");
+    until(Duration::from_secs(10), "it takes keys", async || ask(key, "SET k v").await).await;
+    let (_, port) = other.split_once(':').expect("a port");
+    ask(one, &format!("CLUSTER MEET 127.0.0.1 {port}")).await.expect("they meet");
+    until(Duration::from_secs(10), "they know each other", async || {
+        if known(one).await == 2 { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    let library = "#!lua name=lib\nredis.register_function('f', function() return 1 end)";
+    let args: Vec<&[u8]> = vec![b"FUNCTION", b"LOAD", library.as_bytes()];
+    let mut control = slotway::backend::Control::connect(functions, Duration::from_secs(2))
+        .await
+        .expect("it listens");
+    control.call(&args).await.expect("it is loaded");
+
+    let (alone, locked) = (alone.address(), locked.address());
+    let all = [key, one, functions, fit, &alone, &locked, &gone].map(String::as_str).join(" ");
+    let told = cluster(&format!("create --cluster-yes {all}")).await.ends(3);
+    told.mentions(&format!("[ERR] Node {key} is not empty."))
+        .mentions(&format!("{key}: it has 1 keys in database 0, it owns slots 0-16383"))
+        .mentions(&format!("{one}: it knows 1 other nodes"))
+        .mentions(&format!("{functions} is not empty: it has 1 libraries of functions"))
+        .says(&format!("[ERR] Node {alone} is not configured as a cluster node."))
+        .mentions(&format!("Node {locked} replied with error:\nNOAUTH"))
+        .mentions(&format!("Could not connect to Redis at {gone}: Connection refused"));
+    assert!(!told.out.contains(fit.as_str()), "{}", told.out);
+    all_untouched(std::slice::from_ref(fit)).await;
+}
+
+#[tokio::test]
+async fn create_ends_when_a_bus_port_cannot_be_reached_and_leaves_the_nodes_empty() {
+    let _turn = alone().await;
+    let (_servers, addresses) = empty(3).await;
+    let all = addresses.join(" ");
+    let closed = crate::server::free_ports().next().expect("a port");
+    ask(&addresses[2], &format!("CONFIG SET cluster-announce-bus-port {closed}"))
+        .await
+        .expect("it is set");
+    // The others reach it nowhere, and it reaches nobody on its own: each is introduced to those after it.
+    let told = cluster(&format!("create --yes --wait 3 {all}")).await.ends(1);
+    told.mentions(&format!(" - The port {closed} of node 127.0.0.1 may be unreachable from:"))
+        .says("The nodes were reset: they are as empty as before.");
+    all_untouched(&addresses).await;
+    ask(&addresses[2], "CONFIG SET cluster-announce-bus-port 0").await.expect("it is set");
+    cluster(&format!("create --yes {all}")).await.ends(0);
+}
+
+#[tokio::test]
+async fn ipv6_passwords_and_bus_ports_of_ones_own() {
+    let _turn = alone().await;
+    let mut nodes = Vec::new();
+    for _ in 0..4 {
+        let bus = crate::server::free_ports().next().expect("a port").to_string();
+        let options = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-port",
+            &bus,
+            "--requirepass",
+            "pä%ss",
+            "--masterauth",
+            "pä%ss",
+        ];
+        nodes.push(Special::start("::1", &options).await);
+    }
+    let [a, b, c, d] = nodes.iter().map(|node| node.port).collect::<Vec<_>>()[..] else {
+        unreachable!()
+    };
+    let create = format!("--cluster create [::1]:{a} ::1:{b} ::1:{c} --cluster-yes");
+    let words: Vec<&str> = create.split(' ').collect();
+    call(&words, "", &[]).await.ends(3).mentions("NOAUTH");
+    call(&words, "", &[("REDISCLI_AUTH", "wrong")]).await.ends(3).mentions("WRONGPASS");
+    call(&words, "", &[("REDISCLI_AUTH", "pä%ss\r\n")])
+        .await
+        .ends(0)
+        .says("[OK] All 16384 slots covered.");
+    let add = format!("cluster add-node -a pä%ss ::1:{d} [::1]:{a} --cluster-replica");
+    let told = slotway(&add.split(' ').collect::<Vec<_>>()).await.ends(0);
+    told.says("[OK] New node added correctly.");
+    assert!(!format!("{}{}", told.out, told.err).contains("pä%ss"), "it tells the password");
+    let check =
+        call(&["cluster", "check", &format!("::1:{d}")], "", &[("VALKEYCLI_AUTH", "pä%ss")]).await;
+    check.ends(0).says("   1 additional replica(s)");
+}
+
+#[tokio::test]
+async fn check_names_what_is_wrong() {
+    let _turn = alone().await;
+    let mut nodes = crate::cluster::Cluster::start(3, 1).await;
+    let entry = nodes.address(0);
+    nodes.call(1, &["CLUSTER", "SETSLOT", "0", "IMPORTING", nodes.id(0)]).await;
+    nodes.call(0, &["CLUSTER", "SETSLOT", "0", "MIGRATING", nodes.id(1)]).await;
+    let told = check_reads_as_redis_cli_writes_it(&entry).await.ends(1);
+    told.says(&format!("[WARNING] Node {entry} has slots in migrating state 0."))
+        .says(&format!("[WARNING] Node {} has slots in importing state 0.", nodes.address(1)))
+        .says("[WARNING] The following slots are open: 0.");
+    let told = cluster(&format!("check {entry} --json")).await.ends(1);
+    assert!(
+        told.out.contains("\"finding\": \"migrating\"") && told.out.contains("\"ok\": false"),
+        "{}",
+        told.out
+    );
+    for node in [0, 1] {
+        nodes.call(node, &["CLUSTER", "SETSLOT", "0", "STABLE"]).await;
+    }
+    cluster(&format!("check {entry}")).await.ends(0);
+
+    // A replica that is gone is worth a warning; a primary that is gone is a fault.
+    nodes.kill9(5);
+    let told = cluster(&format!("check {entry}")).await.ends(0);
+    told.mentions(&format!(
+        "[WARNING] Node {} ({}) does not answer: ",
+        nodes.address(5),
+        nodes.id(5)
+    ));
+    assert_eq!(told.count("[OK]"), 3, "{}", told.out);
+    nodes.kill9(2);
+    let told = cluster(&format!("check {entry}")).await.ends(1);
+    told.says("[ERR] Not all 16384 slots are covered by nodes.");
+    let told = cluster(&format!("check {}", nodes.address(2))).await.ends(1);
+    told.mentions(&format!(
+        "Could not connect to Redis at {}: Connection refused",
+        nodes.address(2)
+    ));
+}
