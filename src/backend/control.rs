@@ -86,6 +86,11 @@ impl Control {
         Ok(control)
     }
 
+    /// The connection itself and what has come on it beyond the last reply, for what is not requests and replies.
+    pub fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.stream, self.buf)
+    }
+
     /// Sends a request and waits for its reply. An error reply is [`ControlError::Reply`].
     pub async fn call(&mut self, args: &[&[u8]]) -> Result<Value, ControlError> {
         let mut wire = Vec::new();

@@ -16,7 +16,7 @@ use super::check;
 use super::plan::{Consent, Step};
 use super::view::{ClusterView, NodeView, ViewError};
 use crate::backend::control::{Control, ControlError};
-use crate::cluster::{Address, NodeId, Slots};
+use crate::cluster::{Address, NodeId, SLOTS, Slots};
 use crate::resp::value::Value;
 
 /// How often a question is asked again.
@@ -143,7 +143,7 @@ impl Crew {
         }
     }
 
-    /// Waits until all members say the same and all replicas are linked.
+    /// Waits until all members say the same, serve, and all replicas are linked.
     pub async fn settle(
         &mut self,
         gone: Option<&NodeId>,
@@ -155,7 +155,8 @@ impl Crew {
                 Err(error) => (Vec::new(), Some(error.to_string())),
                 Ok(nodes) => {
                     let doubt = check::unsettled(&nodes, gone).map(|doubt| doubt.to_string());
-                    let missing = doubt.or_else(|| down_link(&nodes));
+                    let missing =
+                        doubt.or_else(|| down_link(&nodes)).or_else(|| not_serving(&nodes));
                     (nodes, missing)
                 }
             };
@@ -394,6 +395,13 @@ fn down_link(nodes: &[NodeView]) -> Option<String> {
         .iter()
         .find(|node| node.info.get("master_link_status").is_some_and(|link| link != "up"))?;
     Some(format!("replica {} has no link to its primary yet", down.address))
+}
+
+/// A node that joins serves nothing for some seconds. Where slots have no owner among those who answer, others do not either.
+fn not_serving(nodes: &[NodeView]) -> Option<String> {
+    let owned: usize = nodes.iter().map(|node| node.own.slots.len()).sum();
+    let down = nodes.iter().find(|node| node.cluster.get("cluster_state") == Some("fail"))?;
+    (owned == SLOTS).then(|| format!("{} does not serve yet", down.address))
 }
 
 /// Redis says `Unknown subcommand or wrong number of arguments`, newer ones `unknown subcommand`.

@@ -290,22 +290,12 @@ fn doubt(node: &NodeView, member: &Line) -> Option<(About, &'static str)> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::super::view::{Absent, Info};
     use super::*;
 
-    /// A view from the `CLUSTER NODES` of each node; the address is the one of its own line.
-    pub(in super::super) fn view(nodes: &[&str]) -> ClusterView {
-        ClusterView { nodes: nodes.iter().map(|text| node(text)).collect(), absent: Vec::new() }
-    }
-
-    fn node(text: &str) -> NodeView {
-        let from = Address::parse("127.0.0.1:1", None).unwrap();
-        let lines = text.lines().map(|line| Line::parse(line.trim(), &from).unwrap());
-        let (own, others): (Vec<_>, Vec<_>) = lines.partition(|line| line.is("myself"));
-        let own = own.into_iter().next().unwrap();
-        let address = own.address.clone().unwrap();
-        NodeView { address, own, others, info: Info::default(), cluster: Info::default() }
+    fn view(nodes: &[&str]) -> ClusterView {
+        ClusterView::said(nodes)
     }
 
     const A: &str = "a 127.0.0.1:1@11 myself,master - 0 0 1 connected 0-8191\n\
@@ -373,7 +363,7 @@ pub(super) mod tests {
         view.absent.push(Absent { line, reason: "refused".into() });
         let shown: Vec<String> = findings(&view).iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["Node 127.0.0.1:3 (c) does not answer: refused"]);
-        view.nodes.push(node(C));
+        view.nodes.extend(ClusterView::said(&[C]).nodes);
         view.nodes[2].info = Info("master_link_status:down\r\n".into());
         view.absent.clear();
         let shown: Vec<String> = findings(&view).iter().map(ToString::to_string).collect();

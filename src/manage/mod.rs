@@ -8,6 +8,8 @@
 //!  recruit  whether nodes are fit to join
 //!  apply    does what is planned, until all nodes know of it
 //!  mover    moves slots, at a `pace`, and writes to a `journal` what it is about
+//!  import   takes in the keys of a server that is no cluster
+//!  backup   saves what a primary has
 //!  local    a cluster of servers on this machine, to try things on
 //! ```
 //! Runs on the control thread and in the command line; it never sees a client's session. It prints nothing, asks nobody
@@ -15,7 +17,9 @@
 
 pub mod access;
 pub mod apply;
+pub mod backup;
 pub mod check;
+pub mod import;
 pub mod journal;
 pub mod local;
 pub mod mover;

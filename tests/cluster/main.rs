@@ -4,6 +4,27 @@
 //! `tool` calls the program with the words of a shell's line, for the tests of `slotway cluster`; `job` moves slots without it.
 //!
 //! The helpers are those of `tests/live`. `SLOTWAY_TEST_SERVER` names another server program than `redis-server`.
+//!
+//! Scenarios of the design (numbers of its list), and where they are shown:
+//!
+//! | | |
+//! |---|---|
+//! | 1, 3–6, 8, 9, 11 | `create`: six empty nodes, unfit nodes; spreading over hosts (1, 2, 3) in `manage::plan::create` |
+//! | 7 | `create`: a bus port that cannot be reached; the port is announced wrong, not filtered |
+//! | 10 | `create`: IPv6, passwords, bus ports; names in `members` |
+//! | 12, 13 | `create`: check names what is wrong; claims, epochs and disagreement in `manage::check` |
+//! | 14–16 | `every`; 2^33 keys in `manage::view` |
+//! | 17, 18 | `data`; a backup is loaded into single servers, and not under load; databases beside 0 are named, not moved |
+//! | 19 | `moves` |
+//! | 21, 22, 39, 40 | `reshard`; what balance means in `manage::plan::rebalance` |
+//! | 23, 24 | `reshard`, by the program; the rest of 23 to 46 is the mover's: `moves` |
+//! | 47–51, 53, 56–58 | `members`, by the command line |
+//! | 62 | `members`; not under load |
+//! | 72 | the tests here are called with the lines of operators, charts and old pages; `cli::cluster::grammar` |
+//! | the old page | `walkthrough` |
+//!
+//! Left out: real hosts (all servers are on loopback); 20, 44, 45 (atomic slot migration is not there yet); 52, 54, 55, 59–61
+//! (draining, promoting and jobs of the running proxy come with the admin plane); 63–67 (`fix` is not there yet).
 
 #[path = "../live/client.rs"]
 #[allow(dead_code, reason = "`tests/live` uses all of it")]
@@ -28,10 +49,13 @@ mod server;
 mod tally;
 
 mod create;
+mod data;
 mod every;
 mod job;
 mod members;
 mod moves;
+mod reshard;
 mod tool;
+mod walkthrough;
 
 use patience::{Dice, alone, until, within};

@@ -115,8 +115,14 @@ impl Special {
             let folder = tempfile::tempdir().expect("a directory");
             let mut command = Command::new(program("server"));
             command.args(["--port", &port.to_string(), "--bind", ip, "--save", ""]);
-            command.args(["--logfile", "log", "--cluster-node-timeout", "2000"]).args(options);
-            command.arg("--dir").arg(folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
+            command.args(["--logfile", "log", "--cluster-node-timeout", "2000"]);
+            // What the test says comes last, and counts.
+            command
+                .arg("--dir")
+                .arg(folder.path())
+                .args(options)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null());
             let process = command.kill_on_drop(true).spawn().expect("the server");
             let mut special = Self { port, process, _folder: folder };
             if special.is_up(ip).await {

@@ -27,6 +27,9 @@ pub(super) const VERBS: &[Verb] = &[
     verb("nodes", (1, 2), ENTRY, "list the nodes"),
     verb("reshard", (1, 2), ENTRY, "move slots to a primary"),
     verb("rebalance", (1, 2), ENTRY, "give each primary its share of the slots"),
+    verb("resume", (0, 1), "[job]", "go on with a reshard or rebalance that was cut off"),
+    verb("jobs", (0, 0), "", "list what was moved, and what was cut off"),
+    verb("abandon", (1, 1), "job", "let nobody go on with a job any more"),
     verb("add-node", (2, 2), "new_host:new_port host:port", "let an empty node join"),
     verb("del-node", (2, 2), "host:port node_id", "remove a node without slots, dead or alive"),
     verb("failover", (2, 2), "host:port node_id", "put a replica in its primary's place"),
@@ -67,9 +70,11 @@ const fn flag(
     Flag { names, value, verbs, help }
 }
 
-const MOVING: &[&str] = &["reshard", "rebalance"];
+const MOVING: &[&str] = &["reshard", "rebalance", "resume"];
+const KEEPING: &[&str] = &["reshard", "rebalance", "resume", "jobs", "abandon"];
+const PLANNING: &[&str] = &["reshard", "rebalance"];
 const CHANGING: &[&str] =
-    &["create", "add-node", "del-node", "failover", "reshard", "rebalance", "import"];
+    &["create", "add-node", "del-node", "failover", "reshard", "rebalance", "resume", "import"];
 
 /// All flags.
 pub(super) const FLAGS: &[Flag] = &[
@@ -108,16 +113,37 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     flag(&["threshold"], Some("percent"), &["rebalance"], "what may stay uneven [2]"),
     flag(&["simulate"], None, &["rebalance"], "the same as --dry-run"),
+    flag(&["timeout"], Some("ms"), &["import"], "how long one transfer of keys may take"),
     flag(
-        &["timeout"],
-        Some("ms"),
-        &["reshard", "rebalance", "import"],
-        "how long one transfer of keys may take",
+        &["pipeline"],
+        Some("n"),
+        &["import"],
+        "most keys in one transfer; reshard and rebalance find it out",
     ),
-    flag(&["pipeline"], Some("n"), MOVING, "most keys in one transfer"),
-    flag(&["replace"], None, &["reshard", "rebalance", "import"], "keys at the target give way"),
-    flag(&["plan-out"], Some("file"), MOVING, "write the plan, and do nothing"),
-    flag(&["plan-in"], Some("file"), MOVING, "do exactly what such a plan says"),
+    flag(
+        &["replace"],
+        None,
+        &["import"],
+        "keys at the target give way; reshard and rebalance know who is right",
+    ),
+    flag(&["plan-out"], Some("file"), PLANNING, "write the plan, and do nothing"),
+    flag(&["plan-in"], Some("file"), PLANNING, "do exactly what such a plan says"),
+    flag(
+        &["max-block-ms"],
+        Some("ms"),
+        MOVING,
+        "how long a source may be stopped for one batch of keys [3]",
+    ),
+    flag(&["duty"], Some("percent"), MOVING, "how much of its time a source may spend on it [100]"),
+    flag(&["rate"], Some("keys"), MOVING, "most keys in a second"),
+    flag(&["parallel"], Some("n"), MOVING, "most pairs of nodes at the same time [8]"),
+    flag(
+        &["big-keys"],
+        Some("fail|skip|allow"),
+        MOVING,
+        "what becomes of keys that stop their node for long [fail]",
+    ),
+    flag(&["state-dir"], Some("folder"), KEEPING, "where journals are [~/.local/state/slotway]"),
     flag(&["slave", "replica"], None, &["add-node"], "as a replica"),
     flag(&["master-id", "primary-id"], Some("id"), &["add-node"], "of this primary"),
     flag(&["force"], None, &["failover"], "without the primary's consent"),
@@ -222,7 +248,6 @@ impl Line {
     }
 
     /// The values of a flag that has several.
-    #[expect(dead_code, reason = "comes with rebalance")]
     pub(super) fn values(&self, name: &str) -> Result<Vec<&str>, String> {
         let values = self.flags.iter().filter(|(flag, _)| flag.names[0] == name);
         values.map(|(_, value)| text(value)).collect()

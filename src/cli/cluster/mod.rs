@@ -8,10 +8,13 @@
 //! ```
 //! Everything that is done to a cluster is done by `manage`; here it is asked for, shown, and turned into an exit code.
 
+mod carry;
 mod create;
+mod data;
 mod every;
 mod grammar;
 mod members;
+mod moves;
 mod out;
 mod show;
 
@@ -96,10 +99,16 @@ impl<'a> Job<'a> {
             "add-node" => self.add_node().await,
             "del-node" => self.del_node().await,
             "failover" => self.failover().await,
+            "reshard" => self.reshard().await,
+            "rebalance" => self.rebalance().await,
+            "resume" => self.resume().await,
+            "jobs" => self.jobs(),
+            "abandon" => self.abandon(),
+            "import" => self.import().await,
+            "backup" => self.backup().await,
             "call" => self.call().await,
             "set-timeout" => self.set_timeout().await,
-            "help" => Ok(self.help()),
-            other => Err(self.out.fail(Exit::Failure, &format!("[ERR] {other} is not there yet"))),
+            _ => Ok(self.help()),
         }
     }
 

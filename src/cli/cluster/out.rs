@@ -17,7 +17,6 @@ pub(super) enum Exit {
     /// Something spoke against it, and nothing was changed.
     Refused = 3,
     /// It was interrupted, and can be gone on with.
-    #[expect(dead_code, reason = "comes with reshard")]
     Resumable = 4,
     /// It was done on some nodes and not on others.
     Partial = 5,

@@ -119,7 +119,6 @@ fn best_replica<'a>(view: &'a ClusterView, primary: &NodeId) -> Option<&'a NodeV
 mod tests {
     use super::super::model::Model;
     use super::*;
-    use crate::manage::check::tests::view;
     use crate::manage::view::{Absent, Info};
 
     /// Three primaries, `d` without slots; `e` follows `d`, `f` follows `a`.
@@ -139,7 +138,7 @@ mod tests {
         };
         let texts: Vec<String> =
             ('a'..='f').map(|own| ('a'..='f').map(|name| line(own, name)).collect()).collect();
-        view(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+        ClusterView::said(&texts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     fn model() -> Model {

@@ -225,3 +225,23 @@ async fn ask_named(line: &Line, access: &Access) -> Result<NodeView, String> {
     }
     Err(format!("another node, {}, answers at {address}", node.own.id))
 }
+
+#[cfg(test)]
+impl ClusterView {
+    /// What nodes said, from the `CLUSTER NODES` of each; they were asked where they say they are.
+    pub(super) fn said(nodes: &[&str]) -> Self {
+        Self { nodes: nodes.iter().map(|text| NodeView::said(text)).collect(), absent: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+impl NodeView {
+    fn said(text: &str) -> Self {
+        let from = Address::parse("127.0.0.1:1", None).unwrap();
+        let lines = text.lines().map(|line| Line::parse(line, &from).unwrap());
+        let (own, others): (Vec<_>, Vec<_>) = lines.partition(|line| line.is("myself"));
+        let own = own.into_iter().next().unwrap();
+        let address = own.address.clone().unwrap();
+        Self { address, own, others, info: Info::default(), cluster: Info::default() }
+    }
+}

@@ -1,0 +1,434 @@
+//! Moving slots with a terminal in front of it: what the plan costs, a bar while it runs, Ctrl-C, and jobs that were cut off.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::Job;
+use super::moves::place;
+use super::out::{Exit, Outcome};
+use crate::cluster::{NodeId, Slots};
+use crate::manage::journal::{self, Ending, Entry, Journal, JournalError, Record};
+use crate::manage::mover::{
+    self, BigKeys, Event, MoveError, MoveOptions, Prepared, Progress, Reins, Summary,
+};
+use crate::manage::plan::Move;
+use crate::manage::view::ClusterView;
+
+impl Job<'_> {
+    /// Moves slots, after the question if there is one.
+    pub(super) async fn carry(
+        &self,
+        view: &ClusterView,
+        moves: Vec<Move>,
+        question: Option<&str>,
+    ) -> Outcome {
+        if self.plan_out(view, &moves)? {
+            self.out.answer(&json!({ "ok": true, "moves": moves }));
+            return Ok(Exit::Success);
+        }
+        let options = self.move_options()?;
+        let prepared = mover::prepare(moves.clone(), view, &self.access, &options).await;
+        let prepared = prepared.map_err(|error| self.not_moved(&error, None))?;
+        self.show_cost(&prepared);
+        if self.line.has("dry-run") || self.line.has("simulate") {
+            let shown = Shown::new(&moves, view);
+            shown.pairs.values().for_each(|pair| self.say_pair(pair));
+            let (keys, bytes) = (prepared.keys(), prepared.bytes());
+            self.out.answer(&json!({ "ok": true, "moves": moves, "keys": keys, "bytes": bytes }));
+            return Ok(Exit::Success);
+        }
+        if let Some(question) = question
+            && !self.out.confirm(question, self.line.has("yes"))?
+        {
+            return Ok(Exit::Failure);
+        }
+        let (folder, hold) = (self.state_folder()?, self.hold()?);
+        let mut journal =
+            Journal::begin(&folder, prepared.begun()).map_err(|error| self.no_journal(&error))?;
+        self.run_job(prepared, &mut journal, Shown::new(&moves, view), hold).await
+    }
+
+    /// Goes on with a job that was cut off.
+    pub(super) async fn resume(&self) -> Outcome {
+        let (folder, hold) = (self.state_folder()?, self.hold()?);
+        let records = self.records()?;
+        let id = match self.arg(0)? {
+            "" => match records
+                .iter()
+                .filter(|record| record.is_resumable() && !record.is_whole)
+                .collect::<Vec<_>>()[..]
+            {
+                [record] => record.id.clone(),
+                [] => {
+                    self.out.plain("No job was cut off.");
+                    self.out.answer(&json!({ "ok": true, "moves": [] }));
+                    return Ok(Exit::Success);
+                }
+                _ => {
+                    return Err(self.out.complain(
+                        Exit::Usage,
+                        "[ERR] several jobs were cut off: name one (slotway cluster jobs)",
+                    ));
+                }
+            },
+            id => id.to_owned(),
+        };
+        let (mut journal, record) =
+            Journal::resume(&folder, &id).map_err(|error| self.no_journal(&error))?;
+        let prepared = mover::prepare_again(&record, &self.access, &self.move_options()?).await;
+        let prepared = prepared.map_err(|error| self.not_moved(&error, Some(&id)))?;
+        self.show_cost(&prepared);
+        let view = ClusterView { nodes: Vec::new(), absent: Vec::new() };
+        let mut shown = Shown::new(&record.begun.moves, &view);
+        shown.places(&record);
+        self.run_job(prepared, &mut journal, shown, hold).await
+    }
+
+    /// All jobs that are known here.
+    pub(super) fn jobs(&self) -> Outcome {
+        let records = self.records()?;
+        let state = |record: &Record| match record {
+            Record { is_running: true, .. } => "running",
+            Record { ended: Some(Ending::Completed), .. } => "completed",
+            Record { ended: Some(Ending::Abandoned), .. } => "abandoned",
+            Record { is_whole: true, .. } => "stopped",
+            _ => "cut off",
+        };
+        let total =
+            |record: &Record| record.begun.moves.iter().map(|part| part.slots.len()).sum::<usize>();
+        for record in &records {
+            let reason =
+                record.paused.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            self.out.plain(&format!(
+                "{}  {} of {} slots  {}{reason}",
+                record.id,
+                record.closed.len(),
+                total(record),
+                state(record)
+            ));
+        }
+        let one = |record: &Record| json!({ "id": record.id, "state": state(record), "slots": total(record), "closed": record.closed, "reason": record.paused });
+        self.out.answer(&records.iter().map(one).collect::<Vec<_>>());
+        Ok(Exit::Success)
+    }
+
+    /// Nobody is to go on with a job.
+    pub(super) fn abandon(&self) -> Outcome {
+        let folder = self.state_folder()?;
+        let resumed = Journal::resume(&folder, self.arg(0)?);
+        let (mut journal, _) = resumed.map_err(|error| self.no_journal(&error))?;
+        journal
+            .write(&Entry::Ended { how: Ending::Abandoned })
+            .map_err(|error| self.no_journal(&error))?;
+        self.out.answer(&json!({ "ok": true }));
+        Ok(Exit::Success)
+    }
+
+    fn records(&self) -> Outcome<Vec<Record>> {
+        journal::records(&self.state_folder()?).map_err(|error| self.no_journal(&error))
+    }
+
+    fn state_folder(&self) -> Outcome<PathBuf> {
+        let given = self.flag(self.line.value("state-dir"))?.map(PathBuf::from);
+        given.or_else(journal::default_folder).ok_or_else(|| {
+            self.out.complain(
+                Exit::Usage,
+                "[ERR] there is no folder for the journal: name one with --state-dir",
+            )
+        })
+    }
+
+    fn move_options(&self) -> Outcome<MoveOptions> {
+        let usual = MoveOptions::default();
+        let ms: Option<u64> = self.flag(self.line.number("max-block-ms"))?;
+        let big_keys = match self.flag(self.line.value("big-keys"))? {
+            None | Some("fail") => BigKeys::Fail,
+            Some("skip") => BigKeys::Skip,
+            Some("allow") => BigKeys::Allow,
+            Some(other) => {
+                let text = format!("--big-keys: {other:?} is neither fail, skip nor allow");
+                return Err(self.out.complain(Exit::Usage, &text));
+            }
+        };
+        Ok(MoveOptions {
+            max_block: ms.map_or(usual.max_block, Duration::from_millis),
+            duty: self.flag(self.line.number("duty"))?.unwrap_or(usual.duty).clamp(1, 100),
+            parallel: self.flag(self.line.number("parallel"))?.unwrap_or(usual.parallel),
+            big_keys,
+            patience: if self.line.has("wait") { self.patience } else { usual.patience },
+            ..usual
+        })
+    }
+
+    fn show_cost(&self, prepared: &Prepared) {
+        if prepared.keys() > 0 {
+            self.out.info(&format!(
+                ">>> {} keys are to be moved, about {}.",
+                prepared.keys(),
+                HumanBytes(prepared.bytes())
+            ));
+        }
+        for warning in prepared.warnings() {
+            self.out.warning(&format!("[WARNING] {warning}"));
+        }
+        for key in prepared.big_keys() {
+            self.out.warning(&format!(
+                "[WARNING] key {} of slot {} takes {}",
+                key.name,
+                key.slot,
+                HumanBytes(key.bytes)
+            ));
+        }
+    }
+
+    /// Runs it with a bar on a terminal; Ctrl-C once has it finish the slots that are on their way, twice stops it.
+    async fn run_job(
+        &self,
+        prepared: Prepared,
+        journal: &mut Journal,
+        mut shown: Shown,
+        mut hold: Hold,
+    ) -> Outcome {
+        let id = journal.id().to_owned();
+        let reins = hold.reins.clone();
+        let bar = self.bar();
+        let mut tell = |event: Event| self.tell_of_move(&event, &bar, &mut shown);
+        let moved = {
+            let mut running = std::pin::pin!(prepared.run(journal, &reins, &mut tell));
+            let mut asked = 0;
+            loop {
+                tokio::select! {
+                    moved = &mut running => break moved,
+                    () = hold.told() => asked += 1,
+                }
+                if asked == 1 {
+                    bar.suspend(|| {
+                        self.out.warning("*** finishing the slots that are on their way; once more to stop at once");
+                    });
+                    reins.finish();
+                } else {
+                    reins.halt();
+                }
+            }
+        };
+        bar.finish_and_clear();
+        match moved {
+            Ok(summary) => Ok(self.moved(&summary)),
+            Err(error) => Err(self.not_moved(&error, Some(&id))),
+        }
+    }
+
+    /// Listens for signals from here on: before the journal says that there is a job.
+    fn hold(&self) -> Outcome<Hold> {
+        let reins = Reins::default();
+        reins.set_rate(self.flag(self.line.number("rate"))?.unwrap_or(0));
+        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+            (Ok(interrupt), Ok(terminate)) => Ok(Hold { reins, interrupt, terminate }),
+            _ => Err(self.out.complain(Exit::Failure, "[ERR] signals cannot be heard")),
+        }
+    }
+
+    fn bar(&self) -> ProgressBar {
+        if self.out.json || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}");
+        let bar = ProgressBar::new(1000);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    }
+
+    fn tell_of_move(&self, event: &Event, bar: &ProgressBar, shown: &mut Shown) {
+        match event {
+            Event::Progress(progress) => {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a share is from 0 to 1"
+                )]
+                bar.set_position((progress.share() * 1000.0) as u64);
+                bar.set_message(figures(progress));
+            }
+            Event::Closed(part) => {
+                let lines = shown.closed(part, self.line.verb.name == "rebalance");
+                bar.suspend(|| lines.iter().for_each(|line| self.out.plain(line)));
+            }
+            Event::Setback { slots, what } => bar
+                .suspend(|| self.out.warning(&format!("*** slots {slots}: {what}; trying again"))),
+            Event::Heir { of, is } => {
+                bar.suspend(|| self.out.warning(&format!("*** {is} has taken the place of {of}")));
+            }
+            Event::ReplicasBehind { of, count } => {
+                bar.suspend(|| {
+                    self.out.warning(&format!("[WARNING] {count} replicas of {of} are behind"));
+                });
+            }
+            Event::Warning(text) => bar.suspend(|| self.out.warning(&format!("[WARNING] {text}"))),
+            Event::Opened(_) | Event::Settling => {}
+        }
+    }
+
+    fn say_pair(&self, pair: &Pair) {
+        self.out.plain(&format!("Moving {} slots from {} to {}", pair.slots, pair.from, pair.to));
+        self.out.plain(&"#".repeat(pair.slots));
+    }
+
+    fn moved(&self, summary: &Summary) -> Exit {
+        if !summary.skipped.is_empty() {
+            self.out.warning(&format!(
+                "[WARNING] slots {} were left where they are: they have big keys",
+                summary.skipped
+            ));
+        }
+        self.out.answer(&json!({ "ok": summary.skipped.is_empty(), "summary": summary }));
+        if summary.skipped.is_empty() { Exit::Success } else { Exit::Partial }
+    }
+
+    fn not_moved(&self, error: &MoveError, job: Option<&str>) -> Exit {
+        let resume = job
+            .map(|id| format!("\n      Go on with: slotway cluster resume {id}"))
+            .unwrap_or_default();
+        match error {
+            MoveError::Refused(reasons) => {
+                let mut lines: Vec<String> =
+                    reasons.iter().map(|reason| format!("[ERR] {reason}")).collect();
+                lines.dedup();
+                self.out.fail(Exit::Refused, &lines.join("\n"))
+            }
+            MoveError::Stopped(_) | MoveError::Halted | MoveError::Paused(_) => {
+                self.out.fail(Exit::Resumable, &format!("[ERR] {error}{resume}"))
+            }
+            MoveError::View(error) => {
+                self.out.fail(Exit::Failure, &format!("[ERR] {error}{resume}"))
+            }
+            MoveError::Journal(error) => self.no_journal(error),
+        }
+    }
+
+    fn no_journal(&self, error: &JournalError) -> Exit {
+        let advice = match error {
+            JournalError::CutOff(id) => format!("\n      Go on with: slotway cluster resume {id}"),
+            _ => String::new(),
+        };
+        let exit = match error {
+            JournalError::CutOff(_)
+            | JournalError::Running(_)
+            | JournalError::Ended(_)
+            | JournalError::Unknown(_) => Exit::Refused,
+            JournalError::Io { .. } | JournalError::Garbled { .. } | JournalError::Empty(_) => {
+                Exit::Failure
+            }
+        };
+        self.out.fail(exit, &format!("[ERR] {error}{advice}"))
+    }
+
+    /// What is to be said of open slots that a job of ours has left behind.
+    pub(super) fn cut_off_here(&self, view: &ClusterView) -> Option<String> {
+        let records = journal::records(&self.state_folder().ok()?).ok()?;
+        let is_member = |record: &Record| {
+            record.begun.members.iter().any(|member| view.node(&member.id).is_some())
+        };
+        let record = records
+            .into_iter()
+            .find(|record| record.is_resumable() && !record.is_whole && is_member(record))?;
+        Some(format!("A job was cut off here. Go on with: slotway cluster resume {}", record.id))
+    }
+}
+
+/// What the user holds a move by.
+struct Hold {
+    reins: Reins,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Hold {
+    /// Waits until it is told to stop.
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// What a bar tells beside how long it is.
+fn figures(progress: &Progress) -> String {
+    let seconds = progress.elapsed.as_secs_f64().max(0.001);
+    #[expect(clippy::cast_precision_loss, reason = "it is shown without fractions")]
+    let rate = progress.keys as f64 / seconds;
+    let left =
+        progress.remaining().map(|left| format!(", {} s left", left.as_secs())).unwrap_or_default();
+    let Progress { slots, slots_total, keys, bytes, .. } = progress;
+    format!(
+        "{slots}/{slots_total} slots, {keys} keys, {}, {rate:.0} keys/s{left}",
+        HumanBytes(*bytes)
+    )
+}
+
+/// How far each pair of nodes is, for the lines that tell of it.
+struct Shown {
+    pairs: BTreeMap<(NodeId, NodeId), Pair>,
+}
+
+struct Pair {
+    from: String,
+    to: String,
+    slots: usize,
+    done: usize,
+}
+
+impl Shown {
+    fn new(moves: &[Move], view: &ClusterView) -> Self {
+        let mut pairs: BTreeMap<(NodeId, NodeId), Pair> = BTreeMap::new();
+        for Move { from, to, slots } in moves {
+            let pair = pairs.entry((from.clone(), to.clone()));
+            let new = || Pair { from: place(view, from), to: place(view, to), slots: 0, done: 0 };
+            pair.or_insert_with(new).slots += slots.len();
+        }
+        Self { pairs }
+    }
+
+    /// Addresses as a journal has them.
+    fn places(&mut self, record: &Record) {
+        let place = |id: &NodeId| {
+            record
+                .begun
+                .members
+                .iter()
+                .find(|member| member.id == *id)
+                .map(|member| member.address.to_string())
+        };
+        for ((from, to), pair) in &mut self.pairs {
+            pair.from = place(from).unwrap_or_else(|| from.to_string());
+            pair.to = place(to).unwrap_or_else(|| to.to_string());
+        }
+    }
+
+    /// The lines for slots that have arrived: one for each, or one for a pair of nodes when it is done.
+    fn closed(&mut self, part: &Move, by_pair: bool) -> Vec<String> {
+        // After a failover it is another pair.
+        let Some(pair) = self.pairs.get_mut(&(part.from.clone(), part.to.clone())) else {
+            return one_by_one(&part.slots, part.from.0.as_ref(), part.to.0.as_ref());
+        };
+        pair.done += part.slots.len();
+        match by_pair {
+            false => one_by_one(&part.slots, &pair.from, &pair.to),
+            true if pair.done < pair.slots => Vec::new(),
+            true => vec![
+                format!("Moving {} slots from {} to {}", pair.slots, pair.from, pair.to),
+                "#".repeat(pair.slots),
+            ],
+        }
+    }
+}
+
+fn one_by_one(slots: &Slots, from: &str, to: &str) -> Vec<String> {
+    slots.iter().map(|slot| format!("Moving slot {slot} from {from} to {to}: ")).collect()
+}
