@@ -4,6 +4,7 @@
 //!  access   how nodes are reached
 //!  view     what every node says of itself and the others
 //!  check    what of it is not as it should be                                       (pure)
+//!  strays   keys where they do not belong
 //!  plan     from a view to what is to be done                                       (pure)
 //!  recruit  whether nodes are fit to join
 //!  apply    does what is planned, until all nodes know of it
@@ -26,4 +27,5 @@ pub mod mover;
 pub mod pace;
 pub mod plan;
 pub mod recruit;
+pub mod strays;
 pub mod view;

@@ -245,6 +245,8 @@ async fn check_names_what_is_wrong() {
     for node in [0, 1] {
         nodes.call(node, &["CLUSTER", "SETSLOT", "0", "STABLE"]).await;
     }
+    let search = format!("check {entry} --cluster-search-multiple-owners");
+    cluster(&search).await.ends(0).says("[OK] No multiple owners found.");
     cluster(&format!("check {entry}")).await.ends(0);
 
     // A replica that is gone is worth a warning; a primary that is gone is a fault.

@@ -19,12 +19,13 @@
 //! | 21, 22, 39, 40 | `reshard`; what balance means in `manage::plan::rebalance` |
 //! | 23, 24 | `reshard`, by the program; the rest of 23 to 46 is the mover's: `moves` |
 //! | 47–51, 53, 56–58 | `members`, by the command line |
+//! | 54 | `reshard`: drained and removed in one go; not under load |
 //! | 62 | `members`; not under load |
 //! | 72 | the tests here are called with the lines of operators, charts and old pages; `cli::cluster::grammar` |
 //! | the old page | `walkthrough` |
 //!
-//! Left out: real hosts (all servers are on loopback); 20, 44, 45 (atomic slot migration is not there yet); 52, 54, 55, 59–61
-//! (draining, promoting and jobs of the running proxy come with the admin plane); 63–67 (`fix` is not there yet).
+//! Left out: real hosts (all servers are on loopback); 20, 44, 45 (atomic slot migration is not there yet); 52, 55, 59–61
+//! (promoting and jobs of the running proxy come with the admin plane); 63–67 (`fix` is not there yet).
 
 #[path = "../live/client.rs"]
 #[allow(dead_code, reason = "`tests/live` uses all of it")]

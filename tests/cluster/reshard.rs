@@ -141,9 +141,19 @@ async fn rebalance_gives_a_new_primary_its_share_and_is_done_when_it_says_so() {
     assert_eq!(nodes.slots_of(new).await.len(), 0);
     let role = text(&nodes.address(new), "INFO replication").await;
     assert!(role.contains("role:master"), "{role}");
-    let told = cluster(&state, &format!("del-node {entry} {}", nodes.id(new))).await;
-    told.ends(0);
+    cluster(&state, &line).await.ends(0);
+    nodes.agreed().await;
+    assert_eq!(nodes.slots_of(new).await.len(), 4096);
+
+    // Drained and removed in one go, no one of the others gets more than its share.
+    let told =
+        cluster(&state, &format!("del-node {entry} {} --drain --yes", nodes.id(new))).await.ends(0);
+    told.says(&format!("[OK] Node {} removed from the cluster.", nodes.id(new)));
     assert_eq!(known(&entry).await, 6);
+    nodes.dismiss(new);
+    for node in 0..3 {
+        assert!([5461, 5462].contains(&nodes.slots_of(node).await.len()), "node {node}");
+    }
 }
 
 /// A move that is under way.

@@ -256,7 +256,7 @@ impl Job<'_> {
                 bar.set_message(figures(progress));
             }
             Event::Closed(part) => {
-                let lines = shown.closed(part, self.line.verb.name == "rebalance");
+                let lines = shown.closed(part, self.line.verb.name != "reshard");
                 bar.suspend(|| lines.iter().for_each(|line| self.out.plain(line)));
             }
             Event::Setback { slots, what } => bar

@@ -70,8 +70,8 @@ const fn flag(
     Flag { names, value, verbs, help }
 }
 
-const MOVING: &[&str] = &["reshard", "rebalance", "resume"];
-const KEEPING: &[&str] = &["reshard", "rebalance", "resume", "jobs", "abandon"];
+const MOVING: &[&str] = &["reshard", "rebalance", "resume", "del-node"];
+const KEEPING: &[&str] = &["reshard", "rebalance", "resume", "jobs", "abandon", "del-node"];
 const PLANNING: &[&str] = &["reshard", "rebalance"];
 const CHANGING: &[&str] =
     &["create", "add-node", "del-node", "failover", "reshard", "rebalance", "resume", "import"];
@@ -144,6 +144,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "what becomes of keys that stop their node for long [fail]",
     ),
     flag(&["state-dir"], Some("folder"), KEEPING, "where journals are [~/.local/state/slotway]"),
+    flag(&["drain"], None, &["del-node"], "first move its slots to the other primaries"),
     flag(&["slave", "replica"], None, &["add-node"], "as a replica"),
     flag(&["master-id", "primary-id"], Some("id"), &["add-node"], "of this primary"),
     flag(&["force"], None, &["failover"], "without the primary's consent"),
@@ -171,6 +172,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["askpass"], None, &[], "ask for the password"),
     flag(&["no-auth-warning"], None, &[], "taken and not needed"),
     flag(&["connect-timeout", "t"], Some("seconds"), &[], "how long a node may take to answer [5]"),
+    flag(&["h"], Some("host"), &[], "taken and not needed, as by redis-cli"),
+    flag(&["p"], Some("port"), &[], "taken and not needed, as by redis-cli"),
     flag(&["verbose"], None, &[], "tell more"),
 ];
 
@@ -190,7 +193,6 @@ impl Line {
         let mut flags: Vec<(&'static Flag, OsString)> = Vec::new();
         while let Some(word) = words.next() {
             match find(&word) {
-                Some(_) if word == "--help" => verb = Some("help".into()),
                 Some(flag) if is_weight(flag) => {
                     if flags.iter().any(|(have, _)| is_weight(have)) {
                         return Err(TWO_WEIGHTS.to_owned());
@@ -200,13 +202,14 @@ impl Line {
                     });
                     flags.extend(pairs.map(|pair| (flag, pair)));
                 }
+                Some(_) if word == "-h" && words.peek().is_none() => verb = Some("help".into()),
                 Some(flag) if flag.value.is_some() => {
                     let value = words.next().ok_or_else(|| unrecognized(&word))?;
                     flags.push((flag, value));
                 }
                 Some(flag) => flags.push((flag, OsString::new())),
                 None if word == "--cluster" && verb.is_none() => verb = words.next(),
-                None if word == "--help" || word == "-h" => verb = Some("help".into()),
+                None if word == "--help" => verb = Some("help".into()),
                 // What a command is called with may look like a flag: `ZRANGE key 0 -1`.
                 None if is_dashed(&word) && !(is_call(verb.as_ref()) && args.len() > 1) => {
                     return Err(unrecognized(&word));
@@ -362,6 +365,7 @@ mod tests {
             "call h:1 ZRANGE k 0 -1 --cluster-only-masters",
             "call h:1 ZRANGE k 0 -1 only-masters=",
         );
+        check("-h h -p 1 --cluster check h:1", "check h:1 h=h p=1");
         check(
             "check h:1 -t 3 --cluster-primary-id x",
             "Unknown option 'master-id' for command 'check'",
@@ -384,6 +388,7 @@ mod tests {
         check("rebalance h:1 --weight a=1 --weight b=2", TWO_WEIGHTS);
         check("", "help");
         check("create --help", "help");
+        check("-h", "help");
     }
 
     #[test]

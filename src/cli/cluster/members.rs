@@ -7,7 +7,7 @@ use super::{Job, show};
 use crate::cluster::{Address, NodeId};
 use crate::manage::apply::{Crew, Event};
 use crate::manage::plan::members::{self, MemberError};
-use crate::manage::plan::{Consent, Step};
+use crate::manage::plan::{Consent, Step, rebalance};
 use crate::manage::recruit::{Recruit, Unfit};
 use crate::manage::view::{ClusterView, NodeView};
 
@@ -153,7 +153,10 @@ impl Job<'_> {
     pub(super) async fn del_node(&self) -> Outcome {
         let (entry, name) = (self.address(self.arg(0)?)?, self.arg(1)?);
         self.out.info(&format!(">>> Removing node {name} from cluster {entry}"));
-        let view = self.gather(&entry).await?;
+        let mut view = self.gather(&entry).await?;
+        if self.line.has("drain") && self.drain(&view, name).await? {
+            view = self.gather(&entry).await?;
+        }
         let steps =
             members::remove(&view, name).map_err(|error| self.refuse(&view, name, &error))?;
         self.warn_of_last_replica(&view, name);
@@ -179,6 +182,30 @@ impl Job<'_> {
             .good(&format!("[OK] Node {} removed from the cluster.", name.to_ascii_lowercase()));
         self.out.answer(&json!({ "ok": !is_partial, "steps": steps, "unreachable": missed, "failed": crew.shortfalls }));
         Ok(if is_partial { Exit::Partial } else { Exit::Success })
+    }
+
+    /// Gives the slots of a primary to the others; false if it has none, or if that is only to be shown.
+    async fn drain(&self, view: &ClusterView, name: &str) -> Outcome<bool> {
+        let Some(node) = members::named(view, name).and_then(|id| view.node(id)) else {
+            return Ok(false);
+        };
+        let takes = |other: &&NodeView| other.own.id != node.own.id && !other.own.slots.is_empty();
+        let others = view.primaries().filter(takes);
+        let others: Vec<(NodeId, usize)> =
+            others.map(|other| (other.own.id.clone(), other.own.slots.len())).collect();
+        let moves = rebalance::drain(&node.own.id, &node.own.slots, &others);
+        if moves.is_empty() {
+            return Ok(false);
+        }
+        let question = format!(
+            "Can I move {} slots away from {}? (type 'yes' to accept): ",
+            node.own.slots.len(),
+            node.address
+        );
+        match self.carry(view, moves, Some(&question)).await? {
+            Exit::Success if !self.line.has("dry-run") => Ok(true),
+            exit => Err(exit),
+        }
     }
 
     fn refuse(&self, view: &ClusterView, name: &str, error: &MemberError) -> Exit {

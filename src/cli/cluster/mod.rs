@@ -31,6 +31,7 @@ use crate::manage::access::{Access, Credentials};
 use crate::manage::apply::{ApplyError, Crew, Event};
 use crate::manage::check;
 use crate::manage::plan::Step;
+use crate::manage::strays;
 use crate::manage::view::{ClusterView, ViewError};
 use grammar::{FLAGS, Line, VERBS};
 use out::{Exit, Out, Outcome, Style};
@@ -117,12 +118,33 @@ impl<'a> Job<'a> {
         if self.out.style != Style::Trib {
             show::info(&self.out, &view);
         }
-        let is_whole = show::check(&self.out, &view, false);
+        let mut is_whole = show::check(&self.out, &view, false);
+        if self.line.has("search-multiple-owners") {
+            is_whole &= self.has_one_owner_each(&view).await?;
+        }
         let findings = check::findings(&view);
         self.out.answer(
             &json!({ "ok": is_whole, "findings": findings, "cluster": show::as_json(&view) }),
         );
         Ok(if is_whole { Exit::Success } else { Exit::Failure })
+    }
+
+    /// Whether no slot has keys on two primaries.
+    async fn has_one_owner_each(&self, view: &ClusterView) -> Outcome<bool> {
+        self.out.info(">>> Check for multiple slot owners...");
+        let claims = strays::claims(view, &self.access).await;
+        let claims =
+            claims.map_err(|error| self.out.fail(Exit::Failure, &format!("[ERR] {error}")))?;
+        for (slot, by) in &claims {
+            self.out.error(&format!("[WARNING] Slot {slot} has {} owners:", by.len()));
+            for node in by {
+                self.out.error(&format!("    {node}"));
+            }
+        }
+        if claims.is_empty() {
+            self.out.good("[OK] No multiple owners found.");
+        }
+        Ok(claims.is_empty())
     }
 
     async fn info(&self) -> Outcome {

@@ -120,6 +120,23 @@ fn pair(bearers: &[Bearer], shares: &[usize]) -> Vec<Move> {
     moves
 }
 
+/// Spreads all that one primary has over others, so that those who own least get most; each gets neighbours.
+pub fn drain(from: &NodeId, slots: &Slots, others: &[(NodeId, usize)]) -> Vec<Move> {
+    let mut loads: Vec<usize> = others.iter().map(|(_, load)| *load).collect();
+    for _ in slots {
+        if let Some(least) = loads.iter_mut().min() {
+            *least += 1;
+        }
+    }
+    let mut rest = slots.iter().copied();
+    let moves = others.iter().zip(loads).map(|((to, before), after)| Move {
+        from: from.clone(),
+        to: to.clone(),
+        slots: rest.by_ref().take(after - before).collect(),
+    });
+    moves.filter(|step| !step.slots.is_empty()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -166,6 +183,25 @@ mod tests {
         let uneven = [("a", "0-8200", 1.0), ("b", "8201-16383", 1.0)];
         assert_eq!(plan(&bearers(&uneven), 2.0), Ok(Verdict::Balanced));
         assert!(matches!(plan(&bearers(&uneven), 0.0), Ok(Verdict::Moves(_))));
+    }
+
+    #[test]
+    fn a_primary_is_drained_to_those_who_have_least() {
+        let check = |loads: &[usize], expected: &[&str]| {
+            let others: Vec<(NodeId, usize)> = loads
+                .iter()
+                .enumerate()
+                .map(|(at, load)| (NodeId(at.to_string().into()), *load))
+                .collect();
+            let moves = drain(&NodeId("x".into()), &"0-99".parse().unwrap(), &others);
+            let shown: Vec<String> =
+                moves.iter().map(|m| format!("{} {}", m.to, m.slots)).collect();
+            assert_eq!(shown, expected);
+        };
+        check(&[500, 500], &["0 0-49", "1 50-99"]);
+        check(&[500, 420, 480], &["1 0-79", "2 80-99"]);
+        check(&[10], &["0 0-99"]);
+        check(&[], &[]);
     }
 
     #[test]
