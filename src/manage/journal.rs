@@ -143,6 +143,13 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// Whether the cluster tells the same when it is asked. Such a line need not outlive the machine, only this program.
+    fn is_known_elsewhere(&self) -> bool {
+        matches!(self, Self::Opening(_) | Self::Taken(_) | Self::Closed(_))
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Line {
     /// Milliseconds since 1970.
@@ -242,14 +249,22 @@ impl Journal {
         &self.id
     }
 
-    /// Adds a line, which is on disk when this returns.
+    /// The state folder.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().and_then(Path::parent).unwrap_or(Path::new("."))
+    }
+
+    /// Adds a line. What the cluster could not tell again is on disk when this returns.
     pub fn write(&mut self, entry: &Entry) -> Result<(), JournalError> {
         let line = Line { at: now_ms(), entry: entry.clone() };
         let mut text = serde_json::to_vec(&line)
             .map_err(|error| JournalError::Garbled { path: self.path.clone(), error })?;
         text.push(b'\n');
-        let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
-        written.map_err(io_error(&self.path))
+        self.file.write_all(&text).map_err(io_error(&self.path))?;
+        if entry.is_known_elsewhere() {
+            return Ok(());
+        }
+        self.file.sync_data().map_err(io_error(&self.path))
     }
 
     /// Ends a line that was cut off in its middle, so that the next one stands by itself.

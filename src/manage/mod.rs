@@ -9,6 +9,7 @@
 //!  recruit  whether nodes are fit to join
 //!  apply    does what is planned, until all nodes know of it
 //!  mover    moves slots, at a `pace`, and writes to a `journal` what it is about
+//!  repair   makes a cluster whole again; copies of keys that lose go to `quarantine`
 //!  import   takes in the keys of a server that is no cluster
 //!  backup   saves what a primary has
 //!  local    a cluster of servers on this machine, to try things on
@@ -26,6 +27,8 @@ pub mod local;
 pub mod mover;
 pub mod pace;
 pub mod plan;
+pub mod quarantine;
 pub mod recruit;
+pub mod repair;
 pub mod strays;
 pub mod view;

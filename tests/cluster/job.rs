@@ -1,6 +1,7 @@
 //! Moves as the tests make them: prepared from what the nodes say, run, cut off, gone on with.
 
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use slotway::backend::Control;
@@ -59,11 +60,30 @@ impl Office {
         cluster: &Cluster,
         moves: &[(Node, Node, Range<usize>)],
         reins: &Reins,
+        tell: impl FnMut(Event),
+    ) -> Result<Summary, MoveError> {
+        self.begin(self.prepare(cluster, moves).await?, reins, tell).await
+    }
+
+    /// Begins a job that was prepared.
+    pub(crate) async fn begin(
+        &self,
+        prepared: Prepared,
+        reins: &Reins,
         mut tell: impl FnMut(Event),
     ) -> Result<Summary, MoveError> {
-        let prepared = self.prepare(cluster, moves).await?;
         let mut journal = Journal::begin(self.folder.path(), prepared.begun())?;
         prepared.run(&mut journal, reins, &mut tell).await
+    }
+
+    /// A job that was cut off before it did anything: what the nodes are like then is up to the test.
+    pub(crate) async fn cut_off_at_once(
+        &self,
+        cluster: &Cluster,
+        moves: &[(Node, Node, Range<usize>)],
+    ) {
+        let prepared = self.prepare(cluster, moves).await.expect("nothing speaks against it");
+        Journal::begin(self.folder.path(), prepared.begun()).expect("a journal");
     }
 
     /// Moves slots, which has to succeed.
@@ -74,6 +94,11 @@ impl Office {
     ) -> Summary {
         let summary = self.run(cluster, moves, &Reins::default(), |_| ()).await;
         summary.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()))
+    }
+
+    /// Where its journals are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Name of the only job that was cut off.

@@ -138,6 +138,8 @@ struct Peer {
     readonly: bool,
     resp3: bool,
     authenticated: bool,
+    /// Replies to the requests of a transaction, which are run as they come.
+    transaction: Option<Vec<Vec<u8>>>,
 }
 
 /// What goes out on a connection.
@@ -298,6 +300,43 @@ impl Model {
     /// time would be taken for migrated, by any client.
     pub(crate) fn is_asked(&self, key: &str) -> bool {
         self.asked.get(&Slot::of(key.as_bytes()).index()).is_some_and(|count| *count > 0)
+    }
+
+    /// `CLUSTER SETSLOT slot state [id]`, which all nodes hear of at once.
+    fn set_slot(&mut self, node: usize, args: &[Vec<u8>]) -> Vec<u8> {
+        let word = |at: usize| std::str::from_utf8(&args[at]).expect("a word");
+        let slot: usize = word(2).parse().expect("a slot");
+        let peer = args.get(4).map(|_| {
+            let id = word(4);
+            self.truth.members.iter().position(|member| member.id == id).expect("a node")
+        });
+        match (word(3), peer) {
+            ("IMPORTING", Some(from)) => drop(self.truth.open.insert(slot, (from, node))),
+            ("MIGRATING", Some(to)) => drop(self.truth.open.insert(slot, (node, to))),
+            ("NODE", Some(owner)) => {
+                self.truth.owners[slot] = Some(owner);
+                self.truth.open.remove(&slot);
+            }
+            _ => drop(self.truth.open.remove(&slot)),
+        }
+        let truth = self.truth.clone();
+        self.told.fill(truth);
+        b"+OK\r\n".to_vec()
+    }
+
+    /// The keys that `CLUSTER …KEYSINSLOT slot` is about.
+    fn keys_in(&self, node: usize, args: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let slot = std::str::from_utf8(&args[2]).expect("a word").parse().expect("a slot");
+        self.stores[node].keys_of(slot)
+    }
+
+    /// `MIGRATE host port "" 0 timeout … KEYS key…`.
+    fn migrate_keys(&mut self, node: usize, args: &[Vec<u8>]) -> Vec<u8> {
+        let port: u16 = std::str::from_utf8(&args[2]).expect("a word").parse().expect("a port");
+        let to = self.truth.members.iter().position(|member| member.port == port).expect("a node");
+        let keys = args.iter().position(|word| word == b"KEYS").expect("keys") + 1;
+        self.move_keys(&args[keys..], node, to);
+        b"+OK\r\n".to_vec()
     }
 
     /// Runs a request on a node, or says where it belongs.
@@ -774,7 +813,21 @@ impl Server {
         if model.password.is_some() && !peer.authenticated {
             return b"-NOAUTH Authentication required.\r\n".to_vec();
         }
-        match name.as_slice() {
+        if let Some(reply) = transact(peer, &name) {
+            return reply;
+        }
+        let reply = self.reply(&mut model, peer, &name, args);
+        match &mut peer.transaction {
+            Some(replies) => {
+                replies.push(reply);
+                b"+QUEUED\r\n".to_vec()
+            }
+            None => reply,
+        }
+    }
+
+    fn reply(&self, model: &mut Model, peer: &mut Peer, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
+        match name {
             b"PING" => b"+PONG\r\n".to_vec(),
             b"READONLY" => {
                 peer.readonly = true;
@@ -789,11 +842,21 @@ impl Server {
                 b"+OK\r\n".to_vec()
             }
             b"CLUSTER" if args[1] == b"NODES" => bulk(&model.nodes_text(self.number)),
+            b"CLUSTER" if args[1] == b"INFO" => bulk("cluster_state:ok\r\n"),
+            b"CLUSTER" if args[1] == b"SETSLOT" => model.set_slot(self.number, args),
+            b"CLUSTER" if args[1] == b"COUNTKEYSINSLOT" => {
+                format!(":{}\r\n", model.keys_in(self.number, args).len()).into_bytes()
+            }
+            b"CLUSTER" if args[1] == b"GETKEYSINSLOT" => list(&model.keys_in(self.number, args)),
+            b"MIGRATE" => model.migrate_keys(self.number, args),
+            b"MEMORY" => b":100\r\n".to_vec(),
+            b"CONFIG" => b"*0\r\n".to_vec(),
+            b"ACL" => b"-ERR unknown command 'ACL'\r\n".to_vec(),
             b"CLUSTER" => model.slots_reply(self.number),
             b"COMMAND" => model.commands.clone(),
             b"CLIENT" => b":1\r\n".to_vec(),
             b"INFO" => bulk(&format!(
-                "# Server\r\nredis_version:{}\r\nused_memory:1000\r\ndb0:keys={},expires=0,avg_ttl=0\r\n",
+                "# Server\r\ncluster_enabled:1\r\nredis_version:{}\r\nused_memory:1000\r\ndb0:keys={},expires=0,avg_ttl=0\r\n",
                 model.version,
                 model.stores[self.number].len()
             )),
@@ -804,6 +867,28 @@ impl Server {
             }
         }
     }
+}
+
+/// The reply to `MULTI` or `EXEC`.
+fn transact(peer: &mut Peer, name: &[u8]) -> Option<Vec<u8>> {
+    match name {
+        b"MULTI" => {
+            peer.transaction = Some(Vec::new());
+            Some(b"+OK\r\n".to_vec())
+        }
+        b"EXEC" => {
+            let replies = peer.transaction.take()?;
+            Some([format!("*{}\r\n", replies.len()).into_bytes(), replies.concat()].concat())
+        }
+        _ => None,
+    }
+}
+
+/// An array of bulk strings.
+fn list(items: &[Vec<u8>]) -> Vec<u8> {
+    let item = |item: &Vec<u8>| [format!("${}\r\n", item.len()).as_bytes(), item, b"\r\n"].concat();
+    let items: Vec<Vec<u8>> = items.iter().map(item).collect();
+    [format!("*{}\r\n", items.len()).into_bytes(), items.concat()].concat()
 }
 
 impl State {

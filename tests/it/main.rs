@@ -20,6 +20,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod loss;
+mod mover;
 mod multikey;
 mod order;
 mod properties;

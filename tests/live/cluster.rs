@@ -93,6 +93,20 @@ impl Cluster {
         self.dismiss(node);
     }
 
+    /// From now on what a node acknowledges it still has after it was killed and started again.
+    pub(crate) async fn make_durable(&mut self, node: Node) {
+        self.call(node, &["CONFIG", "SET", "appendfsync", "always", "appendonly", "yes"]).await;
+        until(PATIENCE, "the data are on disk", async || {
+            let info = self.text(node, &["INFO", "persistence"]).await?;
+            let is_done = info.contains("aof_rewrite_in_progress:0")
+                && info.contains("aof_rewrite_scheduled:0")
+                && info.contains("aof_last_bgrewrite_status:ok");
+            if is_done { Ok(()) } else { Err(info) }
+        })
+        .await;
+        self.servers[node].keep_data();
+    }
+
     /// Starts a killed server again.
     pub(crate) async fn restart(&mut self, node: Node) {
         let port = self.servers[node].port;

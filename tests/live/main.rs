@@ -20,6 +20,7 @@ mod admin;
 mod big;
 mod binary;
 mod client;
+#[allow(dead_code, reason = "`tests/cluster` uses all of it")]
 mod cluster;
 mod commands;
 mod drain;
@@ -36,6 +37,7 @@ mod replies;
 mod routing;
 mod scan;
 mod scripts;
+#[allow(dead_code, reason = "`tests/cluster` uses all of it")]
 mod server;
 mod sessions;
 mod splits;

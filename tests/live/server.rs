@@ -31,6 +31,8 @@ pub(crate) struct Server {
     /// Ends the server if this process is gone before it could: a shell that waits for its input to be closed.
     guard: Child,
     directory: TempDir,
+    /// Whether it keeps its data for when it is started again.
+    durable: bool,
 }
 
 /// The server program, or a tool that stands beside it.
@@ -62,14 +64,14 @@ impl Server {
         let _ = self.guard.kill();
         let _ = self.guard.wait();
         self.process.wait().expect("our child");
-        (self.process, self.guard) = processes(self.port, self.directory.path());
+        (self.process, self.guard) = processes(self.port, self.directory.path(), self.durable);
         assert!(self.is_up().await, "somebody else has taken the port");
     }
 
     fn spawn(port: u16) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (process, guard) = processes(port, directory.path());
-        Self { port, process, guard, directory }
+        let (process, guard) = processes(port, directory.path(), false);
+        Self { port, process, guard, directory, durable: false }
     }
 
     /// Waits until the server answers; false if somebody else has its port.
@@ -94,6 +96,11 @@ impl Server {
 
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// When it is started again it is to have its data: the caller has it write them.
+    pub(crate) fn keep_data(&mut self) {
+        self.durable = true;
     }
 
     /// What the server has logged.
@@ -124,10 +131,11 @@ impl Drop for Server {
 }
 
 /// Starts a server, and a shell that ends it if this process is gone before it could.
-fn processes(port: u16, directory: &Path) -> (Child, Child) {
+fn processes(port: u16, directory: &Path, durable: bool) -> (Child, Child) {
     let mut command = Command::new(program("server"));
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-    command.args(["--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
+    command.args(["--appendonly", if durable { "yes" } else { "no" }]);
+    command.args(["--repl-diskless-sync-delay", "0"]);
     command.args(["--cluster-enabled", "yes", "--cluster-node-timeout"]);
     command.arg(NODE_TIMEOUT.as_millis().to_string());
     command.arg("--dir").arg(directory).args(["--logfile", "log"]);

@@ -134,7 +134,7 @@ impl Job<'_> {
         journal::records(&self.state_folder()?).map_err(|error| self.no_journal(&error))
     }
 
-    fn state_folder(&self) -> Outcome<PathBuf> {
+    pub(super) fn state_folder(&self) -> Outcome<PathBuf> {
         let given = self.flag(self.line.value("state-dir"))?.map(PathBuf::from);
         given.or_else(journal::default_folder).ok_or_else(|| {
             self.out.complain(
@@ -144,7 +144,7 @@ impl Job<'_> {
         })
     }
 
-    fn move_options(&self) -> Outcome<MoveOptions> {
+    pub(super) fn move_options(&self) -> Outcome<MoveOptions> {
         let usual = MoveOptions::default();
         let ms: Option<u64> = self.flag(self.line.number("max-block-ms"))?;
         let big_keys = match self.flag(self.line.value("big-keys"))? {
@@ -193,39 +193,51 @@ impl Job<'_> {
         prepared: Prepared,
         journal: &mut Journal,
         mut shown: Shown,
-        mut hold: Hold,
+        hold: Hold,
     ) -> Outcome {
         let id = journal.id().to_owned();
         let reins = hold.reins.clone();
         let bar = self.bar();
         let mut tell = |event: Event| self.tell_of_move(&event, &bar, &mut shown);
-        let moved = {
-            let mut running = std::pin::pin!(prepared.run(journal, &reins, &mut tell));
-            let mut asked = 0;
-            loop {
-                tokio::select! {
-                    moved = &mut running => break moved,
-                    () = hold.told() => asked += 1,
-                }
-                if asked == 1 {
-                    bar.suspend(|| {
-                        self.out.warning("*** finishing the slots that are on their way; once more to stop at once");
-                    });
-                    reins.finish();
-                } else {
-                    reins.halt();
-                }
-            }
-        };
-        bar.finish_and_clear();
+        let moved = self.held(hold, &bar, prepared.run(journal, &reins, &mut tell)).await;
         match moved {
             Ok(summary) => Ok(self.moved(&summary)),
             Err(error) => Err(self.not_moved(&error, Some(&id))),
         }
     }
 
+    /// Does something that moves slots: told to stop it finishes those that are on their way, told again it stops.
+    pub(super) async fn held<T>(
+        &self,
+        mut hold: Hold,
+        bar: &ProgressBar,
+        running: impl Future<Output = T>,
+    ) -> T {
+        let mut running = std::pin::pin!(running);
+        let mut asked = 0;
+        loop {
+            tokio::select! {
+                done = &mut running => {
+                    bar.finish_and_clear();
+                    return done;
+                }
+                () = hold.told() => asked += 1,
+            }
+            if asked == 1 {
+                bar.suspend(|| {
+                    self.out.warning(
+                        "*** finishing the slots that are on their way; once more to stop at once",
+                    );
+                });
+                hold.reins.finish();
+            } else {
+                hold.reins.halt();
+            }
+        }
+    }
+
     /// Listens for signals from here on: before the journal says that there is a job.
-    fn hold(&self) -> Outcome<Hold> {
+    pub(super) fn hold(&self) -> Outcome<Hold> {
         let reins = Reins::default();
         reins.set_rate(self.flag(self.line.number("rate"))?.unwrap_or(0));
         match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
@@ -234,7 +246,7 @@ impl Job<'_> {
         }
     }
 
-    fn bar(&self) -> ProgressBar {
+    pub(super) fn bar(&self) -> ProgressBar {
         if self.out.json || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
@@ -244,7 +256,7 @@ impl Job<'_> {
         bar
     }
 
-    fn tell_of_move(&self, event: &Event, bar: &ProgressBar, shown: &mut Shown) {
+    pub(super) fn tell_of_move(&self, event: &Event, bar: &ProgressBar, shown: &mut Shown) {
         match event {
             Event::Progress(progress) => {
                 #[expect(
@@ -269,6 +281,12 @@ impl Job<'_> {
                     self.out.warning(&format!("[WARNING] {count} replicas of {of} are behind"));
                 });
             }
+            Event::Quarantined { count, file } => bar.suspend(|| {
+                self.out.warning(&format!(
+                    "[WARNING] {count} keys were made anew after a failover; what they were before is kept in {}",
+                    file.display()
+                ));
+            }),
             Event::Warning(text) => bar.suspend(|| self.out.warning(&format!("[WARNING] {text}"))),
             Event::Opened(_) | Event::Settling => {}
         }
@@ -290,7 +308,7 @@ impl Job<'_> {
         if summary.skipped.is_empty() { Exit::Success } else { Exit::Partial }
     }
 
-    fn not_moved(&self, error: &MoveError, job: Option<&str>) -> Exit {
+    pub(super) fn not_moved(&self, error: &MoveError, job: Option<&str>) -> Exit {
         let resume = job
             .map(|id| format!("\n      Go on with: slotway cluster resume {id}"))
             .unwrap_or_default();
@@ -311,7 +329,7 @@ impl Job<'_> {
         }
     }
 
-    fn no_journal(&self, error: &JournalError) -> Exit {
+    pub(super) fn no_journal(&self, error: &JournalError) -> Exit {
         let advice = match error {
             JournalError::CutOff(id) => format!("\n      Go on with: slotway cluster resume {id}"),
             _ => String::new(),
@@ -342,8 +360,8 @@ impl Job<'_> {
 }
 
 /// What the user holds a move by.
-struct Hold {
-    reins: Reins,
+pub(super) struct Hold {
+    pub(super) reins: Reins,
     interrupt: Signal,
     terminate: Signal,
 }
@@ -373,7 +391,7 @@ fn figures(progress: &Progress) -> String {
 }
 
 /// How far each pair of nodes is, for the lines that tell of it.
-struct Shown {
+pub(super) struct Shown {
     pairs: BTreeMap<(NodeId, NodeId), Pair>,
 }
 
@@ -385,7 +403,7 @@ struct Pair {
 }
 
 impl Shown {
-    fn new(moves: &[Move], view: &ClusterView) -> Self {
+    pub(super) fn new(moves: &[Move], view: &ClusterView) -> Self {
         let mut pairs: BTreeMap<(NodeId, NodeId), Pair> = BTreeMap::new();
         for Move { from, to, slots } in moves {
             let pair = pairs.entry((from.clone(), to.clone()));

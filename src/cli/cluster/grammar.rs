@@ -23,6 +23,7 @@ const ENTRY: &str = "host:port";
 pub(super) const VERBS: &[Verb] = &[
     verb("create", (1, MANY), "host1:port1 ... hostN:portN", "make one cluster of empty nodes"),
     verb("check", (1, 2), ENTRY, "say whether a cluster is whole"),
+    verb("fix", (1, 2), ENTRY, "close, cover and hand over slots until the cluster is whole"),
     verb("info", (1, 2), ENTRY, "count keys, slots and replicas of each primary"),
     verb("nodes", (1, 2), ENTRY, "list the nodes"),
     verb("reshard", (1, 2), ENTRY, "move slots to a primary"),
@@ -70,11 +71,20 @@ const fn flag(
     Flag { names, value, verbs, help }
 }
 
-const MOVING: &[&str] = &["reshard", "rebalance", "resume", "del-node"];
-const KEEPING: &[&str] = &["reshard", "rebalance", "resume", "jobs", "abandon", "del-node"];
+const MOVING: &[&str] = &["fix", "reshard", "rebalance", "resume", "del-node"];
+const KEEPING: &[&str] = &["fix", "reshard", "rebalance", "resume", "jobs", "abandon", "del-node"];
 const PLANNING: &[&str] = &["reshard", "rebalance"];
-const CHANGING: &[&str] =
-    &["create", "add-node", "del-node", "failover", "reshard", "rebalance", "resume", "import"];
+const CHANGING: &[&str] = &[
+    "fix",
+    "create",
+    "add-node",
+    "del-node",
+    "failover",
+    "reshard",
+    "rebalance",
+    "resume",
+    "import",
+];
 
 /// All flags.
 pub(super) const FLAGS: &[Flag] = &[
@@ -85,7 +95,12 @@ pub(super) const FLAGS: &[Flag] = &[
         &["create"],
         "start over on nodes that an unfinished create has left: without keys, and knowing only each other",
     ),
-    flag(&["search-multiple-owners"], None, &["check"], "count keys of each slot on all primaries"),
+    flag(
+        &["search-multiple-owners"],
+        None,
+        &["check", "fix"],
+        "count keys of each slot on all primaries",
+    ),
     flag(
         &["from"],
         Some("id,...|all|host:port"),
@@ -145,6 +160,13 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     flag(&["state-dir"], Some("folder"), KEEPING, "where journals are [~/.local/state/slotway]"),
     flag(&["drain"], None, &["del-node"], "first move its slots to the other primaries"),
+    flag(&["accept-risk"], None, &["fix"], "also do what somebody should have looked at"),
+    flag(
+        &["accept-data-loss", "fix-with-unreachable-masters", "fix-with-unreachable-primaries"],
+        None,
+        &["fix"],
+        "also do what may lose data for good",
+    ),
     flag(&["slave", "replica"], None, &["add-node"], "as a replica"),
     flag(&["master-id", "primary-id"], Some("id"), &["add-node"], "of this primary"),
     flag(&["force"], None, &["failover"], "without the primary's consent"),
@@ -359,7 +381,7 @@ mod tests {
             "rebalance h:1 weight=a=1 weight=b=2",
         );
         check("--cluster reshard h 1 --cluster-slots -1", "reshard h 1 slots=-1");
-        check("--cluster fix h:1 --cluster-yes", "Unknown --cluster subcommand");
+        check("--cluster fix h:1 --cluster-yes", "fix h:1 yes=");
         check("--cluster check h:1 --cluster-yes", "check h:1 yes=");
         check(
             "call h:1 ZRANGE k 0 -1 --cluster-only-masters",

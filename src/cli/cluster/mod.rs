@@ -12,6 +12,7 @@ mod carry;
 mod create;
 mod data;
 mod every;
+mod fix;
 mod grammar;
 mod members;
 mod moves;
@@ -100,6 +101,7 @@ impl<'a> Job<'a> {
             "add-node" => self.add_node().await,
             "del-node" => self.del_node().await,
             "failover" => self.failover().await,
+            "fix" => self.fix().await,
             "reshard" => self.reshard().await,
             "rebalance" => self.rebalance().await,
             "resume" => self.resume().await,

@@ -23,12 +23,14 @@ use super::{Event, Work};
 use crate::cluster::{Address, NodeId, Slot};
 use crate::manage::journal::Entry;
 use crate::manage::plan::Move;
+use crate::manage::quarantine::Quarantine;
 use crate::manage::view::{ClusterView, Line};
 
 /// First pause after a setback; each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause between two attempts: a replica that has taken over is to be found soon.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause between two attempts. A replica that has taken over is to be found soon: until it knows that the slots are
+/// on their way it answers that keys which have moved are not there.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// How often the link between two nodes may fail in a row.
 const TRIES: u32 = 5;
 /// How long the target's replicas are waited for each time.
@@ -161,9 +163,8 @@ impl Passage<'_, '_> {
         if !sorted.both.is_empty() {
             self.expect_empty(&sorted.both).await?;
         }
-        let slots = [sorted.open, sorted.both].concat();
-        if !slots.is_empty() {
-            self.close(&slots, &part, links).await?;
+        if !sorted.open.is_empty() || !sorted.both.is_empty() {
+            self.close(&sorted, &part, links).await?;
         }
         self.work.closed(&part)
     }
@@ -181,6 +182,20 @@ impl Passage<'_, '_> {
         target.set_slots(&sorted.import, "IMPORTING", &source.id).await?;
         source.set_slots(&sorted.export, "MIGRATING", &target.id).await?;
         self.work.tell(Event::Opened(self.part()));
+        if self.source.id == self.chunk.from { Ok(()) } else { self.keep_conflicts(sorted).await }
+    }
+
+    /// Until it knew of the move the source's heir answered that keys which had gone over are not there, and clients may have
+    /// made them anew.
+    async fn keep_conflicts(&mut self, sorted: &Sorted) -> Result<(), Setback> {
+        let mut quarantine = Quarantine::new(&self.work.folder, &self.work.job);
+        for slot in &sorted.open {
+            let (source, target) = (&mut self.source, &mut self.target);
+            quarantine.keep_conflicts(*slot, source, target).await?;
+        }
+        if let Some((count, file)) = quarantine.kept() {
+            self.work.tell(Event::Quarantined { count, file: file.to_owned() });
+        }
         Ok(())
     }
 
@@ -190,6 +205,7 @@ impl Passage<'_, '_> {
             address: sorted.address.as_ref().unwrap_or(&self.target.address),
             credentials: work.access.credentials.as_ref(),
             timeout: work.limits.migrate,
+            replace: true,
         };
         let before = work.keys_moved();
         let (source, scout, pace) = (&mut self.source, &mut self.scout, work.pace(&id));
@@ -235,15 +251,20 @@ impl Passage<'_, '_> {
 
     async fn close(
         &mut self,
-        slots: &[Slot],
+        sorted: &Sorted,
         part: &Move,
         links: &mut Links,
     ) -> Result<(), Setback> {
         let owner = self.target.id.clone();
-        self.target.set_slots(slots, "NODE", &owner).await?;
+        if self.work.limits.takes_together {
+            self.target.take_slots(&sorted.open).await?;
+        } else {
+            self.target.set_slots(&sorted.open, "NODE", &owner).await?;
+        }
         self.work.note(&Entry::Taken(part.clone()))?;
-        self.source.set_slots(slots, "NODE", &owner).await?;
-        self.tell_others(slots, links).await;
+        let slots = [&sorted.open[..], &sorted.both].concat();
+        self.source.set_slots(&slots, "NODE", &owner).await?;
+        self.tell_others(&slots, links).await;
         Ok(())
     }
 

@@ -1,16 +1,16 @@
 //! Moving the keys of slots that are open: lists them, and sends them on in batches.
 //!
 //! ```text
-//!  scout   GETKEYSINSLOT n+1, MEMORY USAGE …            COUNTKEYSINSLOT, all slots
-//!  source  MIGRATE slot n … MIGRATE slot n              ▲
-//!          └── both at the same time ──┘   … next slot ─┘ until no slot has a key left
+//!  scout   GETKEYSINSLOT, MEMORY USAGE: the next slots      COUNTKEYSINSLOT, all slots
+//!  source  MIGRATE … MIGRATE: these slots                   ▲
+//!          └──── both at the same time ────┘   … and so on ─┘ until no slot has a key left
 //! ```
 //! Two connections, so that the source has the next batch as soon as it has sent one, and other clients have their turn
 //! between any two.
 
 use std::time::{Duration, Instant};
 
-use super::ends::{End, KEYS_LISTED, Key, Migrated, Route, too_big};
+use super::ends::{End, KEYS_LISTED, Key, Migrated, Route, Sizes, groups, too_big};
 use super::remedy::{Remedy, Setback};
 use super::{BigKeys, Work};
 use crate::cluster::Slot;
@@ -38,18 +38,17 @@ impl Drain<'_, '_> {
         let (mut left, mut idle) = (slots.to_vec(), 0);
         loop {
             let counts = self.scout.count_keys(&left).await?;
-            let counted = left.iter().zip(counts).filter(|(_, count)| *count > 0);
-            left = counted.map(|(slot, _)| *slot).collect();
-            if left.is_empty() {
-                return Ok(());
-            }
-            idle = if self.pass(&left).await? == 0 { idle + 1 } else { 0 };
-            self.be_patient(&left, idle).await?;
+            let counted = left.iter().copied().zip(counts).filter(|(_, count)| *count > 0);
+            let counted: Vec<(Slot, u64)> = counted.collect();
+            let Some((first, _)) = counted.first() else { return Ok(()) };
+            idle = if self.pass(&counted).await? == 0 { idle + 1 } else { 0 };
+            self.be_patient(*first, idle).await?;
+            left = counted.into_iter().map(|(slot, _)| slot).collect();
         }
     }
 
     /// Keys that have expired are counted until they are deleted, which `CLIENT PAUSE` puts off.
-    async fn be_patient(&self, slots: &[Slot], idle: u32) -> Result<(), Setback> {
+    async fn be_patient(&self, slot: Slot, idle: u32) -> Result<(), Setback> {
         match idle {
             0 => Ok(()),
             1..=PATIENCE => {
@@ -58,28 +57,22 @@ impl Drain<'_, '_> {
             }
             _ => Err(Setback::new(
                 Remedy::Wait,
-                format!(
-                    "{} counts keys in slot {} that are not there",
-                    self.source.address, slots[0]
-                ),
+                format!("{} counts keys in slot {slot} that are not there", self.source.address),
             )),
         }
     }
 
     /// Moves as many keys of each slot as are listed at a time, and tells how many there were.
-    async fn pass(&mut self, slots: &[Slot]) -> Result<usize, Setback> {
-        let mut moved = 0;
-        let mut keys = self.scout.keys(slots[0], KEYS_LISTED).await?;
-        for slot in slots[1..].iter().map(Some).chain([None]) {
+    async fn pass(&mut self, slots: &[(Slot, u64)]) -> Result<usize, Setback> {
+        let (groups, mut moved) = (groups(slots), 0);
+        let mut keys = Vec::new();
+        for next in groups.iter().map(Vec::as_slice).chain([&[][..]]) {
             let Self { work, source, scout, route, pace } = self;
-            let next = async {
-                match slot {
-                    Some(slot) => scout.keys(*slot, KEYS_LISTED).await,
-                    None => Ok(Vec::new()),
-                }
-            };
-            let batches = Batches { work, source, route, pace };
-            let (done, listed) = tokio::try_join!(batches.send(&keys), next)?;
+            let mut batches = Batches { work, source, route, pace };
+            let (done, listed) = tokio::try_join!(
+                batches.send(&keys),
+                scout.keys(next, KEYS_LISTED, Sizes::Sampled)
+            )?;
             moved += done;
             keys = listed;
         }
@@ -96,8 +89,16 @@ struct Batches<'a, 'w> {
 }
 
 impl Batches<'_, '_> {
-    /// Sends all these keys, and tells how many were still there.
-    async fn send(mut self, mut keys: &[Key]) -> Result<usize, Setback> {
+    /// Sends the keys of several slots, and tells how many were still there.
+    async fn send(&mut self, slots: &[Vec<Key>]) -> Result<usize, Setback> {
+        let mut moved = 0;
+        for keys in slots {
+            moved += self.send_slot(keys).await?;
+        }
+        Ok(moved)
+    }
+
+    async fn send_slot(&mut self, mut keys: &[Key]) -> Result<usize, Setback> {
         let mut moved = 0;
         while !keys.is_empty() {
             self.work.reins.leave().await?;

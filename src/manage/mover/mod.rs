@@ -16,10 +16,10 @@
 mod carry;
 mod company;
 mod drain;
-mod ends;
+pub(in crate::manage) mod ends;
 mod preflight;
 mod reins;
-mod remedy;
+pub(in crate::manage) mod remedy;
 mod roster;
 mod settle;
 mod stage;
@@ -27,6 +27,7 @@ mod together;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -129,6 +130,14 @@ pub enum Event {
         of: Address,
         /// How many of its replicas.
         count: u64,
+    },
+    /// Keys that both ends had when the source was replaced, with different values: the source is right, and the target's
+    /// copies are in a file.
+    Quarantined {
+        /// How many copies, of one chunk.
+        count: usize,
+        /// The file.
+        file: PathBuf,
     },
     /// Something that may want looking at.
     Warning(String),
@@ -278,6 +287,33 @@ pub async fn prepare_again(
     })
 }
 
+/// Goes on with moves whose slots are open, by what the nodes say of them and without a journal of theirs; `heirs` tells who
+/// stands in the place of those whom the moves name. Nothing is changed.
+pub(in crate::manage) async fn prepare_open(
+    moves: Vec<Move>,
+    heirs: &[(NodeId, NodeId)],
+    view: &ClusterView,
+    access: &Access,
+    options: &MoveOptions,
+) -> Result<Prepared, MoveError> {
+    let members = members(view);
+    let company = Company::new(&members, heirs);
+    let survey = preflight::resurvey(view, &moves, access, options, &company).await;
+    let survey = survey.map_err(|setback| MoveError::Refused(vec![setback.what]))?;
+    Ok(Prepared {
+        keys_before: keys_of(view),
+        access: access.clone(),
+        options: options.clone(),
+        settings: Vec::new(),
+        leavers: Vec::new(),
+        skipped: Slots::default(),
+        moves,
+        company,
+        members,
+        survey,
+    })
+}
+
 async fn first_view(addresses: &[Address], access: &Access) -> Result<ClusterView, MoveError> {
     let mut last = MoveError::Refused(vec!["the journal names no node".to_owned()]);
     for address in addresses {
@@ -362,6 +398,8 @@ impl Prepared {
         let progress =
             Progress { slots_total: total, keys_total: self.keys(), ..Progress::default() };
         let work = Work {
+            folder: journal.folder().to_owned(),
+            job: journal.id().to_owned(),
             access: &self.access,
             options: &self.options,
             limits: self.survey.limits,
@@ -401,6 +439,9 @@ struct Work<'a> {
     meter: RefCell<Meter>,
     paces: RefCell<BTreeMap<NodeId, Pace>>,
     company: RefCell<Company>,
+    /// The state folder, and the job's name there.
+    folder: PathBuf,
+    job: String,
 }
 
 impl Work<'_> {

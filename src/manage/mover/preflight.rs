@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::company::Company;
-use super::ends::{End, KEYS_LISTED};
+use super::ends::{End, Sizes, groups};
 use super::remedy::Setback;
 use super::{BigKeys, MoveOptions};
 use crate::backend::control::ControlError;
@@ -23,6 +23,8 @@ const BYTES_PER_SECOND: u64 = 25_000_000;
 const MIGRATE_LONGEST: Duration = Duration::from_secs(5);
 /// The least.
 const MIGRATE_SHORTEST: Duration = Duration::from_millis(100);
+/// Most keys of a slot whose sizes are asked for.
+const KEYS_LOOKED_AT: usize = 10_000;
 /// Of `maxmemory`, what a target may have in use when all is moved, in percent.
 const FULL: u64 = 90;
 
@@ -36,6 +38,8 @@ pub(super) struct Limits {
     pub(super) answer: Duration,
     /// Bytes of a key that would stop the source for a quarter of the time after which others hold it for dead.
     pub(super) big_key: u64,
+    /// Whether slots can be taken in one transaction: not by Valkey, which has each acknowledged by replicas (8.0).
+    pub(super) takes_together: bool,
 }
 
 impl Limits {
@@ -44,7 +48,8 @@ impl Limits {
         let migrate = (node_timeout / 2).clamp(MIGRATE_SHORTEST, MIGRATE_LONGEST);
         // The source may be at a batch for another one when it is asked.
         let answer = access.limit.max(migrate * 2);
-        Self { node_timeout, migrate, answer, big_key: quarter * (BYTES_PER_SECOND / 1000) }
+        let big_key = quarter * (BYTES_PER_SECOND / 1000);
+        Self { node_timeout, migrate, answer, big_key, takes_together: true }
     }
 }
 
@@ -221,7 +226,11 @@ async fn count(
     options: &MoveOptions,
 ) -> Result<Survey, Setback> {
     let limits = Limits::new(node_timeout(view, moves, access).await?, access);
-    let limits = Limits { big_key: options.big_key_bytes.unwrap_or(limits.big_key), ..limits };
+    let limits = Limits {
+        big_key: options.big_key_bytes.unwrap_or(limits.big_key),
+        takes_together: view.nodes.iter().all(|node| node.info.get("valkey_version").is_none()),
+        ..limits
+    };
     let (mut keys, mut big, mut bytes) = (BTreeMap::new(), Vec::new(), 0);
     for part in moves {
         let Some(node) = view.node(&part.from) else { continue };
@@ -265,7 +274,7 @@ async fn node_timeout(
     Ok(told.and_then(|ms| ms.parse().ok()).map_or(NODE_TIMEOUT, Duration::from_millis))
 }
 
-/// Keys above a size. A slot is looked through as far as its keys can be listed without having them moved.
+/// Keys above a size. Of a slot so full that to list it would stop the node the first keys are looked at.
 async fn big_keys(
     end: &mut End,
     slots: &Slots,
@@ -273,11 +282,14 @@ async fn big_keys(
     limit: u64,
 ) -> Result<Vec<BigKey>, Setback> {
     let mut big = Vec::new();
-    for slot in slots.iter().filter(|slot| counts.contains_key(slot)) {
-        let keys = end.keys(*slot, KEYS_LISTED).await?;
-        let too_big = keys.into_iter().filter(|key| key.bytes > limit);
-        big.extend(too_big.map(|key| BigKey {
-            slot: *slot,
+    let counted = slots.iter().filter_map(|slot| Some((*slot, *counts.get(slot)?)));
+    for group in groups(&counted.collect::<Vec<_>>()) {
+        let keys = end.keys(&group, KEYS_LOOKED_AT, Sizes::All).await?;
+        let keys =
+            group.iter().zip(keys).flat_map(|(slot, keys)| keys.into_iter().map(|k| (*slot, k)));
+        let too_big = keys.filter(|(_, key)| key.bytes > limit);
+        big.extend(too_big.map(|(slot, key)| BigKey {
+            slot,
             name: key.name.escape_ascii().to_string(),
             bytes: key.bytes,
         }));

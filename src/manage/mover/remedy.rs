@@ -4,7 +4,7 @@ use crate::backend::control::ControlError;
 
 /// What helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Remedy {
+pub(in crate::manage) enum Remedy {
     /// The link between the two nodes: the same again, a few times.
     Again,
     /// The node cannot do it now: the same again, in a while.
@@ -21,7 +21,7 @@ pub(super) enum Remedy {
 
 /// Something that went wrong, and what helps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Setback {
+pub(in crate::manage) struct Setback {
     /// What helps.
     pub remedy: Remedy,
     /// What went wrong, for people.
@@ -30,12 +30,12 @@ pub(super) struct Setback {
 
 impl Setback {
     /// A setback that is not a node's own words.
-    pub(super) fn new(remedy: Remedy, what: impl Into<String>) -> Self {
+    pub(in crate::manage) fn new(remedy: Remedy, what: impl Into<String>) -> Self {
         Self { remedy, what: what.into() }
     }
 
     /// What a node said, and to what.
-    pub(super) fn said(who: &impl ToString, to: &str, text: &str) -> Self {
+    pub(in crate::manage) fn said(who: &impl ToString, to: &str, text: &str) -> Self {
         Self::new(remedy(text), format!("{} answered {to}: {text}", who.to_string()))
     }
 }
@@ -82,7 +82,7 @@ const REMEDIES: &[(&str, Remedy)] = &[
 ];
 
 /// What helps against an error reply. What is not known is not tried again.
-pub(super) fn remedy(text: &str) -> Remedy {
+pub(in crate::manage) fn remedy(text: &str) -> Remedy {
     let text = text.strip_prefix(PASSED_ON).unwrap_or(text);
     let known = REMEDIES.iter().find(|(words, _)| text.starts_with(words));
     known.map_or(Remedy::Nothing, |(_, remedy)| *remedy)

@@ -12,8 +12,8 @@ use crate::manage::plan::Move;
 const SLOTS_MOST: usize = 64;
 /// Keys from which on a chunk takes no more slots: some seconds of work, so that a move can be stopped soon and whole.
 const KEYS_ENOUGH: u64 = 100_000;
-/// Most sources that fill one target.
-const SOURCES_MOST: usize = 4;
+/// Most sources that fill one target. While it stores what one has sent the others serialise; more would only wait.
+const SOURCES_MOST: usize = 3;
 
 /// Slots that are opened, emptied and closed together.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ pub(super) enum Stage {
         /// The source does not give it to the target yet.
         export: bool,
     },
-    /// Both say that it is theirs: the target has taken it, and the source does not know yet.
+    /// The target has taken it, and the source has not closed it yet.
     Both,
     /// The target owns it.
     Target,
@@ -55,6 +55,8 @@ impl Ends<'_> {
                 export: migrating != Some(&self.target.id),
             },
             (true, true) => Stage::Both,
+            // A source that heard it from others still has the slot open, and does not close it by itself.
+            (false, true) if migrating.is_some() => Stage::Both,
             (false, true) => Stage::Target,
             (false, false) => Stage::Nobody,
         }
@@ -99,6 +101,7 @@ mod tests {
         check("0-9 [7->-oldb]", "", &source(true, true));
         check("0-9 [8->-c]", "[6-<-c]", &source(true, true));
         check("0-9 [7->-b]", "7", &Stage::Both);
+        check("0-6 [7->-b]", "7", &Stage::Both);
         check("0-6", "7", &Stage::Target);
         check("0-6", "", &Stage::Nobody);
         check("0-9 [7->-c]", "", &foreign("c"));

@@ -1,0 +1,182 @@
+//! Copies that lose: where two nodes have a key and one of them is right, the other one's copy is written to a file before it
+//! goes.
+//!
+//! ```text
+//!  <state>/quarantine/j-01764277531123-4242.jsonl
+//!    {"node":"127.0.0.1:7002","slot":7,"key":"6b3a31","ttl_ms":-1,"dump":"00027630…"}
+//! ```
+//! Keys and dumps are bytes, in hexadecimal. A copy comes back with `RESTORE key ttl dump`, under a name of its own.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::mover::ends::{End, Sizes};
+use super::mover::remedy::{Remedy, Setback};
+use crate::cluster::{Address, Slot};
+use crate::resp::value::{self, Value};
+
+/// Folder of these files below the state folder.
+const FOLDER: &str = "quarantine";
+
+/// Keys that are compared in one go; each copy may be large.
+const COMPARED: usize = 20;
+
+/// A file of copies, made when there is the first one.
+#[derive(Debug)]
+pub struct Quarantine {
+    path: PathBuf,
+    file: Option<File>,
+    count: usize,
+}
+
+/// A copy that has lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// Who had it.
+    pub node: Address,
+    /// Its slot.
+    pub slot: Slot,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// What it had left to live, in milliseconds; -1 for ever.
+    pub ttl_ms: i64,
+    /// What `DUMP` gave.
+    pub dump: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    node: &'a Address,
+    slot: Slot,
+    key: String,
+    ttl_ms: i64,
+    dump: String,
+}
+
+impl Quarantine {
+    /// The copies of a job.
+    pub fn new(folder: &Path, job: &str) -> Self {
+        let path = folder.join(FOLDER).join(format!("{job}.jsonl"));
+        Self { path, file: None, count: 0 }
+    }
+
+    /// Writes copies; they are on disk when this returns.
+    pub fn keep(&mut self, copies: &[Copy]) -> io::Result<()> {
+        if copies.is_empty() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        for Copy { node, slot, key, ttl_ms, dump } in copies {
+            let line = Line { node, slot: *slot, key: hex(key), ttl_ms: *ttl_ms, dump: hex(dump) };
+            text.push_str(&serde_json::to_string(&line)?);
+            text.push('\n');
+        }
+        let mut file = self.open()?;
+        file.write_all(text.as_bytes())?;
+        file.sync_data()?;
+        self.count += copies.len();
+        Ok(())
+    }
+
+    /// Keeps the copies of `other` of keys of a slot that the owner has too, where they differ; gives all those keys. `other`
+    /// has to be taking the slot in.
+    pub(super) async fn keep_conflicts(
+        &mut self,
+        slot: Slot,
+        owner: &mut End,
+        other: &mut End,
+    ) -> Result<Vec<Vec<u8>>, Setback> {
+        let count = other.count_keys(&[slot]).await?.first().copied().unwrap_or(0);
+        let most = usize::try_from(count).unwrap_or(usize::MAX);
+        let keys = other.keys(&[slot], most, Sizes::Sampled).await?.concat();
+        let mut both = Vec::new();
+        for some in keys.chunks(COMPARED) {
+            let request = |verb: &str| -> Vec<_> {
+                some.iter().map(|key| vec![verb.as_bytes().to_vec(), key.name.clone()]).collect()
+            };
+            // An owner that gives the slot away says `ASK` of keys that it does not have.
+            let right = owner.pipeline(&request("DUMP")).await?;
+            let wrong = other.ask(&request("DUMP")).await?;
+            let ttls = other.ask(&request("PTTL")).await?;
+            let mut copies = Vec::new();
+            for (((key, right), wrong), ttl) in some.iter().zip(right).zip(wrong).zip(ttls) {
+                let (Value::BulkString(right), Value::BulkString(wrong)) = (right, wrong) else {
+                    continue;
+                };
+                both.push(key.name.clone());
+                if right != wrong {
+                    copies.push(Copy {
+                        node: other.address.clone(),
+                        slot,
+                        key: key.name.clone(),
+                        ttl_ms: value::integer(&ttl).unwrap_or(-1),
+                        dump: wrong.to_vec(),
+                    });
+                }
+            }
+            self.keep(&copies).map_err(|error| self.lost(&error))?;
+        }
+        Ok(both)
+    }
+
+    fn lost(&self, error: &io::Error) -> Setback {
+        let path = self.path.display();
+        Setback::new(
+            Remedy::Nothing,
+            format!("cannot keep a copy that would be lost: {path}: {error}"),
+        )
+    }
+
+    fn open(&mut self) -> io::Result<&File> {
+        if self.file.is_none() {
+            fs::create_dir_all(self.path.parent().unwrap_or(Path::new(".")))?;
+            self.file = Some(OpenOptions::new().create(true).append(true).open(&self.path)?);
+        }
+        Ok(self.file.as_ref().expect("it was just opened"))
+    }
+
+    /// How many copies there are, and where.
+    pub fn kept(&self) -> Option<(usize, &Path)> {
+        (self.count > 0).then_some((self.count, &self.path))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_kept_byte_for_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut quarantine = Quarantine::new(folder.path(), "j-1");
+        quarantine.keep(&[]).unwrap();
+        assert_eq!(quarantine.kept(), None);
+        let copy = Copy {
+            node: Address::parse("10.0.0.1:7001", None).unwrap(),
+            slot: Slot::new(7).unwrap(),
+            key: b"a\0\xff".to_vec(),
+            ttl_ms: -1,
+            dump: vec![0, 1, 254],
+        };
+        quarantine.keep(&[copy.clone(), copy]).unwrap();
+        let (count, path) = quarantine.kept().unwrap();
+        let text = fs::read_to_string(path).unwrap();
+        assert_eq!((count, text.lines().count()), (2, 2));
+        let line =
+            r#"{"node":"10.0.0.1:7001","slot":7,"key":"6100ff","ttl_ms":-1,"dump":"0001fe"}"#;
+        assert_eq!(text.lines().next(), Some(line));
+    }
+}

@@ -1,0 +1,529 @@
+//! From what the nodes say, and which keys they have, to what makes them whole. Pure.
+//!
+//! Who owns a slot is decided by claims and config epochs, as among the nodes themselves, and never by who has more keys: a
+//! node that was just given most of a slot's keys has more of them, and the older values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::cluster::{NodeId, SLOTS, Slot, Slots};
+use crate::manage::plan::Move;
+use crate::manage::view::{ClusterView, NodeView};
+
+/// Number of keys that nodes have of slots, where they have some.
+pub type Keys = BTreeMap<NodeId, BTreeMap<Slot, u64>>;
+
+/// How sure it is that nothing is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Risk {
+    /// Nothing is lost; copies that lose are kept in a file.
+    Safe,
+    /// There is a choice that somebody should look at.
+    Confirm,
+    /// Data that exist may be lost for good.
+    DataLoss,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// Go on with a move, forward.
+    Resume(Move),
+    /// A node ceases to give slots away or take them in.
+    Close {
+        /// Which one.
+        node: NodeId,
+        /// Which slots.
+        slots: Slots,
+    },
+    /// Every node is told who owns slots.
+    Announce {
+        /// Who.
+        owner: NodeId,
+        /// Which slots.
+        slots: Slots,
+    },
+    /// Keys of slots that somebody else owns go to the owner; where it has the key too, its copy stays.
+    Merge {
+        /// Who has the keys.
+        from: NodeId,
+        /// Who owns the slots.
+        owner: NodeId,
+        /// Which slots.
+        slots: Slots,
+    },
+    /// A node takes slots that nobody owns.
+    Cover {
+        /// Which one.
+        node: NodeId,
+        /// Which slots.
+        slots: Slots,
+    },
+    /// An owner raises its config epoch, so that the others believe it.
+    Raise {
+        /// Which one.
+        node: NodeId,
+    },
+}
+
+/// An action, how risky it is, and why it is needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repair {
+    /// What to do.
+    #[serde(flatten)]
+    pub action: Action,
+    /// What may come of it.
+    pub risk: Risk,
+    /// What was found.
+    pub why: &'static str,
+}
+
+/// All that is to be done, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RepairPlan {
+    /// What is to be done.
+    pub repairs: Vec<Repair>,
+    /// Who has taken whose place: the names that moves are resumed by are those by which the slots were opened.
+    pub heirs: Vec<(NodeId, NodeId)>,
+}
+
+impl RepairPlan {
+    /// The moves that are gone on with.
+    pub fn moves(&self) -> Vec<Move> {
+        moves(&self.repairs)
+    }
+}
+
+/// The moves among repairs.
+pub(super) fn moves(repairs: &[Repair]) -> Vec<Move> {
+    let moves = repairs.iter().filter_map(|repair| match &repair.action {
+        Action::Resume(part) => Some(part.clone()),
+        _ => None,
+    });
+    moves.collect()
+}
+
+impl fmt::Display for Risk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safe => "safe",
+            Self::Confirm => "needs confirmation",
+            Self::DataLoss => "may lose data",
+        })
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resume(Move { from, to, slots }) => {
+                write!(f, "go on with moving slots {slots} from {from} to {to}")
+            }
+            Self::Close { node, slots } => write!(f, "close slots {slots} on {node}"),
+            Self::Announce { owner, slots } => {
+                write!(f, "tell all that {owner} owns slots {slots}")
+            }
+            Self::Merge { from, owner, slots } => {
+                write!(f, "give the keys that {from} has of slots {slots} to their owner {owner}")
+            }
+            Self::Cover { node, slots } => write!(f, "let {node} own slots {slots}"),
+            Self::Raise { node } => write!(f, "raise the config epoch of {node}"),
+        }
+    }
+}
+
+/// What makes a cluster whole again.
+pub fn plan(view: &ClusterView, keys: &Keys) -> RepairPlan {
+    let patient = Patient { view, keys, told: view.owners() };
+    let mut found = Found::default();
+    for slot in (0..SLOTS).filter_map(Slot::new) {
+        patient.examine(slot, &mut found);
+    }
+    found.into_plan()
+}
+
+/// A cluster that is looked at.
+struct Patient<'a> {
+    view: &'a ClusterView,
+    keys: &'a Keys,
+    told: Vec<Option<NodeId>>,
+}
+
+/// What was found so far: equal actions of several slots are one.
+#[derive(Default)]
+struct Found {
+    repairs: BTreeMap<(Order, Risk, &'static str), Vec<Slot>>,
+    heirs: BTreeSet<(NodeId, NodeId)>,
+}
+
+/// Actions in the order in which they are done: first what keeps keys from being deleted, then what is open.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Order {
+    Raise(NodeId),
+    Cover(NodeId),
+    Merge(NodeId, NodeId),
+    Resume(NodeId, NodeId),
+    Close(NodeId),
+    Announce(NodeId),
+}
+
+impl Found {
+    fn add(&mut self, order: Order, risk: Risk, why: &'static str, slot: Slot) {
+        self.repairs.entry((order, risk, why)).or_default().push(slot);
+    }
+
+    /// Whether a slot, the last one that was looked at, is to be moved on.
+    fn is_on_its_way(&self, slot: Slot) -> bool {
+        let mut moves =
+            self.repairs.iter().filter(|((order, ..), _)| matches!(order, Order::Resume(..)));
+        moves.any(|(_, slots)| slots.last() == Some(&slot))
+    }
+
+    fn into_plan(self) -> RepairPlan {
+        let repair = |((order, risk, why), slots): ((Order, Risk, &'static str), Vec<Slot>)| {
+            let slots: Slots = slots.into_iter().collect();
+            let action = match order {
+                Order::Raise(node) => Action::Raise { node },
+                Order::Cover(node) => Action::Cover { node, slots },
+                Order::Merge(from, owner) => Action::Merge { from, owner, slots },
+                Order::Resume(from, to) => Action::Resume(Move { from, to, slots }),
+                Order::Close(node) => Action::Close { node, slots },
+                Order::Announce(owner) => Action::Announce { owner, slots },
+            };
+            Repair { action, risk, why }
+        };
+        let repairs = self.repairs.into_iter().map(repair).collect();
+        RepairPlan { repairs, heirs: self.heirs.into_iter().collect() }
+    }
+}
+
+impl Patient<'_> {
+    fn examine(&self, slot: Slot, found: &mut Found) {
+        let owner = match self.claimants(slot).as_slice() {
+            [] => return self.cover(slot, found),
+            [only] => *only,
+            several => self.winner(several, slot, found),
+        };
+        let id = &owner.own.id;
+        let target = peer(&owner.own.migrating, slot);
+        match target.map(|target| self.resolve(target)) {
+            Some(Some(heir)) if heir.own.id != *id => self.resume(slot, owner, heir, found),
+            Some(_) => {
+                found.add(Order::Close(id.clone()), Risk::DataLoss, "the target is gone", slot);
+            }
+            None => self.look_at_importers(slot, owner, found),
+        }
+        self.look_at_strays(slot, owner, found);
+        self.look_at_former(slot, owner, found);
+        let is_told_otherwise = self.view.nodes.iter().any(|node| is_wrong(node, slot, id));
+        // A move ends with another owner, of whom it tells everybody.
+        if is_told_otherwise && !found.is_on_its_way(slot) {
+            let order = Order::Announce(id.clone());
+            found.add(order, Risk::Safe, "the nodes do not agree on the owner", slot);
+        }
+    }
+
+    /// The primaries that say the slot is theirs.
+    fn claimants(&self, slot: Slot) -> Vec<&NodeView> {
+        self.view.primaries().filter(|node| node.own.slots.contains(slot)).collect()
+    }
+
+    /// Of several the one with the newest claim; of equally new ones that which most nodes believe.
+    fn winner<'b>(&self, several: &[&'b NodeView], slot: Slot, found: &mut Found) -> &'b NodeView {
+        let newest = several.iter().map(|node| node.own.epoch).max().unwrap_or(0);
+        let mut best: Vec<&NodeView> =
+            several.iter().copied().filter(|node| node.own.epoch == newest).collect();
+        let votes = |node: &NodeView| {
+            let believes = |other: &&NodeView| {
+                other.lines().any(|line| line.id == node.own.id && line.slots.contains(slot))
+            };
+            self.view.nodes.iter().filter(believes).count()
+        };
+        best.sort_by_key(|node| (std::cmp::Reverse(votes(node)), node.own.id.clone()));
+        if let [first, second, ..] = best.as_slice() {
+            let risk = if votes(first) > votes(second) { Risk::Safe } else { Risk::Confirm };
+            let order = Order::Raise(first.own.id.clone());
+            found.add(order, risk, "several claim slots by the same config epoch", slot);
+        }
+        best[0]
+    }
+
+    /// The node that stands where a flag names another one: that itself, or who has taken over from it.
+    fn resolve(&self, id: &NodeId) -> Option<&NodeView> {
+        match self.view.node(id) {
+            Some(node) => match &node.own.primary {
+                Some(primary) => self.view.node(primary).filter(|node| !node.own.is_replica()),
+                None => Some(node),
+            },
+            None => None,
+        }
+    }
+
+    /// A slot on its way: from the names by which it was opened to those, which is forward.
+    fn resume(&self, slot: Slot, owner: &NodeView, target: &NodeView, found: &mut Found) {
+        let from = peer(&target.own.importing, slot).unwrap_or(&owner.own.id);
+        let to = peer(&owner.own.migrating, slot).unwrap_or(&target.own.id);
+        for (was, is) in [(from, &owner.own.id), (to, &target.own.id)] {
+            if was != is {
+                found.heirs.insert((was.clone(), is.clone()));
+            }
+        }
+        found.add(Order::Resume(from.clone(), to.clone()), Risk::Safe, "a move was cut off", slot);
+        for node in self.importers(slot).filter(|node| node.own.id != target.own.id) {
+            self.let_go(slot, node, owner, found);
+        }
+    }
+
+    fn importers(&self, slot: Slot) -> impl Iterator<Item = &NodeView> {
+        let is_importer = move |node: &&NodeView| peer(&node.own.importing, slot).is_some();
+        self.view.primaries().filter(is_importer)
+    }
+
+    /// Nodes that take a slot in whose owner does not give it away. From a former owner, whose heir does not know: that is a
+    /// move. From the owner: it never began to give, or the node has keys of old and has said so when it was started.
+    fn look_at_importers(&self, slot: Slot, owner: &NodeView, found: &mut Found) {
+        for node in self.importers(slot) {
+            let from = peer(&node.own.importing, slot);
+            let is_heir = from.is_some_and(|from| *from != owner.own.id);
+            if is_heir && self.count(node, slot) > 0 {
+                self.resume(slot, owner, node, found);
+                return;
+            }
+            self.let_go(slot, node, owner, found);
+        }
+    }
+
+    fn let_go(&self, slot: Slot, node: &NodeView, owner: &NodeView, found: &mut Found) {
+        // Keys that it has are strays, and the flag goes with them.
+        if self.count(node, slot) == 0 && node.own.id != owner.own.id {
+            let order = Order::Close(node.own.id.clone());
+            found.add(order, Risk::Safe, "nothing was moved yet", slot);
+        }
+    }
+
+    /// Keys on nodes that neither own the slot nor take it in from its owner.
+    fn look_at_strays(&self, slot: Slot, owner: &NodeView, found: &mut Found) {
+        let target = peer(&owner.own.migrating, slot).and_then(|target| self.resolve(target));
+        for node in self.view.primaries().filter(|node| node.own.id != owner.own.id) {
+            let is_target = target.is_some_and(|target| target.own.id == node.own.id);
+            let from_former = peer(&node.own.importing, slot).is_some_and(|id| *id != owner.own.id);
+            if self.count(node, slot) > 0 && !is_target && !from_former {
+                let order = Order::Merge(node.own.id.clone(), owner.own.id.clone());
+                found.add(order, Risk::Safe, "keys lie where their slot is not", slot);
+            }
+        }
+    }
+
+    /// A former owner, that has heard of the new one and does not cease to give the slot away by itself.
+    fn look_at_former(&self, slot: Slot, owner: &NodeView, found: &mut Found) {
+        for node in self.view.primaries().filter(|node| node.own.id != owner.own.id) {
+            if peer(&node.own.migrating, slot).is_some() && self.count(node, slot) == 0 {
+                let order = Order::Close(node.own.id.clone());
+                found.add(order, Risk::Safe, "a move has ended", slot);
+            }
+        }
+    }
+
+    /// A slot that nobody who answers calls its own.
+    fn cover(&self, slot: Slot, found: &mut Found) {
+        let believed = self.told[slot.index()].as_ref();
+        let is_absent = |id: &NodeId| self.view.absent.iter().any(|absent| absent.line.id == *id);
+        let mut holders: Vec<&NodeView> =
+            self.view.primaries().filter(|node| self.count(node, slot) > 0).collect();
+        holders.sort_by_key(|node| (std::cmp::Reverse(node.own.epoch), node.own.id.clone()));
+        let named = believed.and_then(|id| self.view.node(id)).filter(|n| !n.own.is_replica());
+        let owner = named.or(holders.first().copied()).or_else(|| self.least_loaded());
+        let Some(owner) = owner else { return };
+        let (risk, why) = if believed.is_some_and(is_absent) {
+            (Risk::DataLoss, "the owner does not answer")
+        } else if holders.len() > 1 {
+            (Risk::Confirm, "nobody owns slots of which several have keys")
+        } else {
+            (Risk::Safe, "nobody owns slots")
+        };
+        found.add(Order::Cover(owner.own.id.clone()), risk, why, slot);
+        for node in holders.into_iter().filter(|node| node.own.id != owner.own.id) {
+            found.add(Order::Merge(node.own.id.clone(), owner.own.id.clone()), risk, why, slot);
+        }
+    }
+
+    fn least_loaded(&self) -> Option<&NodeView> {
+        self.view.primaries().min_by_key(|node| (node.own.slots.len(), node.own.id.clone()))
+    }
+
+    fn count(&self, node: &NodeView, slot: Slot) -> u64 {
+        self.keys.get(&node.own.id).and_then(|keys| keys.get(&slot)).copied().unwrap_or(0)
+    }
+}
+
+/// Whether a node tells another owner of a slot, or none.
+fn is_wrong(node: &NodeView, slot: Slot, owner: &NodeId) -> bool {
+    let mut lines = node.lines().filter(|line| line.slots.contains(slot));
+    lines.next().is_none_or(|line| line.id != *owner) || lines.next().is_some()
+}
+
+fn peer(open: &[(Slot, NodeId)], slot: Slot) -> Option<&NodeId> {
+    open.iter().find(|(number, _)| *number == slot).map(|(_, id)| id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Address;
+    use crate::manage::view::{Absent, Info, Line};
+
+    /// Nodes as they say of themselves: name, flags, primary, epoch, slots. Each believes what the others say.
+    fn view(lines: &[&str]) -> ClusterView {
+        let address = Address::parse("10.0.0.1:7001", None).unwrap();
+        let line = |text: &str| Line::parse(text, &address).unwrap();
+        let full = |text: &&str| {
+            let (id, rest) = text.split_once(' ').unwrap();
+            let (flags, rest) = rest.split_once(' ').unwrap();
+            let (primary, rest) = rest.split_once(' ').unwrap();
+            line(&format!("{id} 10.0.0.1:7001@17001 {flags} {primary} 0 0 {rest}"))
+        };
+        let all: Vec<Line> = lines.iter().map(full).collect();
+        let (gone, here): (Vec<Line>, Vec<Line>) =
+            all.iter().cloned().partition(|line| line.is("fail"));
+        let node = |own: &Line| NodeView {
+            address: address.clone(),
+            own: own.clone(),
+            others: all.iter().filter(|line| line.id != own.id).cloned().collect(),
+            info: Info::default(),
+            cluster: Info::default(),
+        };
+        let absent = |line: Line| Absent { line, reason: "gone".into() };
+        ClusterView {
+            nodes: here.iter().map(node).collect(),
+            absent: gone.into_iter().map(absent).collect(),
+        }
+    }
+
+    fn keys(keys: &[(&str, usize, u64)]) -> Keys {
+        let mut all = Keys::new();
+        for (id, slot, count) in keys {
+            all.entry(NodeId((*id).into())).or_default().insert(Slot::new(*slot).unwrap(), *count);
+        }
+        all
+    }
+
+    fn check(lines: &[&str], held: &[(&str, usize, u64)], expected: &[&str]) {
+        let plan = plan(&view(lines), &keys(held));
+        let told: Vec<String> = plan
+            .repairs
+            .iter()
+            .map(|repair| format!("{}: {}", repair.risk, repair.action))
+            .collect();
+        assert_eq!(told, expected, "{lines:?} {held:?}");
+    }
+
+    #[test]
+    fn a_healthy_cluster_needs_nothing() {
+        check(
+            &["a master - 1 connected 0-9", "b master - 2 connected 10-16383"],
+            &[("a", 3, 5)],
+            &[],
+        );
+    }
+
+    /// §2.3 of every row that has one owner.
+    #[test]
+    fn open_slots_go_forward() {
+        let resume = ["safe: go on with moving slots 7 from a to b"];
+        let rest = "master - 2 connected 10-16383";
+        for (a, b, held) in [
+            ("[7->-b]", "[7-<-a]", &[("a", 7, 5), ("b", 7, 50)][..]),
+            ("[7->-b]", "", &[("a", 7, 5)]),
+            ("[7->-b]", "", &[("a", 7, 5), ("b", 7, 50)]),
+            ("[7->-b]", "[7-<-a]", &[]),
+        ] {
+            check(
+                &[&format!("a master - 1 connected 0-9 {a}"), &format!("b {rest} {b}")],
+                held,
+                &resume,
+            );
+        }
+        let open = format!("b {rest} [7-<-a]");
+        check(
+            &["a master - 1 connected 0-9", &open],
+            &[("a", 7, 5)],
+            &["safe: close slots 7 on b"],
+        );
+        let ended = ["a master - 1 connected 0-6 [7->-b]", "b master - 2 connected 7-16383"];
+        check(&ended, &[("b", 7, 9)], &["safe: close slots 7 on a"]);
+        let strays = ["safe: give the keys that b has of slots 7 to their owner a"];
+        check(&["a master - 1 connected 0-9", &open], &[("a", 7, 5), ("b", 7, 9)], &strays);
+    }
+
+    #[test]
+    fn failovers_are_followed() {
+        let source = [
+            "a2 master - 3 connected 0-9",
+            "b master - 2 connected 10-16383 [7-<-a]",
+            "a slave a2 1 connected",
+        ];
+        let was_a = plan(&view(&source), &keys(&[("b", 7, 5)]));
+        assert_eq!(was_a.heirs, [(NodeId("a".into()), NodeId("a2".into()))]);
+        check(&source, &[("b", 7, 5)], &["safe: go on with moving slots 7 from a to b"]);
+        let target = [
+            "a master - 1 connected 0-9 [7->-b]",
+            "b2 master - 3 connected 10-16383",
+            "b slave b2 3 connected",
+        ];
+        check(&target, &[("b2", 7, 5)], &["safe: go on with moving slots 7 from a to b"]);
+        assert_eq!(
+            plan(&view(&target), &Keys::new()).heirs,
+            [(NodeId("b".into()), NodeId("b2".into()))]
+        );
+        let gone = ["a master - 1 connected 0-9 [7->-x]", "b master - 2 connected 10-16383"];
+        check(&gone, &[], &["may lose data: close slots 7 on a"]);
+    }
+
+    #[test]
+    fn the_newest_claim_wins_whoever_has_more_keys() {
+        check(
+            &["a master - 1 connected 0-9", "b master - 2 connected 7 10-16383"],
+            &[("a", 7, 1000), ("b", 7, 1)],
+            &[
+                "safe: give the keys that a has of slots 7 to their owner b",
+                "safe: tell all that b owns slots 7",
+            ],
+        );
+        check(
+            &["a master - 2 connected 0-9", "b master - 2 connected 7 10-16383"],
+            &[],
+            &[
+                "needs confirmation: raise the config epoch of a",
+                "safe: tell all that a owns slots 7",
+            ],
+        );
+    }
+
+    #[test]
+    fn slots_without_an_owner() {
+        let two = ["a master - 1 connected 0-6 8-9", "b master - 2 connected 10-16383"];
+        check(&two, &[], &["safe: let a own slots 7"]);
+        check(&two, &[("b", 7, 1)], &["safe: let b own slots 7"]);
+        check(
+            &two,
+            &[("a", 7, 1000), ("b", 7, 1)],
+            &[
+                "needs confirmation: let b own slots 7",
+                "needs confirmation: give the keys that a has of slots 7 to their owner b",
+            ],
+        );
+        check(
+            &[
+                "a master - 1 connected 0-6 8-9",
+                "b master - 2 connected 10-16383",
+                "c master,fail - 3 connected 7",
+            ],
+            &[],
+            &["may lose data: let a own slots 7"],
+        );
+    }
+}

@@ -1,0 +1,434 @@
+//! Nodes, links and the tool itself fail in the middle of a slot, and everything ends whole.
+
+use std::time::Duration;
+
+use slotway::manage::journal::JournalError;
+use slotway::manage::mover::{BigKeys, Event, MoveError, Reins};
+use slotway::resp::value::{self, Value};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::cluster::{Cluster, Node};
+use crate::job::{Office, control, count, fill, key, tag};
+use crate::load::{Load, Plan};
+use crate::{alone, front, until};
+
+/// The slot that the tests look at, and its keys.
+const SLOT: usize = 7;
+const KEYS: usize = 4000;
+/// How many of them are to have been moved when something happens.
+const HALFWAY: u64 = 1000;
+/// Keys each second until then.
+const SLOWLY: u64 = 4000;
+/// The longest that clients of a cluster wait for the loss of a primary to be made good.
+const OUTAGE: Duration = Duration::from_secs(15);
+
+/// Tells when a move is half-way, and how far it is.
+fn halfway() -> (impl FnMut(Event), watch::Receiver<bool>) {
+    let (tell, told) = watch::channel(false);
+    let watch = move |event| match event {
+        Event::Progress(progress) if progress.keys >= HALFWAY => {
+            tell.send_if_modified(|is| !std::mem::replace(is, true));
+        }
+        Event::Progress(_) => {}
+        event => tell_of(&event),
+    };
+    (watch, told)
+}
+
+/// For a test that has failed.
+fn tell_of(event: &Event) {
+    match event {
+        Event::Setback { what, .. } | Event::Warning(what) => eprintln!("{what}"),
+        Event::Quarantined { count, .. } => eprintln!("{count} copies are kept"),
+        _ => {}
+    }
+}
+
+async fn reached(told: &mut watch::Receiver<bool>) {
+    told.wait_for(|is| *is).await.expect("the move goes on");
+}
+
+/// Keys of the slot that the node has, each with the value that was written.
+async fn whole(cluster: &Cluster, node: Node) -> usize {
+    let (tag, mut control) = (tag(SLOT), control(cluster, node).await);
+    let gets: Vec<_> = (0..KEYS).map(|n| vec!["GET".to_owned(), key(&tag, n)]).collect();
+    let replies = control.pipeline(&gets).await.expect("the node answers");
+    let is_right = |(n, reply)| value::text(reply) == Some(&*usize::to_string(&n));
+    replies.iter().enumerate().filter(|pair| is_right(*pair)).count()
+}
+
+/// Scenario 23, as far as the cluster can tell: the tool is gone from one moment to the next.
+#[tokio::test]
+async fn the_tool_dies_in_the_middle_of_a_slot() {
+    let _turn = alone().await;
+    let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    fill(&cluster, 0, SLOT, KEYS).await;
+    let reins = Reins::default();
+    reins.set_rate(SLOWLY);
+    let (tell, mut told) = halfway();
+    tokio::select! {
+        ended = office.run(&cluster, &[(0, 1, 0..64)], &reins, tell) => panic!("{ended:?}"),
+        () = reached(&mut told) => {}
+    }
+    let left = count(&cluster, 0, SLOT).await;
+    assert!(left > 0 && left < KEYS);
+    let summary = office.resume(|_| ()).await.expect("it goes on");
+    assert!(summary.progress.keys <= left as u64, "work was done again");
+    assert_eq!(whole(&cluster, 1).await, KEYS);
+    cluster.agreed().await;
+}
+
+/// Scenario 25. A replica that takes over does not know that the slot is on its way, and the target holds the slot for the
+/// dead node's.
+#[tokio::test]
+async fn a_source_with_a_replica_is_killed() {
+    let _turn = alone().await;
+    let (mut cluster, office) = (Cluster::start(3, 1).await, Office::new());
+    fill(&cluster, 0, SLOT, KEYS).await;
+    let proxy = front::start(front::patient(cluster.addresses())).await;
+    let mut load = Load::start(Plan { focus: 0..64, ..Plan::new(proxy.data) });
+    load.advance(5).await;
+    let prepared = office.prepare(&cluster, &[(0, 1, 0..64)]).await.expect("it can be done");
+    let reins = Reins::default();
+    reins.set_rate(SLOWLY);
+    let (tell, mut told) = halfway();
+    let kill = async {
+        reached(&mut told).await;
+        cluster.kill9(0);
+        reins.set_rate(0);
+    };
+    let (summary, ()) = tokio::join!(office.begin(prepared, &reins, tell), kill);
+    summary.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()));
+    load.advance(5).await;
+    let tally = load.stop().await;
+    eprintln!("{tally}");
+    tally.expect_survived(OUTAGE);
+    proxy.shutdown().await;
+    cluster.agreed().await;
+    assert!(cluster.owners().await[..64].iter().all(|owner| *owner == 1));
+    assert_eq!(whole(&cluster, 1).await, KEYS);
+}
+
+/// Scenario 26. Without a replica there is nothing to go on with until the source is back.
+#[tokio::test]
+async fn a_source_without_a_replica_is_killed_and_returns() {
+    let _turn = alone().await;
+    let (mut cluster, mut office) = (Cluster::start(3, 0).await, Office::new());
+    office.options.patience = Duration::from_secs(1);
+    cluster.make_durable(0).await;
+    fill(&cluster, 0, SLOT, KEYS).await;
+    let prepared = office.prepare(&cluster, &[(0, 1, 0..64)]).await.expect("it can be done");
+    let reins = Reins::default();
+    reins.set_rate(SLOWLY);
+    let (tell, mut told) = halfway();
+    let kill = async {
+        reached(&mut told).await;
+        cluster.kill9(0);
+    };
+    let (paused, ()) = tokio::join!(office.begin(prepared, &reins, tell), kill);
+    assert!(matches!(paused, Err(MoveError::Paused(_))), "{paused:?}");
+    cluster.restart(0).await;
+    office.options.patience = Duration::from_secs(20);
+    let summary = office.resume(|event| tell_of(&event)).await;
+    summary.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()));
+    assert_eq!(whole(&cluster, 1).await, KEYS);
+    cluster.agreed().await;
+}
+
+/// Scenario 27. What was moved is not to be had until the target's heir takes the slots in.
+#[tokio::test]
+async fn a_target_with_a_replica_is_killed() {
+    let _turn = alone().await;
+    let (mut cluster, office) = (Cluster::start(3, 1).await, Office::new());
+    fill(&cluster, 0, SLOT, KEYS).await;
+    let prepared = office.prepare(&cluster, &[(0, 1, 0..64)]).await.expect("it can be done");
+    let reins = Reins::default();
+    reins.set_rate(SLOWLY);
+    let (tell, mut told) = halfway();
+    let kill = async {
+        reached(&mut told).await;
+        cluster.kill9(1);
+        reins.set_rate(0);
+    };
+    let (summary, ()) = tokio::join!(office.begin(prepared, &reins, tell), kill);
+    summary.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()));
+    cluster.agreed().await;
+    assert!(cluster.owners().await[..64].iter().all(|owner| *owner == 4));
+    // What had not reached the replica yet: no more than was on its way at that moment.
+    let lost = KEYS - whole(&cluster, 4).await;
+    eprintln!("lost {lost} of {KEYS} keys with the target");
+    assert!(lost < 500, "{lost} keys are lost");
+}
+
+/// Scenario 28. The target owns the slot already, and dies before the source has heard of it.
+#[tokio::test]
+async fn a_target_is_killed_between_the_two_ends_of_the_closing() {
+    let _turn = alone().await;
+    let (mut cluster, office) = (Cluster::start(3, 1).await, Office::new());
+    office.cut_off_at_once(&cluster, &[(0, 1, SLOT..SLOT + 1)]).await;
+    open(&cluster, 0, 1).await;
+    set(&cluster, 1, &["NODE", cluster.id(1)]).await;
+    cluster.kill9(1);
+    let summary = office.resume(|event| tell_of(&event)).await;
+    summary.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()));
+    cluster.agreed().await;
+    assert_eq!(cluster.owners().await[SLOT], 4);
+}
+
+/// Scenario 29. The target stops, the source gives up on it, clients write what the target had already got: the source is
+/// right.
+#[tokio::test]
+async fn a_link_that_fails_leaves_no_stale_copy() {
+    let _turn = alone().await;
+    let (mut cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    fill(&cluster, 0, SLOT, KEYS).await;
+    // The source gives up on the target long before it holds it for dead.
+    for node in [0, 1] {
+        cluster.call(node, &["CONFIG", "SET", "cluster-node-timeout", "6000"]).await;
+    }
+    let prepared =
+        office.prepare(&cluster, &[(0, 1, SLOT..SLOT + 1)]).await.expect("it can be done");
+    let reins = Reins::default();
+    reins.set_rate(SLOWLY);
+    let (mut tell, mut told) = halfway();
+    let (cut, mut cut_told) = watch::channel(false);
+    let tell = |event| {
+        if matches!(&event, Event::Setback { what, .. } if what.contains("IOERR")) {
+            cut.send_replace(true);
+        }
+        tell(event);
+    };
+    let mut source = control(&cluster, 0).await;
+    let cut_and_heal = async {
+        reached(&mut told).await;
+        cluster.freeze(1);
+        reached(&mut cut_told).await;
+        let newer: Vec<_> = (0..KEYS)
+            .map(|n| vec!["SET".to_owned(), key(&tag(SLOT), n), "newer".to_owned()])
+            .collect();
+        let replies = source.pipeline(&newer).await.expect("the source answers");
+        cluster.thaw(1);
+        reins.set_rate(0);
+        assert!(replies.contains(&Value::SimpleString("OK".into())), "{:?}", replies.last());
+        replies.iter().map(|reply| value::text(reply) == Some("OK")).collect::<Vec<_>>()
+    };
+    let (summary, written) = tokio::join!(office.begin(prepared, &reins, tell), cut_and_heal);
+    summary.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()));
+    let mut target = control(&cluster, 1).await;
+    let gets: Vec<_> = (0..KEYS).map(|n| vec!["GET".to_owned(), key(&tag(SLOT), n)]).collect();
+    let values = target.pipeline(&gets).await.expect("the target answers");
+    for (n, (value, newer)) in values.iter().zip(written).enumerate() {
+        let expected = if newer { "newer".to_owned() } else { n.to_string() };
+        assert_eq!(value::text(value), Some(expected.as_str()), "key {n}");
+    }
+}
+
+/// Scenario 30, the part of the mover.
+#[tokio::test]
+async fn of_two_values_the_owner_s_survives() {
+    let _turn = alone().await;
+    let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    office.cut_off_at_once(&cluster, &[(0, 1, SLOT..SLOT + 1)]).await;
+    let key = key(&tag(SLOT), 0);
+    cluster.call(0, &["SET", &key, "newer"]).await;
+    open(&cluster, 0, 1).await;
+    let mut target = control(&cluster, 1).await;
+    let stale = [vec!["ASKING"], vec!["SET", &key, "v0"]];
+    target.pipeline(&stale).await.expect("the target answers");
+    office.resume(|_| ()).await.expect("it goes on");
+    assert_eq!(value::text(&cluster.call(1, &["GET", &key]).await), Some("newer"));
+    cluster.agreed().await;
+}
+
+/// The states that a slot can be left in by a tool or a failover, which all lead to the same end: scenario 63 for the mover.
+#[tokio::test]
+async fn slots_that_were_left_half_way_are_gone_on_with() {
+    let _turn = alone().await;
+    let (cluster, office) = (Cluster::start(3, 0).await, Office::new());
+    let mut there = 0;
+    for begin in ["source", "target", "both", "closed at the target"] {
+        office.cut_off_at_once(&cluster, &[(there, 1 - there, SLOT..SLOT + 1)]).await;
+        let (from, to) = (cluster.id(there).to_owned(), cluster.id(1 - there).to_owned());
+        let keys = if begin == "closed at the target" { 0 } else { 100 };
+        fill(&cluster, there, SLOT, keys).await;
+        if begin != "source" {
+            set(&cluster, 1 - there, &["IMPORTING", &from]).await;
+        }
+        if begin != "target" {
+            set(&cluster, there, &["MIGRATING", &to]).await;
+        }
+        if begin == "closed at the target" {
+            let clear: Vec<_> = (0..100).map(|n| key(&tag(SLOT), n)).collect();
+            let clear: Vec<&str> = clear.iter().map(String::as_str).collect();
+            cluster.call(there, &[&["DEL"], &clear[..]].concat()).await;
+            set(&cluster, 1 - there, &["NODE", &to]).await;
+        }
+        let summary = office.resume(|event| tell_of(&event)).await;
+        summary.unwrap_or_else(|error| panic!("{begin}: {error}{}", cluster.logs()));
+        cluster.agreed().await;
+        there = 1 - there;
+        assert_eq!(cluster.owners().await[SLOT], there, "{begin}");
+        assert_eq!(count(&cluster, there, SLOT).await, keys, "{begin}");
+    }
+}
+
+/// Scenario 31.
+#[tokio::test]
+async fn big_keys_are_found_before_anything_is_moved() {
+    let _turn = alone().await;
+    let (cluster, mut office) = (Cluster::start(2, 0).await, Office::new());
+    office.options.big_key_bytes = Some(1 << 20);
+    let big = key(&tag(SLOT), 0);
+    let script = "for n = 1, 30000 do redis.call('HSET', KEYS[1], n, string.rep('x', 50)) end";
+    cluster.call(0, &["EVAL", script, "1", &big]).await;
+    fill(&cluster, 0, SLOT + 1, 100).await;
+    let moves = [(0, 1, SLOT..SLOT + 2)];
+    let refused = office.prepare(&cluster, &moves).await.expect_err("a big key is in the way");
+    assert!(refused.to_string().contains(&big), "{refused}");
+    office.options.big_keys = BigKeys::Skip;
+    let summary = office.moved(&cluster, &moves).await;
+    assert_eq!(summary.skipped.to_string(), SLOT.to_string());
+    assert_eq!(cluster.owners().await[SLOT..SLOT + 2], [0, 1]);
+    office.options.big_keys = BigKeys::Allow;
+    let summary = office.moved(&cluster, &[(0, 1, SLOT..SLOT + 1)]).await;
+    assert_eq!(summary.progress.keys, 1);
+    assert_eq!(value::integer(&cluster.call(1, &["HLEN", &big]).await), Some(30_000));
+    cluster.agreed().await;
+}
+
+/// Scenario 32.
+#[tokio::test]
+async fn a_target_without_room_is_refused_or_waited_for() {
+    let _turn = alone().await;
+    let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    fill(&cluster, 0, SLOT, KEYS).await;
+    let moves = [(0, 1, 0..64)];
+    let limit = async |bytes: &str| {
+        cluster.call(1, &["CONFIG", "SET", "maxmemory", bytes]).await;
+    };
+    let info = cluster.call(1, &["INFO", "memory"]).await;
+    let used =
+        value::text(&info).and_then(|text| text.split("used_memory:").nth(1)?.lines().next());
+    let used: u64 = used.and_then(|number| number.parse().ok()).expect("its memory");
+    limit(&(used + 100_000).to_string()).await;
+    let refused = office.prepare(&cluster, &moves).await.expect_err("there is no room");
+    assert!(refused.to_string().contains("too little room"), "{refused}");
+    limit("0").await;
+    let prepared = office.prepare(&cluster, &moves).await.expect("it can be done");
+    let reins = Reins::default();
+    reins.set_rate(SLOWLY);
+    let (tell, mut told) = halfway();
+    let fill_up = async {
+        reached(&mut told).await;
+        limit("1mb").await;
+    };
+    let (paused, ()) = tokio::join!(office.begin(prepared, &reins, tell), fill_up);
+    assert!(matches!(&paused, Err(MoveError::Paused(why)) if why.contains("OOM")), "{paused:?}");
+    limit("0").await;
+    office.resume(|_| ()).await.expect("it goes on");
+    assert_eq!(whole(&cluster, 1).await, KEYS);
+    cluster.agreed().await;
+}
+
+/// Scenario 37.
+#[tokio::test]
+async fn keys_that_expire_on_their_way_stay_away() {
+    let _turn = alone().await;
+    let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    let (tag, mut source) = (tag(SLOT), control(&cluster, 0).await);
+    let set = |n: usize| {
+        let ms = (1 + n / 10).to_string();
+        ["SET", &key(&tag, n), "v", "PX", &ms].map(str::to_owned).to_vec()
+    };
+    source.pipeline(&(0..KEYS).map(set).collect::<Vec<_>>()).await.expect("the source answers");
+    cluster.call(0, &["CLIENT", "PAUSE", "200", "WRITE"]).await;
+    let reins = Reins::default();
+    reins.set_rate(4 * SLOWLY);
+    office.run(&cluster, &[(0, 1, 0..64)], &reins, |_| ()).await.expect("it is moved");
+    cluster.agreed().await;
+    until(Duration::from_secs(10), "all keys expire", async || {
+        match count(&cluster, 1, SLOT).await {
+            0 => Ok(()),
+            left => Err(format!("{left} left")),
+        }
+    })
+    .await;
+}
+
+/// Scenario 41.
+#[tokio::test]
+async fn of_two_jobs_at_once_the_second_is_refused() {
+    let _turn = alone().await;
+    let (cluster, office, elsewhere) = (Cluster::start(2, 0).await, Office::new(), Office::new());
+    fill(&cluster, 0, SLOT, KEYS).await;
+    let moves = [(0, 1, SLOT..SLOT + 1)];
+    let prepared = office.prepare(&cluster, &moves).await.expect("it can be done");
+    let same = prepared.clone();
+    let reins = Reins::default();
+    reins.set_rate(SLOWLY);
+    let (tell, mut told) = halfway();
+    let meddle = async {
+        reached(&mut told).await;
+        let second = office.begin(same, &Reins::default(), |_| ()).await;
+        assert!(matches!(second, Err(MoveError::Journal(JournalError::Running(_)))), "{second:?}");
+        let foreign = elsewhere.prepare(&cluster, &moves).await.expect_err("a slot is open");
+        assert!(foreign.to_string().contains("slot 7 is open"), "{foreign}");
+        reins.set_rate(0);
+    };
+    let (summary, ()) = tokio::join!(office.begin(prepared, &reins, tell), meddle);
+    summary.expect("the first one is not disturbed");
+    assert_eq!(whole(&cluster, 1).await, KEYS);
+}
+
+/// Scenario 42: no faster than was asked for, and nothing at all in a pause.
+#[tokio::test]
+async fn a_move_keeps_to_its_rate_and_rests_when_told() {
+    let _turn = alone().await;
+    let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    fill(&cluster, 0, SLOT, KEYS).await;
+    let reins = Reins::default();
+    reins.set_rate(SLOWLY);
+    let (mut tell, mut told) = halfway();
+    let (begun, mut passed) = (std::time::Instant::now(), None);
+    let tell = |event| {
+        if let Event::Progress(progress) = &event
+            && progress.keys >= HALFWAY
+            && passed.is_none()
+        {
+            passed = Some(begun.elapsed());
+            reins.pause();
+        }
+        tell(event);
+    };
+    let rest = async {
+        reached(&mut told).await;
+        // What was in flight arrives, and then nothing more.
+        let before = until(Duration::from_secs(5), "it rests", async || {
+            let before = count(&cluster, 1, SLOT).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let after = count(&cluster, 1, SLOT).await;
+            if before == after { Ok(after) } else { Err(format!("{before}, then {after}")) }
+        });
+        assert!(before.await < KEYS);
+        reins.set_rate(0);
+        reins.resume();
+    };
+    let run = office.run(&cluster, &[(0, 1, SLOT..SLOT + 1)], &reins, tell);
+    let both = async { tokio::join!(run, rest) };
+    let (summary, ()) = timeout(Duration::from_secs(30), both).await.expect("it ends");
+    assert_eq!(summary.expect("it is moved").progress.keys, KEYS as u64);
+    let passed = passed.expect("it was half-way");
+    let least = Duration::from_millis(HALFWAY * 1000 / SLOWLY * 85 / 100);
+    assert!(passed > least, "{HALFWAY} keys in {passed:?}");
+}
+
+async fn open(cluster: &Cluster, from: Node, to: Node) {
+    set(cluster, to, &["IMPORTING", cluster.id(from)]).await;
+    set(cluster, from, &["MIGRATING", cluster.id(to)]).await;
+}
+
+async fn set(cluster: &Cluster, node: Node, state: &[&str]) {
+    let slot = SLOT.to_string();
+    cluster.call(node, &[&["CLUSTER", "SETSLOT", &slot], state].concat()).await;
+}
