@@ -43,6 +43,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const SUSPECT_AFTER_US: u32 = 300_000;
 /// How long after a node last could not serve, or was lost, commands of one client on one slot go one at a time.
 const UNSETTLED_MS: u64 = 1_000;
+/// Requests that have waited so long for a connection wait for more than its being made, in microseconds; long before the
+/// nodes hold one of them for failed.
+const CONNECTED_US: u32 = 250_000;
 /// Most frequent hints of one worker to discovery.
 const HINT_EVERY_MS: u64 = 20;
 
@@ -620,7 +623,9 @@ impl Pool {
         let lanes: Vec<Rc<Lane>> = self.lanes.borrow().values().map(Rc::clone).collect();
         for lane in lanes {
             self.watch(&lane);
-            if lane.status.get() != Status::Up && lane.load().0 > 0 {
+            let waits =
+                lane.front().is_some_and(|(ticket, _)| self.age(ticket.born) > CONNECTED_US);
+            if lane.status.get() != Status::Up && waits {
                 // Others will soon say CLUSTERDOWN, and then again not.
                 self.unsettle();
                 self.expire(&lane);

@@ -17,13 +17,16 @@ fn clients_that_vanish_do_not_mix_up_the_replies_of_others() {
         }
         for round in 0..6 {
             let seen = || rig.node(0).seen().len() + rig.node(1).seen().len();
+            let mut clients = Vec::new();
+            for _ in &keys {
+                clients.push(rig.client().await);
+            }
             let before = seen();
             for node in rig.cluster.nodes() {
                 node.hold();
             }
             let (mut staying, mut vanishing) = (Vec::new(), Vec::new());
-            for (n, key) in keys.iter().enumerate() {
-                let mut client = rig.client().await;
+            for ((n, key), mut client) in keys.iter().enumerate().zip(clients) {
                 client.send_all(&[format!("GET {key}").as_str()].repeat(20)).await;
                 if (n + round) % 2 == 0 {
                     staying.push((n, client));
