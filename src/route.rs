@@ -5,7 +5,7 @@ use crate::cluster::Slot;
 use crate::command::keys::{self, ArgList};
 use crate::command::learned::Learned;
 use crate::command::{
-    Claim, Errand, Flags, Keys, Local, Merge, Nature, Policy, Spec, Verb, Wait, table,
+    Claim, Errand, Flags, Keys, Local, Merge, Nature, Policy, Spec, Verb, Wait, sort, table,
 };
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
@@ -17,6 +17,8 @@ pub enum Route {
     One(Slot, Claim),
     /// The same, on a connection of its own on which it waits.
     Block(Slot, Wait),
+    /// Sorted by the proxy, by what it asks the owners of other slots.
+    Sort(Slot),
     /// One part per slot.
     Split(Cut),
     /// Sent to every primary.
@@ -130,6 +132,10 @@ fn route(spec: &Spec, words: usize, request: &Request<'_>, client: &Client) -> R
                 (route, _) => route,
             }
         }
+        Policy::Sort => match keyed(spec, request, None) {
+            Route::One(slot, Claim::Slot(_)) if sort::names_keys(request) => Route::Sort(slot),
+            route => route,
+        },
         Policy::Split(merge) => keyed(spec, request, Some(merge)),
         Policy::Every(merge) => Route::Every(merge),
         Policy::Any => Route::Any,
@@ -267,6 +273,7 @@ mod tests {
                 format!("{} {slot}", if claim == Claim::Slot(slot) { "one" } else { "whole" })
             }
             Route::Block(slot, wait) => format!("block {slot} {:?}", wait.timeout()),
+            Route::Sort(slot) => format!("sort {slot}"),
             Route::Split(Cut { first, step, .. }) => format!("split {first} {step}"),
             Route::Every(merge) => format!("every {merge:?}"),
             Route::Any => "any".to_owned(),
@@ -302,6 +309,10 @@ mod tests {
         check("XREAD COUNT block STREAMS foo 0", "one 12182");
         check("XREAD STREAMS block 0", "one 16209");
         check("XREADGROUP GROUP block block block 0 STREAMS foo >", "block 12182 None");
+        check("SORT foo BY nosort", "one 12182");
+        check("SORT foo BY w_*", "sort 12182");
+        check("SORT_RO foo GET #", "sort 12182");
+        check("SORT foo BY w_* STORE {foo}", "whole 12182");
         check("OBJECT ENCODING foo", "one 12182");
         check("OBJECT ENCODING", "ERR wrong number of arguments for 'object|encoding' command");
         check("DBSIZE", "every Sum");

@@ -8,6 +8,7 @@ pub mod info;
 pub mod keys;
 pub mod learned;
 pub mod merge;
+pub mod sort;
 pub mod split;
 pub mod table;
 pub mod wait;
@@ -150,6 +151,8 @@ pub enum Policy {
     Keyed,
     /// As `Keyed`, but it may wait at its node for as long as this argument says.
     Blocking(Timeout),
+    /// As `Keyed`, unless it has patterns that name keys of other slots: then the proxy does it.
+    Sort,
     /// As `Keyed` if all keys share a slot; else one command per slot, and one reply merged of theirs.
     Split(Merge),
     /// Sent to every primary, one reply merged of theirs.
@@ -215,6 +218,8 @@ pub enum Errand {
     Kill,
     /// `FUNCTION STATS`: of the node where one runs, if there is one.
     RunningFunction,
+    /// `SORT`, `SORT_RO` with patterns: elements of one node, weights and values of all.
+    Sort,
 }
 
 /// How the replies of the parts become one reply.
@@ -350,7 +355,7 @@ impl Spec {
     pub fn suits_replica(&self) -> bool {
         self.is_readonly()
             && !self.flags.has(Flags::MAY_REPLICATE)
-            && matches!(self.policy, Policy::Keyed | Policy::Split(_))
+            && matches!(self.policy, Policy::Keyed | Policy::Sort | Policy::Split(_))
     }
 
     /// Whether the command only reads, so that sending it twice is harmless.

@@ -62,8 +62,8 @@ pub static TABLE: &[Spec] = &[
     row("renamenx",     3, TWO,   Generic, "write fast"),
     row("restore",     -4, KEY,   Generic, "write denyoom"),
     row("scan",        -2, NONE,  Generic, "readonly").errand(Errand::Scan),
-    row("sort",        -2, SORT,  Generic, "write denyoom movablekeys"),
-    row("sort_ro",     -2, KEY,   Generic, "readonly movablekeys"),
+    row("sort",        -2, SORT,  Generic, "write denyoom movablekeys").policy(Policy::Sort),
+    row("sort_ro",     -2, KEY,   Generic, "readonly movablekeys").policy(Policy::Sort),
     row("touch",       -2, KEYS,  Generic, "readonly fast").split(Sum),
     row("ttl",          2, KEY,   Generic, "readonly fast"),
     row("type",         2, KEY,   Generic, "readonly fast"),
@@ -892,7 +892,7 @@ mod tests {
             assert!(spec.name.len() <= LONGEST_NAME, "{name}");
             assert_ne!(spec.arity, 0, "{name}");
             assert!(!spec.flags.has(Flags::READONLY.with(Flags::WRITE)), "{name}");
-            let keyed = matches!(spec.policy, Policy::Keyed | Policy::Split(_));
+            let keyed = matches!(spec.policy, Policy::Keyed | Policy::Sort | Policy::Split(_));
             assert!(!keyed || spec.keys != Keys::None, "{name}");
         }
     }

@@ -10,7 +10,7 @@ use crate::backend::{Class, Payload, Ticket};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::split::Split;
-use crate::command::{Claim, Local, Merge, Spec};
+use crate::command::{Claim, Errand, Local, Merge, Spec};
 use crate::local::{self, After, Env, Inquiry, Muster};
 use crate::refusal::Refusal;
 use crate::replies::{Gate, LARGE, Mute, Promise};
@@ -120,6 +120,7 @@ impl Session {
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),
             Route::Errand(errand) => self.run_errand(errand, request, &decision),
+            Route::Sort(_) => self.run_errand(Errand::Sort, request, &decision),
             Route::Publish(slot) => self.publish(request, payload, slot, &decision),
             Route::Local(command) => {
                 self.part(command);
@@ -152,7 +153,7 @@ impl Session {
     pub(super) fn holds(&mut self, decision: &Decision, request: &Request<'_>) -> bool {
         if matches!(
             decision.route,
-            Route::Every(_) | Route::Any | Route::Errand(_) | Route::Publish(None)
+            Route::Every(_) | Route::Any | Route::Errand(_) | Route::Sort(_) | Route::Publish(None)
         ) && self.waits_for_map()
         {
             return true;
@@ -164,7 +165,9 @@ impl Session {
         match &decision.route {
             Route::Refuse(_) | Route::Session(_) => false,
             _ if gate == Gate::Barred => true,
-            Route::Block(..) | Route::Every(_) | Route::Errand(_) => gate != Gate::Empty,
+            Route::Block(..) | Route::Every(_) | Route::Errand(_) | Route::Sort(_) => {
+                gate != Gate::Empty
+            }
             Route::Local(command) => {
                 let is_late = local::is_barrier(*command) || local::asks_nodes(*command);
                 gate != Gate::Empty && is_late

@@ -1,4 +1,4 @@
-//! Commands for which the proxy asks several nodes by itself: `SCAN`, `RANDOMKEY`, and those on scripts and functions that
+//! Commands for which the proxy asks several nodes by itself: `SCAN`, `RANDOMKEY`, `SORT` by other keys, and those on scripts and functions that
 //! must not stand in line behind other requests.
 //!
 //! The nodes are asked on leases, so each question goes to the node that is meant and to no other, and it is heard by a node
@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant};
 
 use super::Shared;
 use super::connection::Session;
-use super::scan;
+use super::{scan, sort};
 use crate::backend::Pool;
 use crate::cluster::{Address, NodeId};
 use crate::command::{Claim, Errand};
@@ -89,6 +89,7 @@ impl Mission {
                 };
                 Ok(one_of(&replies, |reply| !reply.starts_with(b"-NOTBUSY")))
             }
+            Errand::Sort => sort::run(self).await,
             Errand::RunningFunction => {
                 Ok(one_of(&self.everywhere().await?, |reply| !is_error(reply) && runs(reply)))
             }

@@ -12,6 +12,7 @@ mod monitor;
 mod muster;
 mod scan;
 mod slow;
+mod sort;
 mod subscribe;
 mod transaction;
 mod wait;

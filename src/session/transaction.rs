@@ -78,7 +78,10 @@ impl Transaction {
         match decision.route {
             Route::Refuse(refusal) => return Err(*refusal),
             // Within a transaction nothing waits.
-            Route::One(slot, _) | Route::Block(slot, _) | Route::Publish(Some(slot)) => {
+            Route::One(slot, _)
+            | Route::Sort(slot)
+            | Route::Block(slot, _)
+            | Route::Publish(Some(slot)) => {
                 if *self.slot.get_or_insert(slot) != slot {
                     return Err(Refusal::CrossSlot);
                 }

@@ -18,14 +18,14 @@ use slotway::command::{Flags, Group, Keys, Policy, Spec, table};
 use tempfile::TempDir;
 
 /// A server of its own on a unix socket, ended when dropped.
-struct Server {
+pub(crate) struct Server {
     process: Child,
     stream: UnixStream,
     _directory: TempDir,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let program =
             std::env::var("SLOTWAY_TEST_SERVER").unwrap_or_else(|_| "redis-server".into());
         let directory = tempfile::tempdir().expect("a directory");
@@ -42,7 +42,7 @@ impl Server {
         Self { process, stream, _directory: directory }
     }
 
-    fn ask<A: AsRef<[u8]>>(&mut self, args: &[A]) -> BytesFrame {
+    pub(crate) fn ask<A: AsRef<[u8]>>(&mut self, args: &[A]) -> BytesFrame {
         let mut request = format!("*{}\r\n", args.len()).into_bytes();
         for arg in args.iter().map(AsRef::as_ref) {
             request.extend(format!("${}\r\n", arg.len()).bytes());

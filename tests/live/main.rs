@@ -40,6 +40,7 @@ mod scripts;
 #[allow(dead_code, reason = "`tests/cluster` uses all of it")]
 mod server;
 mod sessions;
+mod sorting;
 mod splits;
 mod tally;
 mod tools;

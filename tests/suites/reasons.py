@@ -12,7 +12,7 @@ REASONS = [
     (SECOND, "", "", "CLIENT TRACKING is not supported", "client-side caching"),
     (SECOND, "tcl", "^unit/tracking:", "", "client-side caching"),
     (SECOND, "", "", r"command 'acl\||CONFIG SET - 'requirepass'", "users, their passwords, and rules for them"),
-    (SECOND, "", "", "(BY|GET) option of SORT denied in Cluster mode", "SORT by keys of other slots"),
+    (SECOND, "", "", "(BY|GET) option of SORT denied in Cluster mode", "SORT … STORE by keys of other slots"),
     (CANNOT, "redis-py", "test_pipeline: |test_standalone_pipeline", "CROSSSLOT", "a transaction, or what it watches, over several slots"),
     (CANNOT, "redis-py", "test_transaction_with_empty_error_command|test_exec_error_raised", "",
      "a transaction, or what it watches, over several slots"),
