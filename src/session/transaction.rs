@@ -171,12 +171,17 @@ impl Session {
         match decision.route {
             Route::Session(Verb::Exec) => return self.execute(&decision),
             Route::Session(Verb::Discard) => {
-                if self.watch.is_some() && self.replies.gate() != Gate::Empty {
+                if !self.discard() {
                     return Flow::Hold;
                 }
-                self.transaction = None;
-                self.unwatch();
                 self.replies.answer(|out| write::simple(out, "OK"));
+            }
+            // An `EXEC` that is not taken takes the transaction with it.
+            Route::Refuse(refusal) if decision.name == "exec" => {
+                if !self.discard() {
+                    return Flow::Hold;
+                }
+                self.refuse(&refusal);
             }
             Route::Session(Verb::Multi) => {
                 self.refuse(&Refusal::text("ERR MULTI calls can not be nested"));
@@ -199,6 +204,16 @@ impl Session {
             }
         }
         Flow::Next
+    }
+
+    /// Gives up the transaction and what is watched; false if that has to wait.
+    fn discard(&mut self) -> bool {
+        if self.watch.is_some() && self.replies.gate() != Gate::Empty {
+            return false;
+        }
+        self.transaction = None;
+        self.unwatch();
+        true
     }
 
     fn queue(&mut self, request: &Request<'_>, decision: Decision) {

@@ -402,3 +402,13 @@ fn commands_the_nodes_know_are_learned() {
         assert!(rig.node(0).seen().is_empty());
     });
 }
+
+#[test]
+fn an_exec_that_is_not_taken_ends_the_transaction() {
+    rig(1).run(async |rig| {
+        let mut client = rig.client().await;
+        let replies = client.ask_all(&["MULTI", "EXEC x", "EXEC"]).await;
+        let aborted = "-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n";
+        assert_eq!(replies[1..], [aborted, "-ERR EXEC without MULTI\r\n"]);
+    });
+}
