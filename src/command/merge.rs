@@ -152,7 +152,9 @@ impl Gather {
         // Within a transaction a part that fails is an element like others.
         let whole = if self.merge == Merge::Splice { 1 } else { self.parts.len() };
         if let Some(error) = self.replies().take(whole).find(|reply| is_error(reply)) {
-            if self.writes && self.ran_in_part() && is_retryable(error) {
+            // A transaction is run by its node, whole or not at all.
+            let is_split = self.merge != Merge::Splice;
+            if is_split && self.writes && self.ran_in_part() && is_retryable(error) {
                 return write::error(out, &partly(error));
             }
             return out.extend_from_slice(error);
@@ -375,5 +377,7 @@ mod tests {
         let parts = ["*1\r\n:1\r\n", "-ERR y\r\n", "+OK\r\n"];
         check(later(), &parts, "*3\r\n-ERR y\r\n:1\r\n+OK\r\n");
         check(later(), &["-EXECABORT x\r\n", "-ERR y\r\n", "+OK\r\n"], "-EXECABORT x\r\n");
+        let parts = ["-CLUSTERDOWN x\r\n", "+OK\r\n", "+OK\r\n"];
+        check(later().writing(true), &parts, "-CLUSTERDOWN x\r\n");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The requests that came in one read are answered in one write: the nodes answer a pipeline's requests some microseconds
 //! apart, and a write for the share of each of them costs more than all else that is done for the requests. But an early
-//! reply does not wait longer for a late one than it takes to look twice (`press`), every millisecond or so.
+//! reply does not wait for a late one beyond the second look (`press`) at those that wait: two to four milliseconds.
 
 use std::cell::RefCell;
 use std::fmt;

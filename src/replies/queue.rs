@@ -418,7 +418,9 @@ impl Queue {
         if at > 0 {
             let state = self.keep(reply);
             self.places[at].state = state;
-            return self.overflow().into();
+            let told = self.overflow();
+            // What was held back on its slot may go now.
+            return told.or_else(|| if self.bell.eager { self.bell.ring() } else { None }).into();
         }
         match reply {
             Reply::Small(bytes) => self.output.tail().extend_from_slice(bytes),

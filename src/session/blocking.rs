@@ -5,12 +5,13 @@
 //! that is left.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, timeout};
 
 use super::connection::Session;
 use crate::backend::{Lease, Pool, Said};
@@ -21,6 +22,9 @@ use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
+
+/// How long a node may take to end a wait before it is told again.
+const UNHEARD: Duration = Duration::from_millis(20);
 
 /// A client's wait, as those see it who may end it.
 #[derive(Debug, Default)]
@@ -93,7 +97,7 @@ impl Session {
         let (pool, timed) = (Rc::clone(&self.shared.pool), self.timed(request));
         self.block_on(async move |unblocked, promise| {
             waiting.run(unblocked, promise).await;
-            timed.end(&pool);
+            timed.waited(&pool);
         });
     }
 
@@ -179,11 +183,13 @@ impl Waiting {
             said = lease.hear() => said,
             how = &mut *unblocked, if !unblocked.is_terminated() => {
                 // The node decides which comes first, so that nothing is popped for nobody.
-                if let Ok(how) = how {
-                    self.ended = Some(how);
-                    self.unblock_at(&lease, how).await;
+                match how {
+                    Ok(how) => {
+                        self.ended = Some(how);
+                        self.unblock_at(&mut lease, how).await
+                    }
+                    Err(_) => lease.hear().await,
                 }
-                lease.hear().await
             }
         };
         let Ok(said) = said else { return Outcome::Elsewhere };
@@ -197,13 +203,22 @@ impl Waiting {
         }
     }
 
-    async fn unblock_at(&self, lease: &Lease, how: Unblock) {
+    /// Has the node end the wait, and gives what it says to the command. It is told again until it has: a word on another
+    /// connection may come before the command, or not at all.
+    async fn unblock_at(&self, lease: &mut Lease, how: Unblock) -> io::Result<Said> {
         let id = lease.id();
         let how: &[u8] = if how == Unblock::Error { b"ERROR" } else { b"TIMEOUT" };
         let mut wire = Vec::new();
         write::request(&mut wire, [&b"CLIENT"[..], b"UNBLOCK", &id[..], how].into_iter());
-        // A node that does not hear it is lost, and the wait with it.
-        let _ = self.pool.word_at(lease.address(), self.protocol, &wire).await;
+        loop {
+            let word = self.pool.word_at(lease.address(), self.protocol, &wire).await;
+            if let Err(error) = word {
+                tracing::debug!(node = %lease.address(), %error, "cannot end a wait yet");
+            }
+            if let Ok(said) = timeout(UNHEARD, lease.hear()).await {
+                return said;
+            }
+        }
     }
 
     /// The request with the time that is left.

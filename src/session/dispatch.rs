@@ -1,5 +1,6 @@
 //! What is done with one request: one match on its route.
 
+use std::pin::Pin;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -310,12 +311,13 @@ impl Session {
                 let claim =
                     if matches!(muster, Muster::List(_)) { Claim::None } else { Claim::All };
                 let promise = self.replies.promise(claim, true);
-                self.call_muster(muster, self.timed(request), promise);
+                let work = self.call_muster(muster, self.timed(request), promise);
+                tokio::task::spawn_local(work);
                 return Flow::Next;
             }
             Ok(After::Inquire(inquiry)) => {
                 let promise = self.replies.promise(Claim::All, false);
-                self.inquire(inquiry, self.timed(request), promise);
+                tokio::task::spawn_local(self.inquire(inquiry, self.timed(request), promise));
                 return Flow::Next;
             }
             Ok(After::Monitor) => self.monitor(),
@@ -358,11 +360,21 @@ impl Session {
     }
 
     /// Has it replied to.
-    pub(super) fn reply_later(&self, later: Later, promise: Promise) {
-        match later {
-            Later::Muster(muster, timed) => self.call_muster(muster, timed, promise),
-            Later::Inquiry(inquiry, timed) => self.inquire(inquiry, timed, promise),
-        }
+    /// Sees to commands one after the other, as they were sent.
+    pub(super) fn reply_later(&self, later: impl Iterator<Item = (Later, Promise)>) {
+        let works: Vec<Pin<Box<dyn Future<Output = ()>>>> = later
+            .map(|(later, promise)| -> Pin<Box<dyn Future<Output = ()>>> {
+                match later {
+                    Later::Muster(m, timed) => Box::pin(self.call_muster(m, timed, promise)),
+                    Later::Inquiry(i, timed) => Box::pin(self.inquire(i, timed, promise)),
+                }
+            })
+            .collect();
+        tokio::task::spawn_local(async move {
+            for work in works {
+                work.await;
+            }
+        });
     }
 
     fn with_env<T>(&self, f: impl FnOnce(&Env<'_>) -> T) -> T {

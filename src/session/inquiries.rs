@@ -19,10 +19,15 @@ use crate::resp::Protocol;
 
 impl Session {
     /// Asks nodes and answers when they have.
-    pub(super) fn inquire(&self, inquiry: Inquiry, timed: Timed, promise: Promise) {
+    pub(super) fn inquire(
+        &self,
+        inquiry: Inquiry,
+        timed: Timed,
+        promise: Promise,
+    ) -> impl Future<Output = ()> + use<> {
         let (shared, any) = (Rc::clone(&self.shared), self.any_slot());
         let client = self.client.borrow().id;
-        tokio::task::spawn_local(async move {
+        async move {
             let Inquiry { wire, reach, protocol, patience, muster, finish } = inquiry;
             let pool = Rc::clone(&shared.pool);
             let asker = Asker { pool: Rc::clone(&pool), wire: wire.into(), protocol, patience };
@@ -36,7 +41,7 @@ impl Session {
                 Err(refusal) => pool.refuse(promise, &refusal),
             }
             timed.end(&pool);
-        });
+        }
     }
 }
 

@@ -21,11 +21,16 @@ pub(super) struct Paused {
 
 impl Session {
     /// Asks every worker and answers when all have done their share.
-    pub(super) fn call_muster(&self, muster: Muster, timed: Timed, promise: Promise) {
+    pub(super) fn call_muster(
+        &self,
+        muster: Muster,
+        timed: Timed,
+        promise: Promise,
+    ) -> impl Future<Output = ()> + use<> {
         let (shared, asker) = (Rc::clone(&self.shared), Rc::clone(&self.client));
         let protocol = self.protocol();
         let id = asker.borrow().id;
-        tokio::task::spawn_local(async move {
+        async move {
             let share = shared.shares(&muster, id).await;
             {
                 let mut asker = asker.borrow_mut();
@@ -36,7 +41,7 @@ impl Session {
             muster.reply(share, protocol, &mut wire);
             promise.fulfil(Reply::Small(&wire));
             timed.end(&shared.pool);
-        });
+        }
     }
 
     /// Whether a request has to wait for the end of `CLIENT PAUSE`. Errors are told at once.

@@ -25,6 +25,11 @@ impl Timed {
         let us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
         pool.note_slow(self.owner, us, self.wire);
     }
+
+    /// The command has been answered, and did nothing but wait: that does not count.
+    pub(super) fn waited(self, pool: &Pool) {
+        pool.note_slow(self.owner, 0, self.wire);
+    }
 }
 
 impl Session {

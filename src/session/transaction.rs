@@ -22,12 +22,16 @@ use crate::route::{Decision, Route};
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+/// What a command takes, besides its bytes, that the proxy answers itself: to be remembered, and its part of the reply.
+const STEP: usize = 2048;
 
 /// The commands between `MULTI` and `EXEC`.
 #[derive(Debug)]
 pub(super) struct Transaction {
     /// `MULTI` and what goes to the node.
     wire: Vec<u8>,
+    /// What the commands take that do not go there.
+    own_len: usize,
     steps: Vec<Step>,
     /// The slot of all keys, if there are any.
     slot: Option<Slot>,
@@ -58,6 +62,7 @@ impl Default for Transaction {
     fn default() -> Self {
         Self {
             wire: MULTI.to_vec(),
+            own_len: 0,
             steps: Vec::new(),
             slot: None,
             nature: Nature { reads: true, scripted: false, unit: true },
@@ -90,12 +95,14 @@ impl Transaction {
             Route::Any | Route::Publish(None) => {}
             Route::Local(command) if local::is_barrier(command) => return Err(Refusal::InMulti),
             Route::Local(command) => {
+                self.own_len += request.bytes().len() + STEP;
                 self.steps.push(Step::Local(command, request.bytes().to_vec()));
                 return Ok(());
             }
             Route::Split(_) => return Err(Refusal::CrossSlot),
             // It would change nothing: `EXEC` forgets what is watched as well.
             Route::Session(Verb::Unwatch) => {
+                self.own_len += STEP;
                 self.steps.push(Step::Own(b"+OK\r\n"));
                 return Ok(());
             }
@@ -219,7 +226,8 @@ impl Session {
     fn queue(&mut self, request: &Request<'_>, decision: Decision) {
         let decision = Decision { writes: self.may_write(&decision, request), ..decision };
         let Some(transaction) = &mut self.transaction else { return };
-        let room = self.shared.options.limits.request.saturating_sub(transaction.wire.len());
+        let held = transaction.wire.len() + transaction.own_len;
+        let room = self.shared.options.limits.request.saturating_sub(held);
         let spec = lookup(request.name());
         let names_script = spec.is_some_and(Spec::names_script);
         let load = names_script.then(|| self.shared.pool.scripts.load(request.arg(1))).flatten();
@@ -312,9 +320,9 @@ impl Session {
             .writing(!nature.reads);
         let mut promises = self.replies.gather(gather);
         let node = promises.next();
-        later.into_iter().zip(promises).for_each(|(later, promise)| {
-            self.reply_later(later, promise);
-        });
+        if !later.is_empty() {
+            self.reply_later(later.into_iter().zip(promises));
+        }
         node
     }
 

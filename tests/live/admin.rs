@@ -126,7 +126,7 @@ async fn slow_commands_are_shown_with_their_clients() {
         .iter()
         .map(|entry| &value::array(&value::array(entry).unwrap()[3]).unwrap()[0])
         .collect();
-    assert_eq!(names, [&bulk("BLPOP"), &bulk("EVAL")]);
+    assert_eq!(names, [&bulk("EVAL")], "to wait is not to be slow");
     assert_eq!(client.call("CONFIG SET slowlog-log-slower-than 0 slowlog-max-len 10").await, ok());
     client.call("SLOWLOG RESET").await;
     let log = client.call("SLOWLOG GET").await;

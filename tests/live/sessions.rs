@@ -93,6 +93,15 @@ async fn a_transaction_mixes_what_the_node_and_the_proxy_answer() {
     assert_eq!(set, &ok());
     assert!(value::text(clients).is_some_and(|list| list.contains(" cmd=exec ")), "{clients:?}");
     assert!(value::text(info).is_some_and(|info| info.contains("redis_version:")), "{info:?}");
+    for (value, name) in [("101", "300"), ("128", "0")] {
+        let set = format!("CONFIG SET slowlog-max-len {value} latency-monitor-threshold {name}");
+        for line in ["MULTI", &set, "CONFIG GET latency-monitor-threshold"] {
+            client.call(line).await;
+        }
+        let exec = client.call("EXEC").await;
+        let got = vec![bulk("latency-monitor-threshold"), bulk(name)];
+        assert_eq!(exec, Value::Array(vec![ok(), Value::Array(got)]), "one after the other");
+    }
     for line in ["MULTI", "SET a 1", "SET b 1"] {
         client.call(line).await;
     }
