@@ -9,7 +9,8 @@
 //!
 //! | | |
 //! |---|---|
-//! | 1, 3–6, 8, 9, 11 | `create`: six empty nodes, unfit nodes; spreading over hosts (1, 2, 3) in `manage::plan::create` |
+//! | 1, 3–6, 9, 11 | `create`: six empty nodes, unfit nodes; spreading over hosts (1, 2, 3) in `manage::plan::create` |
+//! | 8 | `create`: begun again on nodes that are a cluster already, not killed at each of its stages |
 //! | 7 | `create`: a bus port that cannot be reached; the port is announced wrong, not filtered |
 //! | 10 | `create`: IPv6, passwords, bus ports; names in `members` |
 //! | 12, 13 | `create`: check names what is wrong; claims, epochs and disagreement in `manage::check` |
@@ -20,7 +21,7 @@
 //! | 23, 24 | `reshard`, by the program; `faults` and `moves` |
 //! | 25–32, 37, 41, 42 | `faults`; 29 by a target that stops, not by a cut link; 35 is part of the load of 19 and 25 |
 //! | 38 | `moves` |
-//! | 43 | `manage::mover`, as figures |
+//! | 43 | only that there are figures, in `manage::mover`: how true the time left is, nobody checks |
 //! | 63–66 | `fix`; not under load |
 //! | 67 | claims of the same epoch in `manage::repair::plan` |
 //! | 47–51, 53, 56–58 | `members`, by the command line |

@@ -425,6 +425,7 @@ fn an_early_reply_does_not_wait_for_the_rest_of_its_pipeline_for_good() {
         rig.node(1).next(&lines[1], Act::Hold);
         client.send_all(&lines.each_ref().map(String::as_str)).await;
         assert_eq!(client.read_n(1).await, ["+OK\r\n"], "while the other is on its way");
+        until("the other is out", || rig.node(1).count(&lines[1]) == 1).await;
         rig.node(1).release();
         assert_eq!(client.read_n(2).await, ["+OK\r\n", "$1\r\n1\r\n"]);
     });
