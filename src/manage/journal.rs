@@ -210,16 +210,28 @@ impl Journal {
             Some(Record { id, .. }) => return Err(JournalError::CutOff(id)),
             None => {}
         }
-        let id = format!("j-{:014}-{}", now_ms(), std::process::id());
-        let path = jobs.join(format!("{id}.jsonl"));
-        let file = OpenOptions::new().append(true).create_new(true).open(&path);
-        let mut journal = Self { id, file: file.map_err(io_error(&path))?, path };
+        let mut journal = Self::create(&jobs)?;
         flock(&journal.file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| io_error(&journal.path)(error.into()))?;
         journal.write(&Entry::Begun(begun))?;
         // The file's name is on disk when the folder is.
         File::open(&jobs).and_then(|folder| folder.sync_all()).map_err(io_error(&jobs))?;
         Ok(journal)
+    }
+
+    /// A file of its own, named after the time. Of two jobs that a process begins within a millisecond the second one
+    /// takes the next.
+    fn create(jobs: &Path) -> Result<Self, JournalError> {
+        let mut at = now_ms();
+        loop {
+            let id = format!("j-{at:014}-{}", std::process::id());
+            let path = jobs.join(format!("{id}.jsonl"));
+            match OpenOptions::new().append(true).create_new(true).open(&path) {
+                Ok(file) => return Ok(Self { id, file, path }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => at += 1,
+                Err(error) => return Err(io_error(&path)(error)),
+            }
+        }
     }
 
     /// Goes on with a job that was cut off.
@@ -449,6 +461,15 @@ mod tests {
         let resumed = Journal::resume(folder.path(), first.id());
         assert!(matches!(resumed, Err(JournalError::Running(_))));
         Journal::begin(folder.path(), begun(&["x"])).expect("another cluster");
+    }
+
+    #[test]
+    fn jobs_begun_within_a_millisecond_have_files_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = ["a", "b", "c", "d", "e", "f", "g", "h"]
+            .map(|node| Journal::begin(folder.path(), begun(&[node])).expect("another cluster"));
+        let ids: std::collections::HashSet<&str> = jobs.iter().map(Journal::id).collect();
+        assert_eq!(ids.len(), jobs.len());
     }
 
     #[test]
