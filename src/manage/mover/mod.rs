@@ -8,6 +8,8 @@
 //!  ├─ drain      the keys, in batches of a size that adapts (`manage::pace`)
 //!  ├─ company    who stands in whose place after a failover                                           (pure)
 //!  └─ remedy     what helps against which error                                                       (pure)
+//!  work        what the lanes share that do this
+//!  report      what is told of it
 //!  settle      wait until all nodes say the same, and look that nothing is left
 //! ```
 //! The source owns a slot until it has no key of it, and is right about every key until then. So a move that was cut off,
@@ -20,40 +22,31 @@ pub(in crate::manage) mod ends;
 mod preflight;
 mod reins;
 pub(in crate::manage) mod remedy;
+mod report;
 mod roster;
 mod settle;
 mod stage;
 mod together;
+mod work;
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde::Serialize;
 use thiserror::Error;
-use tokio::sync::Notify;
 
 pub use preflight::BigKey;
 pub use reins::Reins;
+pub use report::{Event, Progress, Summary};
 
-use carry::{Links, carry};
 use company::Company;
-use ends::End;
-use preflight::{Limits, Survey};
-use remedy::{Remedy, Setback};
-use roster::{Next, Roster};
-use together::together;
+use preflight::Survey;
+use work::Work;
 
 use super::access::Access;
-use super::journal::{Begun, Ending, Entry, Journal, JournalError, Member, Record, Setting};
-use super::pace::{Meter, Pace};
+use super::journal::{Begun, Journal, JournalError, Member, Record, Setting};
 use super::plan::Move;
 use super::view::{ClusterView, NodeView, ViewError};
 use crate::cluster::{Address, NodeId, Slot, Slots};
-
-/// Whether primaries that have lost their last slot become replicas of whoever took it.
-const MIGRATION: &str = "cluster-allow-replica-migration";
 
 /// How slots are moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,99 +91,6 @@ pub enum BigKeys {
     Skip,
     /// They are moved, each alone.
     Allow,
-}
-
-/// What happens during a move.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
-    /// Slots are on their way.
-    Opened(Move),
-    /// How far it came; told after each batch and each chunk.
-    Progress(Progress),
-    /// Slots have arrived.
-    Closed(Move),
-    /// Something went wrong, and is tried again.
-    Setback {
-        /// What was under way.
-        slots: Slots,
-        /// What went wrong.
-        what: String,
-    },
-    /// A node has taken another one's place.
-    Heir {
-        /// Who was there.
-        of: NodeId,
-        /// Who is there now.
-        is: NodeId,
-    },
-    /// Replicas of the target do not keep up; the slots are closed all the same.
-    ReplicasBehind {
-        /// The target.
-        of: Address,
-        /// How many of its replicas.
-        count: u64,
-    },
-    /// Keys that both ends had when the source was replaced, with different values: the source is right, and the target's
-    /// copies are in a file.
-    Quarantined {
-        /// How many copies, of one chunk.
-        count: usize,
-        /// The file.
-        file: PathBuf,
-    },
-    /// Something that may want looking at.
-    Warning(String),
-    /// All slots have arrived; the nodes have yet to agree on it.
-    Settling,
-}
-
-/// How far a move came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Progress {
-    /// Slots that have arrived.
-    pub slots: usize,
-    /// All slots that are to be moved.
-    pub slots_total: usize,
-    /// Keys that have arrived.
-    pub keys: u64,
-    /// Keys that were to be moved when it began.
-    pub keys_total: u64,
-    /// Bytes of the keys that have arrived, as their node counts memory.
-    pub bytes: u64,
-    /// Time since it began.
-    pub elapsed: Duration,
-}
-
-impl Progress {
-    /// What is done, from 0 to 1. Closing a slot takes about as long as moving this many keys.
-    #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits than it gets")]
-    pub fn share(&self) -> f64 {
-        const SLOT: u64 = 5;
-        let work = |keys: u64, slots: usize| (keys + SLOT * slots as u64) as f64;
-        let total = work(self.keys_total, self.slots_total);
-        if total == 0.0 { 1.0 } else { (work(self.keys, self.slots) / total).min(1.0) }
-    }
-
-    /// How long the rest will take if it goes on like this.
-    pub fn remaining(&self) -> Option<Duration> {
-        let share = self.share();
-        let is_telling = share > 0.0;
-        is_telling.then(|| self.elapsed.mul_f64((1.0 - share) / share))
-    }
-}
-
-/// What came of a move.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// How far it came.
-    pub progress: Progress,
-    /// Slots that were left out for their big keys.
-    pub skipped: Slots,
-    /// Keys of the whole cluster before and after; they differ by what clients wrote and what expired meanwhile.
-    pub keys_before: u64,
-    /// See above.
-    pub keys_after: u64,
 }
 
 /// Why slots were not moved, or not all of them.
@@ -271,20 +171,8 @@ pub async fn prepare_again(
     let mut company = Company::new(&members, &record.heirs);
     let view = first_view(&company.addresses(), access).await?;
     company.learn(&view);
-    let survey = preflight::resurvey(&view, &moves, access, options, &company).await;
-    let survey = survey.map_err(|setback| MoveError::Refused(vec![setback.what]))?;
-    Ok(Prepared {
-        keys_before: keys_of(&view),
-        access: access.clone(),
-        options: options.clone(),
-        settings: record.settings.clone(),
-        leavers: Vec::new(),
-        skipped: Slots::default(),
-        moves,
-        company,
-        members,
-        survey,
-    })
+    let prepared = go_on(moves, members, company, &view, (access, options)).await?;
+    Ok(Prepared { settings: record.settings.clone(), ..prepared })
 }
 
 /// Goes on with moves whose slots are open, by what the nodes say of them and without a journal of theirs; `heirs` tells who
@@ -298,6 +186,16 @@ pub(in crate::manage) async fn prepare_open(
 ) -> Result<Prepared, MoveError> {
     let members = members(view);
     let company = Company::new(&members, heirs);
+    go_on(moves, members, company, view, (access, options)).await
+}
+
+async fn go_on(
+    moves: Vec<Move>,
+    members: Vec<Member>,
+    company: Company,
+    view: &ClusterView,
+    (access, options): (&Access, &MoveOptions),
+) -> Result<Prepared, MoveError> {
     let survey = preflight::resurvey(view, &moves, access, options, &company).await;
     let survey = survey.map_err(|setback| MoveError::Refused(vec![setback.what]))?;
     Ok(Prepared {
@@ -394,24 +292,7 @@ impl Prepared {
         reins: &Reins,
         tell: &mut dyn FnMut(Event),
     ) -> Result<Summary, MoveError> {
-        let total: usize = self.moves.iter().map(|part| part.slots.len()).sum();
-        let progress =
-            Progress { slots_total: total, keys_total: self.keys(), ..Progress::default() };
-        let work = Work {
-            folder: journal.folder().to_owned(),
-            job: journal.id().to_owned(),
-            access: &self.access,
-            options: &self.options,
-            limits: self.survey.limits,
-            reins,
-            journal: RefCell::new(journal),
-            tell: RefCell::new(tell),
-            begun: Instant::now(),
-            progress: RefCell::new(progress),
-            meter: RefCell::default(),
-            paces: RefCell::default(),
-            company: RefCell::new(self.company.clone()),
-        };
+        let work = Work::new(&self, journal, reins, tell);
         let mut settings = self.settings.clone();
         work.keep_primaries(&self.leavers, &mut settings).await?;
         let done = work.lanes(&self.moves, |slot| self.survey.keys.get(&slot).copied()).await;
@@ -423,183 +304,5 @@ impl Prepared {
             work.restore(&settings).await;
         }
         work.finish(done, &self).await
-    }
-}
-
-/// What all lanes of a move share.
-struct Work<'a> {
-    access: &'a Access,
-    options: &'a MoveOptions,
-    limits: Limits,
-    reins: &'a Reins,
-    journal: RefCell<&'a mut Journal>,
-    tell: RefCell<&'a mut dyn FnMut(Event)>,
-    begun: Instant,
-    progress: RefCell<Progress>,
-    meter: RefCell<Meter>,
-    paces: RefCell<BTreeMap<NodeId, Pace>>,
-    company: RefCell<Company>,
-    /// The state folder, and the job's name there.
-    folder: PathBuf,
-    job: String,
-}
-
-impl Work<'_> {
-    /// Works off all chunks, several at a time, and gives how many slots were left because the caller wanted it to stop. After
-    /// a setback that nothing helps against the chunks that are under way are still carried through.
-    async fn lanes(
-        &self,
-        moves: &[Move],
-        keys: impl Fn(Slot) -> Option<u64>,
-    ) -> Result<usize, Setback> {
-        let roster = RefCell::new(Roster::new(moves, |slot| keys(slot).unwrap_or(0)));
-        let (failed, changed) = (RefCell::new(None), Notify::new());
-        let lane = async || {
-            let mut links = Links::default();
-            while !self.reins.is_ending() && failed.borrow().is_none() {
-                let next = roster.borrow_mut().next();
-                let chunk = match next {
-                    Next::Chunk(chunk) => chunk,
-                    Next::Later => {
-                        changed.notified().await;
-                        continue;
-                    }
-                    Next::Never => return,
-                };
-                if let Err(setback) = carry(self, &mut links, &chunk).await {
-                    failed.borrow_mut().get_or_insert(setback);
-                }
-                roster.borrow_mut().done(&chunk);
-                changed.notify_waiters();
-            }
-        };
-        together((0..self.options.parallel.max(1)).map(|_| lane())).await;
-        match failed.into_inner() {
-            Some(setback) => Err(setback),
-            None => Ok(roster.borrow().left()),
-        }
-    }
-
-    /// Writes to the journal. Without one nothing could be gone on with, so nothing is done.
-    fn note(&self, entry: &Entry) -> Result<(), Setback> {
-        let written = self.journal.borrow_mut().write(entry);
-        written.map_err(|error| Setback::new(Remedy::Nothing, error.to_string()))
-    }
-
-    fn tell(&self, event: Event) {
-        (self.tell.borrow_mut())(event);
-    }
-
-    fn keys_moved(&self) -> u64 {
-        self.progress.borrow().keys
-    }
-
-    fn moved(&self, keys: usize, bytes: u64) {
-        self.advance(|progress| {
-            progress.keys += keys as u64;
-            progress.bytes += bytes;
-        });
-    }
-
-    fn closed(&self, part: &Move) -> Result<(), Setback> {
-        self.note(&Entry::Closed(part.clone()))?;
-        self.advance(|progress| progress.slots += part.slots.len());
-        self.tell(Event::Closed(part.clone()));
-        Ok(())
-    }
-
-    fn advance(&self, change: impl FnOnce(&mut Progress)) {
-        let progress = {
-            let mut progress = self.progress.borrow_mut();
-            change(&mut progress);
-            progress.elapsed = self.begun.elapsed();
-            *progress
-        };
-        self.tell(Event::Progress(progress));
-    }
-
-    fn pace(&self, source: &NodeId) -> Pace {
-        let known = self.paces.borrow().get(source).cloned();
-        known.unwrap_or_else(|| Pace::new(self.options.max_block))
-    }
-
-    fn keep_pace(&self, source: NodeId, pace: Pace) {
-        self.paces.borrow_mut().insert(source, pace);
-    }
-
-    /// Keeps primaries that lose their last slot from becoming replicas of whoever takes it, and throwing their data away.
-    async fn keep_primaries(
-        &self,
-        leavers: &[NodeId],
-        settings: &mut Vec<Setting>,
-    ) -> Result<(), JournalError> {
-        for id in leavers {
-            let Ok(mut end) = self.open(id).await else { continue };
-            // Servers before 7.0 do not have the setting.
-            let before = end.setting(MIGRATION).await.ok().flatten();
-            let Some(before) = before.filter(|value| value == "yes") else { continue };
-            let setting = Setting { node: id.clone(), name: MIGRATION.to_owned(), before };
-            self.journal.borrow_mut().write(&Entry::Setting(setting.clone()))?;
-            settings.push(setting);
-            if let Err(setback) = end.set(MIGRATION, "no").await {
-                self.tell(Event::Warning(setback.what));
-            }
-        }
-        Ok(())
-    }
-
-    async fn open(&self, id: &NodeId) -> Result<End, Setback> {
-        let address = self.company.borrow().address(id);
-        let unknown = || Setback::new(Remedy::Look, format!("nobody knows where {id} is"));
-        let address = address.ok_or_else(unknown)?;
-        Ok(End::open(id, &address, self.access, self.limits.answer).await?)
-    }
-
-    async fn restore(&self, settings: &[Setting]) {
-        for Setting { node, name, before } in settings {
-            let restored = match self.open(node).await {
-                Ok(mut end) => end.set(name, before).await,
-                Err(setback) => Err(setback),
-            };
-            if let Err(setback) = restored {
-                self.tell(Event::Warning(format!(
-                    "{name} of {node} was {before}: {}",
-                    setback.what
-                )));
-            }
-        }
-    }
-
-    /// Writes how it ended, if that is an end.
-    fn conclude(&self, done: Result<usize, Setback>) -> Result<(), MoveError> {
-        let mut journal = self.journal.borrow_mut();
-        match done {
-            Ok(0) => Ok(journal.write(&Entry::Ended { how: Ending::Completed })?),
-            Ok(left) => {
-                journal.write(&Entry::Stopped)?;
-                Err(MoveError::Stopped(left))
-            }
-            Err(Setback { remedy: Remedy::Stop, .. }) => Err(MoveError::Halted),
-            Err(Setback { what, .. }) => {
-                journal.write(&Entry::Paused { reason: what.clone() })?;
-                Err(MoveError::Paused(what))
-            }
-        }
-    }
-
-    async fn finish(
-        &self,
-        done: Result<usize, Setback>,
-        prepared: &Prepared,
-    ) -> Result<Summary, MoveError> {
-        self.conclude(done)?;
-        let addresses = self.company.borrow().addresses();
-        let view = first_view(&addresses, self.access).await?;
-        Ok(Summary {
-            progress: *self.progress.borrow(),
-            skipped: prepared.skipped.clone(),
-            keys_before: prepared.keys_before,
-            keys_after: keys_of(&view),
-        })
     }
 }

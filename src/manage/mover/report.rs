@@ -1,0 +1,102 @@
+//! What is told of a move: while it runs, and in the end.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cluster::{Address, NodeId, Slots};
+use crate::manage::plan::Move;
+
+/// What happens during a move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Slots are on their way.
+    Opened(Move),
+    /// How far it came; told after each batch and each chunk.
+    Progress(Progress),
+    /// Slots have arrived.
+    Closed(Move),
+    /// Something went wrong, and is tried again.
+    Setback {
+        /// What was under way.
+        slots: Slots,
+        /// What went wrong.
+        what: String,
+    },
+    /// A node has taken another one's place.
+    Heir {
+        /// Who was there.
+        of: NodeId,
+        /// Who is there now.
+        is: NodeId,
+    },
+    /// Replicas of the target do not keep up; the slots are closed all the same.
+    ReplicasBehind {
+        /// The target.
+        of: Address,
+        /// How many of its replicas.
+        count: u64,
+    },
+    /// Keys that both ends had when the source was replaced, with different values: the source is right, and the target's
+    /// copies are in a file.
+    Quarantined {
+        /// How many copies, of one chunk.
+        count: usize,
+        /// The file.
+        file: PathBuf,
+    },
+    /// Something that may want looking at.
+    Warning(String),
+    /// All slots have arrived; the nodes have yet to agree on it.
+    Settling,
+}
+
+/// How far a move came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Slots that have arrived.
+    pub slots: usize,
+    /// All slots that are to be moved.
+    pub slots_total: usize,
+    /// Keys that have arrived.
+    pub keys: u64,
+    /// Keys that were to be moved when it began.
+    pub keys_total: u64,
+    /// Bytes of the keys that have arrived, as their node counts memory.
+    pub bytes: u64,
+    /// Time since it began.
+    pub elapsed: Duration,
+}
+
+impl Progress {
+    /// What is done, from 0 to 1. Closing a slot takes about as long as moving this many keys.
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits than it gets")]
+    pub fn share(&self) -> f64 {
+        const SLOT: u64 = 5;
+        let work = |keys: u64, slots: usize| (keys + SLOT * slots as u64) as f64;
+        let total = work(self.keys_total, self.slots_total);
+        if total == 0.0 { 1.0 } else { (work(self.keys, self.slots) / total).min(1.0) }
+    }
+
+    /// How long the rest will take if it goes on like this.
+    pub fn remaining(&self) -> Option<Duration> {
+        let share = self.share();
+        let is_telling = share > 0.0;
+        is_telling.then(|| self.elapsed.mul_f64((1.0 - share) / share))
+    }
+}
+
+/// What came of a move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// How far it came.
+    pub progress: Progress,
+    /// Slots that were left out for their big keys.
+    pub skipped: Slots,
+    /// Keys of the whole cluster before and after; they differ by what clients wrote and what expired meanwhile.
+    pub keys_before: u64,
+    /// See above.
+    pub keys_after: u64,
+}
