@@ -227,7 +227,7 @@ impl Journal {
             let id = format!("j-{at:014}-{}", std::process::id());
             let path = jobs.join(format!("{id}.jsonl"));
             match OpenOptions::new().append(true).create_new(true).open(&path) {
-                Ok(file) => return Ok(Self { id, file, path }),
+                Ok(file) => return Ok(Self { id, path, file }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => at += 1,
                 Err(error) => return Err(io_error(&path)(error)),
             }
