@@ -143,7 +143,8 @@ impl Crew {
         }
     }
 
-    /// Waits until all members say the same, serve, and all replicas are linked.
+    /// Waits until all members say the same, serve, and all replicas are linked. When a node is `gone` those who do not answer
+    /// are not waited for, but are a shortfall.
     pub async fn settle(
         &mut self,
         gone: Option<&NodeId>,
@@ -151,7 +152,11 @@ impl Crew {
     ) -> Result<(), ApplyError> {
         let mut wait = Wait::new(self.patience);
         loop {
-            let (nodes, missing) = match self.look().await {
+            let looked = match gone {
+                None => self.look().await,
+                Some(_) => Ok(self.look_at_the_rest(tell).await),
+            };
+            let (nodes, missing) = match looked {
                 Err(error) => (Vec::new(), Some(error.to_string())),
                 Ok(nodes) => {
                     let doubt = check::unsettled(&nodes, gone).map(|doubt| doubt.to_string());
@@ -197,14 +202,37 @@ impl Crew {
 
     /// What all members say now.
     async fn look(&self) -> Result<Vec<NodeView>, ApplyError> {
-        let mut asking = JoinSet::new();
-        for place in self.members.values() {
-            let (address, access) = (place.dialled.clone(), self.access.clone());
-            asking.spawn(async move { NodeView::ask(&address, &access).await });
+        Ok(self.answers().await.into_iter().map(|(_, answer)| answer).collect::<Result<_, _>>()?)
+    }
+
+    /// What those members say that answer; the others are left out from here on.
+    async fn look_at_the_rest(&mut self, tell: Tell<'_>) -> Vec<NodeView> {
+        let mut nodes = Vec::new();
+        for (id, answer) in self.answers().await {
+            match answer {
+                Ok(node) => nodes.push(node),
+                Err(error) => self.excuse(&id, error.to_string(), tell),
+            }
         }
-        let mut nodes = asking.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        nodes.sort_by(|a, b| a.own.id.cmp(&b.own.id));
-        Ok(nodes)
+        nodes
+    }
+
+    async fn answers(&self) -> Vec<(NodeId, Result<NodeView, ViewError>)> {
+        let mut asking = JoinSet::new();
+        for (id, place) in self.members.clone() {
+            let access = self.access.clone();
+            asking.spawn(async move { (id, NodeView::ask(&place.dialled, &access).await) });
+        }
+        let mut answers = asking.join_all().await;
+        answers.sort_by(|(a, _), (b, _)| a.cmp(b));
+        answers
+    }
+
+    /// From here on nothing depends on a member.
+    fn excuse(&mut self, id: &NodeId, why: String, tell: Tell<'_>) {
+        let Some(place) = self.members.remove(id) else { return };
+        tell(Event::Note(format!("{} is left out: {why}", place.dialled)));
+        self.shortfalls.push((place.dialled, why));
     }
 
     async fn add_slots(&mut self, node: &NodeId, slots: &Slots) -> Result<(), ApplyError> {
@@ -343,23 +371,28 @@ impl Crew {
         }
     }
 
-    /// Everybody forgets the node at the same time, before somebody who still knows it can tell the others of it.
+    /// Everybody forgets the node at the same time, before somebody who still knows it can tell the others of it. Those who
+    /// did not are told once more, and then left out.
     async fn forget(&mut self, node: &NodeId, tell: Tell<'_>) -> Result<(), ApplyError> {
-        let others: Vec<NodeId> = self.members.keys().filter(|id| *id != node).cloned().collect();
-        let mut asking = JoinSet::new();
-        for id in others {
-            let (address, access, node) =
-                (self.members[&id].dialled.clone(), self.access.clone(), node.clone());
-            asking
-                .spawn(async move { (address.clone(), forget_at(&address, &access, &node).await) });
-        }
-        for (address, outcome) in asking.join_all().await {
-            if let Err(error) = outcome {
-                tell(Event::Note(format!("{address} did not forget it: {error}")));
-                self.shortfalls.push((address, error.to_string()));
-            }
+        let others = self.members.keys().filter(|id| *id != node).cloned().collect();
+        let missed = self.all_forget(others, node).await;
+        let missed = missed.into_iter().map(|(id, _)| id).collect();
+        for (id, error) in self.all_forget(missed, node).await {
+            self.excuse(&id, format!("it did not forget the node: {error}"), tell);
         }
         Ok(())
+    }
+
+    /// Has these members forget a node; gives those who did not.
+    async fn all_forget(&self, members: Vec<NodeId>, node: &NodeId) -> Vec<(NodeId, ControlError)> {
+        let mut asking = JoinSet::new();
+        for id in members {
+            let (address, access, node) =
+                (self.members[&id].dialled.clone(), self.access.clone(), node.clone());
+            asking.spawn(async move { (id, forget_at(&address, &access, &node).await) });
+        }
+        let answers = asking.join_all().await;
+        answers.into_iter().filter_map(|(id, answer)| Some((id, answer.err()?))).collect()
     }
 
     /// The node has left: that it could not be told so is worth a note.
@@ -390,10 +423,14 @@ async fn resolve(host: &str) -> Result<IpAddr, ApplyError> {
     found.map(|address| address.ip()).ok_or_else(|| ApplyError::Unresolved(host.to_owned()))
 }
 
+/// A replica without a link to its primary, if that is there to be linked with.
 fn down_link(nodes: &[NodeView]) -> Option<String> {
-    let down = nodes
-        .iter()
-        .find(|node| node.info.get("master_link_status").is_some_and(|link| link != "up"))?;
+    let is_there = |id: &NodeId| nodes.iter().any(|node| node.own.id == *id);
+    let is_down = |node: &&NodeView| {
+        node.info.get("master_link_status").is_some_and(|link| link != "up")
+            && node.own.primary.as_ref().is_some_and(is_there)
+    };
+    let down = nodes.iter().find(is_down)?;
     Some(format!("replica {} has no link to its primary yet", down.address))
 }
 
