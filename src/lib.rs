@@ -66,7 +66,10 @@ pub mod route;
 
 pub mod local;
 
-// On a worker thread: sockets.
+// Sockets.
+pub mod net;
+
+// On a worker thread.
 pub mod backend;
 
 pub mod pubsub;

@@ -46,9 +46,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "command::learned",
         ],
     ),
+    // Beyond §5: `net`, on which its connections stand.
     (
         "manage",
-        &["resp", "cluster", "backend::control", "backend::Control", "backend::Credentials"],
+        &["resp", "cluster", "net", "backend::control", "backend::Control", "backend::Credentials"],
     ),
     ("observe", &["cluster", "command", "refusal", "stats"]),
     // Beyond §5: what it hands on to sessions and pools.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, split};
 use tokio::time::timeout;
 
 use super::Credentials;
+use crate::net::tls::TlsTrouble;
+use crate::net::{Stream, Way};
 use crate::resp::frame::{Progress, ReplyError, ReplyFramer};
 use crate::resp::value::{self, Value};
 use crate::resp::write;
@@ -24,6 +24,9 @@ pub enum ControlError {
     /// The connection could not be made, or broke.
     #[error("cannot talk to {0}: {1}")]
     Io(String, io::Error),
+    /// TLS did not come about.
+    #[error("no TLS with {0}: {1}")]
+    Tls(String, TlsTrouble),
     /// No answer in time.
     #[error("{0} did not answer within {1:?}")]
     Timeout(String, Duration),
@@ -49,7 +52,7 @@ impl ControlError {
 #[derive(Debug)]
 pub struct Control {
     address: String,
-    stream: TcpStream,
+    stream: Stream,
     buf: BytesMut,
     limit: Duration,
 }
@@ -57,13 +60,26 @@ pub struct Control {
 impl Control {
     /// Connects to `host:port`; every later call may take as long as connecting.
     pub async fn connect(address: &str, limit: Duration) -> Result<Self, ControlError> {
+        Self::connect_by(&Way::default(), address, limit).await
+    }
+
+    /// The same by a way of one's own.
+    pub async fn connect_by(
+        way: &Way,
+        address: &str,
+        limit: Duration,
+    ) -> Result<Self, ControlError> {
         let (host, port) =
-            split(address).ok_or_else(|| ControlError::Address(address.to_owned()))?;
-        let connecting = timeout(limit, TcpStream::connect((host, port))).await;
-        let stream = connecting
+            host_and_port(address).ok_or_else(|| ControlError::Address(address.to_owned()))?;
+        let dialled = timeout(limit, way.dial(host, port)).await;
+        let stream = dialled
             .map_err(|_| ControlError::Timeout(address.to_owned(), limit))?
-            .map_err(|e| ControlError::Io(address.to_owned(), e))?;
-        stream.set_nodelay(true).map_err(|e| ControlError::Io(address.to_owned(), e))?;
+            .map_err(|e| io_error(address, e))?;
+        // One that does not speak TLS may take what it is greeted with for the beginning of a request.
+        let stream = timeout(limit, way.secure(stream, host))
+            .await
+            .map_err(|_| ControlError::Tls(address.to_owned(), TlsTrouble::Silent))?
+            .map_err(|e| io_error(address, e))?;
         Ok(Self { address: address.to_owned(), stream, buf: BytesMut::new(), limit })
     }
 
@@ -75,19 +91,23 @@ impl Control {
     ) -> Result<Self, ControlError> {
         let mut control = Self::connect(address, limit).await?;
         if let Some(credentials) = credentials {
-            let user = credentials.username.as_deref().map(str::as_bytes);
-            let args: Vec<&[u8]> =
-                [Some(&b"AUTH"[..]), user, Some(credentials.password.as_bytes())]
-                    .into_iter()
-                    .flatten()
-                    .collect();
-            control.call(&args).await?;
+            control.authenticate(credentials).await?;
         }
         Ok(control)
     }
 
+    /// Says who we are.
+    pub async fn authenticate(&mut self, credentials: &Credentials) -> Result<(), ControlError> {
+        let user = credentials.username.as_deref().map(str::as_bytes);
+        let args: Vec<&[u8]> = [Some(&b"AUTH"[..]), user, Some(credentials.password.as_bytes())]
+            .into_iter()
+            .flatten()
+            .collect();
+        self.call(&args).await.map(drop)
+    }
+
     /// The connection itself and what has come on it beyond the last reply, for what is not requests and replies.
-    pub fn into_parts(self) -> (TcpStream, BytesMut) {
+    pub fn into_parts(self) -> (Stream, BytesMut) {
         (self.stream, self.buf)
     }
 
@@ -130,9 +150,12 @@ impl Control {
 
     async fn ask(&mut self, wire: &[u8], count: usize) -> Result<Vec<Value>, ControlError> {
         let Self { address, stream, buf, .. } = self;
-        let (mut read, mut write) = stream.split();
+        let (mut read, mut write) = split(stream);
         // A node that is not read from stops reading: what is long has to go out and come in at the same time.
-        let sending = async { write.write_all(wire).await.map_err(|e| io_error(address, e)) };
+        let sending = async {
+            write.write_all(wire).await.map_err(|e| io_error(address, e))?;
+            write.flush().await.map_err(|e| io_error(address, e))
+        };
         let receiving = async {
             let mut replies = Vec::with_capacity(count);
             while replies.len() < count {
@@ -140,12 +163,14 @@ impl Control {
             }
             Ok(replies)
         };
-        tokio::try_join!(sending, receiving).map(|((), replies)| replies)
+        // Why a node takes no more it may have said before.
+        let (sent, received) = tokio::join!(sending, receiving);
+        received.and_then(|replies| sent.map(|()| replies))
     }
 }
 
 async fn next_reply(
-    read: &mut ReadHalf<'_>,
+    read: &mut ReadHalf<&mut Stream>,
     buf: &mut BytesMut,
     address: &str,
 ) -> Result<Value, ControlError> {
@@ -164,10 +189,13 @@ async fn next_reply(
 }
 
 fn io_error(address: &str, error: io::Error) -> ControlError {
-    ControlError::Io(address.to_owned(), error)
+    match TlsTrouble::of(&error) {
+        Some(trouble) => ControlError::Tls(address.to_owned(), trouble),
+        None => ControlError::Io(address.to_owned(), error),
+    }
 }
 
-fn split(address: &str) -> Option<(&str, u16)> {
+fn host_and_port(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     Some((host, port.parse().ok()?))

@@ -8,12 +8,12 @@ use bytes::{Buf, BytesMut};
 use thiserror::Error;
 use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::access::Access;
 use crate::backend::control::ControlError;
 use crate::cluster::Address;
+use crate::net::Stream;
 
 /// How long a node may send nothing. It says that it is alive while it prepares the file; a minute is what it allows its
 /// replicas too (`repl-timeout`).
@@ -49,6 +49,7 @@ pub async fn save(
     let (stream, rest) = access.open(address).await?.into_parts();
     let mut feed = Feed { stream, buffer: rest };
     feed.stream.write_all(b"*1\r\n$4\r\nSYNC\r\n").await?;
+    feed.stream.flush().await?;
     let length = feed.announced().await?;
     begin(length);
     let unfinished = path.with_extension("rdb.part");
@@ -68,7 +69,7 @@ pub async fn save(
 
 /// What a node sends to its replica.
 struct Feed {
-    stream: TcpStream,
+    stream: Stream,
     buffer: BytesMut,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::access::{Access, Credentials};
+use super::access::{Access, Credentials, Way};
 use super::view::{ClusterView, Info};
 use crate::backend::control::{Control, ControlError};
 use crate::cluster::{Address, NodeId, Slot};
@@ -17,8 +17,8 @@ use crate::resp::value::{self, Value};
 
 /// Keys asked for in one step of the scan.
 const PAGE: &[u8] = b"1000";
-/// Keys of one `MIGRATE`: enough that the way there and back does not count, few enough not to stop the source for long.
-const BATCH: usize = 100;
+/// Keys of one `MIGRATE` unless told otherwise: enough that the way there and back does not count, few enough not to stop the source for long.
+pub const BATCH: usize = 100;
 /// What an answer may take beyond the time that the source is given for the transfer.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -35,6 +35,10 @@ pub struct ImportOptions {
     pub replace: bool,
     /// How long one transfer may take.
     pub timeout: Duration,
+    /// Most keys of one transfer.
+    pub batch: usize,
+    /// Whether the source is reached by the way of the nodes, TLS as the case may be; else by plain TCP.
+    pub same_way: bool,
 }
 
 /// What is told meanwhile.
@@ -68,6 +72,9 @@ pub enum ImportError {
     /// The source is itself a node of a cluster.
     #[error("The source node should not be a cluster node.")]
     IsCluster,
+    /// The source would send keys without TLS, to nodes that are reached by TLS.
+    #[error("The source sends keys without TLS: it needs tls-cluster yes, cluster or not.")]
+    PlainSource,
     /// The source answered something that is not understood.
     #[error("{0} answered {1} in a way that is not understood")]
     Strange(Address, &'static str),
@@ -84,8 +91,9 @@ pub async fn run(
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Imported, ImportError> {
     let limit = options.timeout + GRACE;
-    let source =
-        Access { credentials: options.credentials.clone(), limit }.open(&options.source).await?;
+    let way = if options.same_way { access.way.clone() } else { Way::default() };
+    let source = Access { credentials: options.credentials.clone(), way, limit };
+    let source = source.open(&options.source).await?;
     let mut import =
         Import { options, view, access, owners: view.owners(), source, done: Imported::default() };
     import.begin(tell).await?;
@@ -93,7 +101,7 @@ pub async fn run(
     loop {
         let (next, keys) = import.scan(&cursor).await?;
         for (owner, keys) in import.by_owner(keys)? {
-            for batch in keys.chunks(BATCH) {
+            for batch in keys.chunks(options.batch.max(1)) {
                 import.send(batch, &owner, tell).await?;
             }
         }
@@ -121,6 +129,9 @@ impl Import<'_> {
         if info.get("cluster_enabled") == Some("1") {
             return Err(ImportError::IsCluster);
         }
+        if self.access.way.tls.is_some() && !self.speaks_tls().await? {
+            return Err(ImportError::PlainSource);
+        }
         let (main, others): (Vec<_>, Vec<_>) =
             info.databases().into_iter().partition(|(db, _)| *db == 0);
         tell(Event::Begin(main.iter().map(|(_, keys)| keys).sum()));
@@ -128,6 +139,17 @@ impl Import<'_> {
             tell(Event::OtherDatabases(others));
         }
         Ok(())
+    }
+
+    /// Whether the source sends keys by TLS, as far as it tells.
+    async fn speaks_tls(&mut self) -> Result<bool, ImportError> {
+        match self.source.call(&[b"CONFIG", b"GET", b"tls-cluster"]).await {
+            Ok(pair) => {
+                Ok(value::array(&pair).and_then(|pair| value::text(pair.get(1)?)) != Some("no"))
+            }
+            Err(ControlError::Reply(..)) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn scan(&mut self, cursor: &Bytes) -> Result<(Bytes, Vec<Bytes>), ImportError> {

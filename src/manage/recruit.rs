@@ -36,6 +36,8 @@ pub enum Unfit {
     },
     /// It has functions.
     Functions(usize),
+    /// It does not tell at which port other nodes and clients are to reach it.
+    NoPort,
     /// It is the node that another address leads to.
     Twin(Address),
 }
@@ -58,6 +60,9 @@ impl fmt::Display for Unfit {
                 f.write_str(&what.join(", "))
             }
             Self::Functions(count) => write!(f, "it has {count} libraries of functions"),
+            Self::NoPort => f.write_str(
+                "it announces port 0: a node that listens for TLS alone needs tls-cluster yes",
+            ),
             Self::Twin(other) => write!(f, "it is the same node as {other}"),
         }
     }
@@ -83,6 +88,9 @@ impl Recruit {
         let (keys, slots) = (self.view.info.databases(), self.view.own.slots.clone());
         if !knows.is_empty() || !keys.is_empty() || !slots.is_empty() {
             return Some(Unfit::NotEmpty { knows, keys, slots });
+        }
+        if self.view.own.address.is_none() {
+            return Some(Unfit::NoPort);
         }
         (self.functions > 0).then_some(Unfit::Functions(self.functions))
     }

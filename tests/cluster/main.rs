@@ -65,6 +65,7 @@ mod job;
 mod members;
 mod moves;
 mod reshard;
+mod tls;
 mod tool;
 mod walkthrough;
 

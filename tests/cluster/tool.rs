@@ -104,17 +104,32 @@ pub(crate) async fn known(address: &str) -> usize {
 /// A server with options of its own, which ends with the test.
 pub(crate) struct Special {
     pub(crate) port: u16,
-    process: Child,
+    _process: Child,
     _folder: TempDir,
 }
 
 impl Special {
     /// Starts it; `ip` is where it listens.
     pub(crate) async fn start(ip: &str, options: &[&str]) -> Self {
+        let options: Vec<&str> = ["--bind", ip].iter().chain(options).copied().collect();
+        Self::start_for(&options, "--port", async |port| {
+            let pinged = ask(&format!("{ip}:{port}"), "PING").await.map(drop);
+            // With this error it is there, and wants a password.
+            pinged.or_else(|error| if error.contains("NOAUTH") { Ok(()) } else { Err(error) })
+        })
+        .await
+    }
+
+    /// Starts it with a port that is given with this option, and waits until it is up.
+    pub(crate) async fn start_for(
+        options: &[&str],
+        port_option: &str,
+        is_up: impl AsyncFn(u16) -> Result<(), String>,
+    ) -> Self {
         for port in free_ports().take(20) {
             let folder = tempfile::tempdir().expect("a directory");
             let mut command = Command::new(program("server"));
-            command.args(["--port", &port.to_string(), "--bind", ip, "--save", ""]);
+            command.args([port_option, &port.to_string(), "--save", ""]);
             command.args(["--logfile", "log", "--cluster-node-timeout", "2000"]);
             // What the test says comes last, and counts.
             command
@@ -123,28 +138,18 @@ impl Special {
                 .args(options)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null());
-            let process = command.kill_on_drop(true).spawn().expect("the server");
-            let mut special = Self { port, process, _folder: folder };
-            if special.is_up(ip).await {
-                return special;
+            let mut process = command.kill_on_drop(true).spawn().expect("the server");
+            let is_its_own = until(Duration::from_secs(10), "a server", async || {
+                if process.try_wait().expect("our child").is_some() {
+                    return Ok(false);
+                }
+                is_up(port).await.map(|()| true)
+            });
+            if is_its_own.await {
+                return Self { port, _process: process, _folder: folder };
             }
         }
         panic!("every port was taken by somebody else");
-    }
-
-    async fn is_up(&mut self, ip: &str) -> bool {
-        let address = format!("{ip}:{}", self.port);
-        let process = &mut self.process;
-        until(Duration::from_secs(10), "a server", async || {
-            if process.try_wait().expect("our child").is_some() {
-                return Ok(false);
-            }
-            ask(&address, "PING").await.map(|_| true).or_else(|error| {
-                // It is there, and wants a password.
-                if error.contains("NOAUTH") { Ok(true) } else { Err(error) }
-            })
-        })
-        .await
     }
 
     pub(crate) fn address(&self) -> String {

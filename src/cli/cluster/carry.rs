@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Job;
 use super::moves::place;
-use super::out::{Exit, Outcome};
+use super::out::{self, Exit, Outcome};
 use crate::cluster::{NodeId, Slots};
 use crate::manage::journal::{self, Ending, Entry, Journal, JournalError, Record};
 use crate::manage::mover::{
@@ -21,16 +21,26 @@ use crate::manage::plan::Move;
 use crate::manage::view::ClusterView;
 
 impl Job<'_> {
-    /// Moves slots, after the question if there is one.
+    /// Moves slots, after the question if there is one, and says what came of it.
     pub(super) async fn carry(
         &self,
         view: &ClusterView,
         moves: Vec<Move>,
         question: Option<&str>,
     ) -> Outcome {
+        Ok(self.moved(&self.move_slots(view, moves, question).await?))
+    }
+
+    /// Moves slots, after the question if there is one. If that is only to be shown, or is not wanted, it ends here.
+    pub(super) async fn move_slots(
+        &self,
+        view: &ClusterView,
+        moves: Vec<Move>,
+        question: Option<&str>,
+    ) -> Outcome<Summary> {
         if self.plan_out(view, &moves)? {
             self.out.answer(&json!({ "ok": true, "moves": moves }));
-            return Ok(Exit::Success);
+            return Err(Exit::Success);
         }
         let options = self.move_options()?;
         let prepared = mover::prepare(moves.clone(), view, &self.access, &options).await;
@@ -41,12 +51,12 @@ impl Job<'_> {
             shown.pairs.values().for_each(|pair| self.say_pair(pair));
             let (keys, bytes) = (prepared.keys(), prepared.bytes());
             self.out.answer(&json!({ "ok": true, "moves": moves, "keys": keys, "bytes": bytes }));
-            return Ok(Exit::Success);
+            return Err(Exit::Success);
         }
         if let Some(question) = question
-            && !self.out.confirm(question, self.line.has("yes"))?
+            && !self.out.confirm(question, self.says_yes())?
         {
-            return Ok(Exit::Failure);
+            return Err(Exit::Failure);
         }
         let (folder, hold) = (self.state_folder()?, self.hold()?);
         let mut journal =
@@ -87,7 +97,7 @@ impl Job<'_> {
         let view = ClusterView { nodes: Vec::new(), absent: Vec::new() };
         let mut shown = Shown::new(&record.begun.moves, &view);
         shown.places(&record);
-        self.run_job(prepared, &mut journal, shown, hold).await
+        Ok(self.moved(&self.run_job(prepared, &mut journal, shown, hold).await?))
     }
 
     /// All jobs that are known here.
@@ -144,8 +154,36 @@ impl Job<'_> {
         })
     }
 
+    /// Most keys of one transfer, if that is given.
+    pub(super) fn batch(&self) -> Outcome<Option<usize>> {
+        let given: Option<usize> = self.flag(self.line.number("pipeline"))?;
+        match given {
+            Some(0) => {
+                Err(self.out.complain(Exit::Usage, "[ERR] --cluster-pipeline must be at least 1"))
+            }
+            given => Ok(given),
+        }
+    }
+
+    /// How long one transfer may take, if that is given.
+    pub(super) fn transfer(&self) -> Outcome<Option<Duration>> {
+        let given: Option<u64> = self.flag(self.line.number("timeout"))?;
+        match given {
+            Some(0) => {
+                Err(self.out.complain(Exit::Usage, "[ERR] --cluster-timeout must be at least 1 ms"))
+            }
+            given => Ok(given.map(Duration::from_millis)),
+        }
+    }
+
     pub(super) fn move_options(&self) -> Outcome<MoveOptions> {
         let usual = MoveOptions::default();
+        if self.line.has("replace") {
+            out::note(
+                "Note: --cluster-replace changes nothing here. The owner of a slot is right about its keys: what other nodes have \
+                 of them is always replaced.",
+            );
+        }
         let ms: Option<u64> = self.flag(self.line.number("max-block-ms"))?;
         let big_keys = match self.flag(self.line.value("big-keys"))? {
             None | Some("fail") => BigKeys::Fail,
@@ -160,6 +198,8 @@ impl Job<'_> {
             max_block: ms.map_or(usual.max_block, Duration::from_millis),
             duty: self.flag(self.line.number("duty"))?.unwrap_or(usual.duty).clamp(1, 100),
             parallel: self.flag(self.line.number("parallel"))?.unwrap_or(usual.parallel),
+            batch: self.batch()?.unwrap_or(usual.batch),
+            transfer: self.transfer()?,
             big_keys,
             patience: if self.line.has("wait") { self.patience } else { usual.patience },
             ..usual
@@ -194,16 +234,13 @@ impl Job<'_> {
         journal: &mut Journal,
         mut shown: Shown,
         hold: Hold,
-    ) -> Outcome {
+    ) -> Outcome<Summary> {
         let id = journal.id().to_owned();
         let reins = hold.reins.clone();
         let bar = self.bar();
         let mut tell = |event: Event| self.tell_of_move(&event, &bar, &mut shown);
         let moved = self.held(hold, &bar, prepared.run(journal, &reins, &mut tell)).await;
-        match moved {
-            Ok(summary) => Ok(self.moved(&summary)),
-            Err(error) => Err(self.not_moved(&error, Some(&id))),
-        }
+        moved.map_err(|error| self.not_moved(&error, Some(&id)))
     }
 
     /// Does something that moves slots: told to stop it finishes those that are on their way, told again it stops.
@@ -297,7 +334,7 @@ impl Job<'_> {
         self.out.plain(&"#".repeat(pair.slots));
     }
 
-    fn moved(&self, summary: &Summary) -> Exit {
+    pub(super) fn moved(&self, summary: &Summary) -> Exit {
         if !summary.skipped.is_empty() {
             self.out.warning(&format!(
                 "[WARNING] slots {} were left where they are: they have big keys",

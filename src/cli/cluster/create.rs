@@ -30,7 +30,7 @@ impl Job<'_> {
         }
         if !self.out.confirm(
             "Can I set the above configuration? (type 'yes' to accept): ",
-            self.line.has("yes"),
+            self.says_yes(),
         )? {
             return Ok(Exit::Failure);
         }
@@ -113,7 +113,7 @@ impl Job<'_> {
             return Ok(found);
         }
         let question = format!("Can I reset {} nodes? (type 'yes' to accept): ", used.len());
-        if !self.out.confirm(&question, self.line.has("yes"))? {
+        if !self.out.confirm(&question, self.says_yes())? {
             return Err(Exit::Failure);
         }
         let nodes = found.into_iter().map(|recruit| recruit.view).collect();
@@ -152,6 +152,7 @@ impl Job<'_> {
                     "[ERR] Node {address} is not empty: {fault}. Use FUNCTION FLUSH and try again."
                 ));
             }
+            Unfit::NoPort => self.out.error(&format!("[ERR] Node {address} cannot join: {fault}.")),
             Unfit::Twin(_) => {
                 self.out.error(&format!("[ERR] Node {address} is given twice: {fault}"));
             }

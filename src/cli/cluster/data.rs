@@ -16,7 +16,7 @@ use crate::manage::import::{self, Event, ImportError, ImportOptions};
 use crate::manage::view::{ClusterView, NodeView};
 
 /// How long one transfer of keys may take unless told otherwise.
-const TRANSFER_MS: u64 = 60_000;
+const TRANSFER: Duration = Duration::from_secs(60);
 
 impl Job<'_> {
     pub(super) async fn import(&self) -> Outcome {
@@ -47,7 +47,9 @@ impl Job<'_> {
         };
         let imported = import::run(&options, &view, &self.access, &mut tell).await;
         let imported = imported.map_err(|error| match error {
-            ImportError::IsCluster => self.out.fail(Exit::Refused, &format!("[ERR] {error}")),
+            ImportError::IsCluster | ImportError::PlainSource => {
+                self.out.fail(Exit::Refused, &format!("[ERR] {error}"))
+            }
             _ => self.out.fail(Exit::Failure, &format!("[ERR] {error}")),
         })?;
         self.out.answer(&json!({ "ok": imported.conflicts == 0, "keys": imported.keys, "conflicts": imported.conflicts }));
@@ -74,9 +76,17 @@ impl Job<'_> {
             None => None,
         };
         let credentials = password.map(|password| Credentials { username, password });
-        let ms = self.flag(self.line.number("timeout"))?.unwrap_or(TRANSFER_MS);
+        let timeout = self.transfer()?.unwrap_or(TRANSFER);
         let (copy, replace) = (self.line.has("copy"), self.line.has("replace"));
-        Ok(ImportOptions { source, credentials, copy, replace, timeout: Duration::from_millis(ms) })
+        Ok(ImportOptions {
+            source,
+            credentials,
+            copy,
+            replace,
+            timeout,
+            batch: self.batch()?.unwrap_or(import::BATCH),
+            same_way: self.line.has("from-tls"),
+        })
     }
 
     pub(super) async fn backup(&self) -> Outcome {

@@ -1,5 +1,6 @@
 //! `slotway cluster call` and `set-timeout`: the same for every node, each by itself.
 
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
 use serde_json::json;
@@ -17,7 +18,8 @@ impl Job<'_> {
     pub(super) async fn call(&self) -> Outcome {
         let entry = self.address(self.arg(0)?)?;
         let view = self.gather(&entry).await?;
-        let command: Vec<&[u8]> = self.line.args[1..].iter().map(|arg| arg.as_bytes()).collect();
+        let command = self.command()?;
+        let command: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
         let shown: Vec<_> = command.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
         self.out.info(&format!(">>> Calling {}", shown.join(" ")));
         let is_meant = |node: &&NodeView| {
@@ -48,6 +50,29 @@ impl Job<'_> {
         }
         self.out.answer(&json!({ "ok": failed == 0, "answers": answers }));
         Ok(share(failed, answers.len()))
+    }
+
+    /// What is called, and with what: some of it may come from the standard input, every byte as it is.
+    fn command(&self) -> Outcome<Vec<Vec<u8>>> {
+        let usage = |text: &str| self.out.complain(Exit::Usage, text);
+        let mut words: Vec<Vec<u8>> =
+            self.line.args[1..].iter().map(|arg| arg.as_bytes().to_vec()).collect();
+        let tag = self.flag(self.line.value("X"))?;
+        if tag.is_none() && !self.line.has("x") {
+            return Ok(words);
+        }
+        if tag.is_none() {
+            words.push(Vec::new());
+        }
+        let place = match tag {
+            Some(tag) => words.iter_mut().find(|word| *word == tag.as_bytes()),
+            None => words.last_mut(),
+        };
+        let place = place.ok_or_else(|| usage("-X: none of the arguments is the tag"))?;
+        place.clear();
+        let read = std::io::stdin().lock().read_to_end(place);
+        read.map_err(|error| usage(&format!("[ERR] the standard input: {error}")))?;
+        Ok(words)
     }
 
     async fn call_node(&self, node: &NodeView, command: &[&[u8]]) -> Result<Value, ControlError> {

@@ -57,7 +57,7 @@ impl Job<'_> {
         if self.line.has("accept-risk") {
             return Ok(Some(Risk::Confirm));
         }
-        if self.line.has("yes") {
+        if self.says_yes() {
             return Ok(Some(Risk::Safe));
         }
         let question =

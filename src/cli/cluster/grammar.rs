@@ -72,6 +72,7 @@ const fn flag(
 }
 
 const MOVING: &[&str] = &["fix", "reshard", "rebalance", "resume", "del-node"];
+const SENDING: &[&str] = &["fix", "reshard", "rebalance", "resume", "del-node", "import"];
 const KEEPING: &[&str] = &["fix", "reshard", "rebalance", "resume", "jobs", "abandon", "del-node"];
 const PLANNING: &[&str] = &["reshard", "rebalance"];
 const CHANGING: &[&str] = &[
@@ -128,18 +129,23 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     flag(&["threshold"], Some("percent"), &["rebalance"], "what may stay uneven [2]"),
     flag(&["simulate"], None, &["rebalance"], "the same as --dry-run"),
-    flag(&["timeout"], Some("ms"), &["import"], "how long one transfer of keys may take"),
+    flag(
+        &["timeout"],
+        Some("ms"),
+        SENDING,
+        "how long one transfer of keys may take [import: 60000; else half the node timeout, at most 5000]",
+    ),
     flag(
         &["pipeline"],
         Some("n"),
-        &["import"],
-        "most keys in one transfer; reshard and rebalance find it out",
+        SENDING,
+        "most keys in one transfer [import: 100; else what --max-block-ms permits]",
     ),
     flag(
         &["replace"],
         None,
         &["import"],
-        "keys at the target give way; reshard and rebalance know who is right",
+        "keys at the target give way; not needed where slots move: what their owner has is right",
     ),
     flag(&["plan-out"], Some("file"), PLANNING, "write the plan, and do nothing"),
     flag(&["plan-in"], Some("file"), PLANNING, "do exactly what such a plan says"),
@@ -176,6 +182,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["from-user"], Some("user"), &["import"], "user at the source"),
     flag(&["from-pass"], Some("password"), &["import"], "password at the source"),
     flag(&["from-askpass"], None, &["import"], "ask for the password at the source"),
+    flag(&["from-tls"], None, &["import"], "speak TLS with the source too"),
     flag(&["copy"], None, &["import"], "leave the keys at the source too"),
     flag(
         &["wait"],
@@ -183,7 +190,7 @@ pub(super) const FLAGS: &[Flag] = &[
         CHANGING,
         "how long each step may take to reach all nodes [60]",
     ),
-    flag(&["yes"], None, CHANGING, "do not ask"),
+    flag(&["yes"], None, CHANGING, "do not ask; also REDISCLI_CLUSTER_YES=1"),
     flag(&["dry-run"], None, CHANGING, "say what would be done, and do nothing"),
     flag(&["json"], None, &[], "answer in JSON"),
     flag(&["style"], Some("redis|trib|valkey"), &[], "whose words to use [redis]"),
@@ -192,8 +199,43 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["pass", "a"], Some("password"), &[], "password; else REDISCLI_AUTH or VALKEYCLI_AUTH"),
     flag(&["user"], Some("name"), &[], "ACL user"),
     flag(&["askpass"], None, &[], "ask for the password"),
+    flag(
+        &["u"],
+        Some("uri"),
+        &[],
+        "user and password as redis://user:password@; rediss:// is --tls. Host and port are taken and not needed",
+    ),
     flag(&["no-auth-warning"], None, &[], "taken and not needed"),
     flag(&["connect-timeout", "t"], Some("seconds"), &[], "how long a node may take to answer [5]"),
+    flag(&["tls"], None, &[], "speak TLS with the nodes"),
+    flag(
+        &["sni"],
+        Some("host"),
+        &[],
+        "the name that certificates of nodes have to be for [the host that is dialled]",
+    ),
+    flag(&["cacert"], Some("file"), &[], "trust these CAs [those of the system]"),
+    flag(&["cacertdir"], Some("folder"), &[], "trust the CAs in the files of a folder"),
+    flag(&["cert"], Some("file"), &[], "client certificate"),
+    flag(&["key"], Some("file"), &[], "its key"),
+    flag(
+        &["tls-any-name"],
+        None,
+        &[],
+        "trust whatever a trusted CA has signed, for whomever: as redis-cli and the nodes themselves do",
+    ),
+    flag(&["insecure"], None, &[], "trust whoever answers"),
+    flag(&["tls-ciphers"], Some("list"), &[], "cipher suites for TLS 1.2, by name"),
+    flag(&["tls-ciphersuites"], Some("list"), &[], "cipher suites for TLS 1.3, by name"),
+    flag(&["4"], None, &[], "connect by IPv4 only"),
+    flag(&["6"], None, &[], "connect by IPv6 only"),
+    flag(&["x"], None, &["call"], "the last argument comes from the standard input"),
+    flag(
+        &["X"],
+        Some("tag"),
+        &["call"],
+        "the argument that is the tag comes from the standard input",
+    ),
     flag(&["h"], Some("host"), &[], "taken and not needed, as by redis-cli"),
     flag(&["p"], Some("port"), &[], "taken and not needed, as by redis-cli"),
     flag(&["verbose"], None, &[], "tell more"),
@@ -214,7 +256,9 @@ impl Line {
         let (mut verb, mut args) = (None, Vec::new());
         let mut flags: Vec<(&'static Flag, OsString)> = Vec::new();
         while let Some(word) = words.next() {
-            match find(&word) {
+            // What a command is called with may look like a flag: `ZRANGE key 0 -1`.
+            let is_operand = is_call(verb.as_ref()) && args.len() > 1;
+            match find(&word).filter(|_| !(is_operand && is_number(&word))) {
                 Some(flag) if is_weight(flag) => {
                     if flags.iter().any(|(have, _)| is_weight(have)) {
                         return Err(TWO_WEIGHTS.to_owned());
@@ -232,10 +276,7 @@ impl Line {
                 Some(flag) => flags.push((flag, OsString::new())),
                 None if word == "--cluster" && verb.is_none() => verb = words.next(),
                 None if word == "--help" => verb = Some("help".into()),
-                // What a command is called with may look like a flag: `ZRANGE key 0 -1`.
-                None if is_dashed(&word) && !(is_call(verb.as_ref()) && args.len() > 1) => {
-                    return Err(unrecognized(&word));
-                }
+                None if is_dashed(&word) && !is_operand => return Err(unrecognized(&word)),
                 None if verb.is_none() => verb = Some(word),
                 None => args.push(word),
             }
@@ -303,6 +344,10 @@ fn text(word: &OsStr) -> Result<&str, String> {
 fn is_dashed(word: &OsStr) -> bool {
     let bytes = word.as_bytes();
     bytes.len() > 1 && bytes[0] == b'-'
+}
+
+fn is_number(word: &OsStr) -> bool {
+    word.to_str().is_some_and(|word| word.parse::<f64>().is_ok())
 }
 
 fn is_call(verb: Option<&OsString>) -> bool {
@@ -387,7 +432,15 @@ mod tests {
             "call h:1 ZRANGE k 0 -1 --cluster-only-masters",
             "call h:1 ZRANGE k 0 -1 only-masters=",
         );
+        check("call h:1 LRANGE k -6 -4 -4", "call h:1 LRANGE k -6 -4 -4");
+        check("-4 call h:1 SET k -x -6x", "call h:1 SET k -6x 4= x=");
         check("-h h -p 1 --cluster check h:1", "check h:1 h=h p=1");
+        check(
+            "--cluster add-node --tls --cert X --key Y --cacert Z n:1 h:2 --cluster-slave",
+            "add-node n:1 h:2 tls= cert=X key=Y cacert=Z slave=",
+        );
+        check("-u rediss://u:p@h:1 --cluster check h:1", "check h:1 u=rediss://u:p@h:1");
+        check("check h:1 -x", "Unknown option 'x' for command 'check'");
         check(
             "check h:1 -t 3 --cluster-primary-id x",
             "Unknown option 'master-id' for command 'check'",

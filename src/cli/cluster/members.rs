@@ -6,6 +6,7 @@ use super::out::{Exit, Outcome};
 use super::{Job, show};
 use crate::cluster::{Address, NodeId};
 use crate::manage::apply::{Crew, Event};
+use crate::manage::mover::Summary;
 use crate::manage::plan::members::{self, MemberError};
 use crate::manage::plan::{Consent, Step, rebalance};
 use crate::manage::recruit::{Recruit, Unfit};
@@ -154,7 +155,8 @@ impl Job<'_> {
         let (entry, name) = (self.address(self.arg(0)?)?, self.arg(1)?);
         self.out.info(&format!(">>> Removing node {name} from cluster {entry}"));
         let mut view = self.gather(&entry).await?;
-        if self.line.has("drain") && self.drain(&view, name).await? {
+        let drained = if self.line.has("drain") { self.drain(&view, name).await? } else { None };
+        if drained.is_some() {
             view = self.gather(&entry).await?;
         }
         let steps =
@@ -180,14 +182,14 @@ impl Job<'_> {
         let is_partial = !missed.is_empty() || !crew.shortfalls.is_empty();
         self.out
             .good(&format!("[OK] Node {} removed from the cluster.", name.to_ascii_lowercase()));
-        self.out.answer(&json!({ "ok": !is_partial, "steps": steps, "unreachable": missed, "failed": crew.shortfalls }));
+        self.out.answer(&json!({ "ok": !is_partial, "drained": drained, "steps": steps, "unreachable": missed, "failed": crew.shortfalls }));
         Ok(if is_partial { Exit::Partial } else { Exit::Success })
     }
 
-    /// Gives the slots of a primary to the others; false if it has none, or if that is only to be shown.
-    async fn drain(&self, view: &ClusterView, name: &str) -> Outcome<bool> {
+    /// Gives the slots of a primary to the others, if it has any.
+    async fn drain(&self, view: &ClusterView, name: &str) -> Outcome<Option<Summary>> {
         let Some(node) = members::named(view, name).and_then(|id| view.node(id)) else {
-            return Ok(false);
+            return Ok(None);
         };
         let takes = |other: &&NodeView| other.own.id != node.own.id && !other.own.slots.is_empty();
         let others = view.primaries().filter(takes);
@@ -195,17 +197,16 @@ impl Job<'_> {
             others.map(|other| (other.own.id.clone(), other.own.slots.len())).collect();
         let moves = rebalance::drain(&node.own.id, &node.own.slots, &others);
         if moves.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let question = format!(
             "Can I move {} slots away from {}? (type 'yes' to accept): ",
             node.own.slots.len(),
             node.address
         );
-        match self.carry(view, moves, Some(&question)).await? {
-            Exit::Success if !self.line.has("dry-run") => Ok(true),
-            exit => Err(exit),
-        }
+        let summary = self.move_slots(view, moves, Some(&question)).await?;
+        // With slots left it cannot go.
+        if summary.skipped.is_empty() { Ok(Some(summary)) } else { Err(self.moved(&summary)) }
     }
 
     fn refuse(&self, view: &ClusterView, name: &str, error: &MemberError) -> Exit {

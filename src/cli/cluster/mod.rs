@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  grammar   which subcommands and flags there are                                  (pure)
+//!  reach     how nodes are reached: passwords, TLS
 //!  out       lines, colours, questions, exit codes
 //!  show      nodes and findings as lines
 //!  create, members, every, …   one file for each family of subcommands
@@ -17,6 +18,7 @@ mod grammar;
 mod members;
 mod moves;
 mod out;
+mod reach;
 mod show;
 
 use std::collections::BTreeMap;
@@ -28,7 +30,7 @@ use serde_json::json;
 
 use crate::backend::control::ControlError;
 use crate::cluster::{Address, NodeId};
-use crate::manage::access::{Access, Credentials};
+use crate::manage::access::Access;
 use crate::manage::apply::{ApplyError, Crew, Event};
 use crate::manage::check;
 use crate::manage::plan::Step;
@@ -37,8 +39,6 @@ use crate::manage::view::{ClusterView, ViewError};
 use grammar::{FLAGS, Line, VERBS};
 use out::{Exit, Out, Outcome, Style};
 
-/// How long a node may take to answer unless told otherwise.
-const ANSWER: Duration = Duration::from_secs(5);
 /// How long a step may take to reach all nodes unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -82,7 +82,7 @@ impl<'a> Job<'a> {
             color: out::has_color(color),
             verbose: line.has("verbose"),
         };
-        match (style(line), access(line), seconds(line, "wait", PATIENCE)) {
+        match (style(line), reach::access(line), seconds(line, "wait", PATIENCE)) {
             (Ok(style), Ok(access), Ok(patience)) => {
                 Ok(Self { line, out: Out { style, ..out }, access, patience })
             }
@@ -197,6 +197,13 @@ impl<'a> Job<'a> {
         if port.is_empty() { self.address(host) } else { self.address(&format!("{host}:{port}")) }
     }
 
+    /// Whether all questions are answered beforehand.
+    fn says_yes(&self) -> bool {
+        let is_set = |name: &&str| std::env::var(name).is_ok_and(|value| value == "1");
+        let names = ["REDISCLI_CLUSTER_YES", "VALKEYCLI_CLUSTER_YES"];
+        self.line.has("yes") || names.iter().any(is_set)
+    }
+
     fn arg(&self, at: usize) -> Outcome<&str> {
         self.line.arg(at).map_err(|complaint| self.out.complain(Exit::Usage, &complaint))
     }
@@ -232,17 +239,24 @@ impl<'a> Job<'a> {
                 self.out.fail(Exit::Failure, &format!("Node {address} replied with error:\n{text}"))
             }
             ViewError::Control(ControlError::Io(_, cause)) => {
-                let server = if self.out.style == Style::Valkey { "Valkey" } else { "Redis" };
-                self.out.complain(
-                    Exit::Failure,
-                    &format!("Could not connect to {server} at {address}: {cause}"),
-                )
+                let advice = reach::advice_on(cause, &self.access);
+                self.unconnected(address, &format!("{cause}{advice}"))
+            }
+            ViewError::Control(ControlError::Tls(_, trouble)) => {
+                let advice = reach::advice(trouble);
+                self.unconnected(address, &format!("TLS Error: {trouble}{advice}"))
             }
             ViewError::Control(error) => {
                 self.out.complain(Exit::Failure, &format!("[ERR] {error}"))
             }
             ViewError::Strange(..) => self.out.fail(Exit::Failure, &format!("[ERR] {error}")),
         }
+    }
+
+    fn unconnected(&self, address: &Address, why: &str) -> Exit {
+        let server = if self.out.style == Style::Valkey { "Valkey" } else { "Redis" };
+        let text = format!("Could not connect to {server} at {address}: {why}");
+        self.out.complain(Exit::Failure, &text)
     }
 
     fn crew(&self, view: &ClusterView) -> Crew {
@@ -330,28 +344,4 @@ fn seconds(line: &Line, name: &str, usual: Duration) -> Result<Duration, String>
     let seconds: Option<f64> = line.number(name)?;
     let duration = seconds.map(Duration::try_from_secs_f64).transpose();
     duration.map(|given| given.unwrap_or(usual)).map_err(|error| format!("--{name}: {error}"))
-}
-
-/// Flags win over the environment; those who pass passwords through files leave an end of line behind them.
-fn access(line: &Line) -> Result<Access, String> {
-    let from_env =
-        || ["REDISCLI_AUTH", "VALKEYCLI_AUTH"].iter().find_map(|name| std::env::var(name).ok());
-    let password = match line.value("pass")? {
-        Some(password) => Some(password.to_owned()),
-        None if line.has("askpass") => Some(
-            out::ask_password("Please input password: ")
-                .map_err(|error| format!("no password: {error}"))?,
-        ),
-        None => from_env(),
-    };
-    let password = password.map(|password| password.trim_end_matches(['\r', '\n']).to_owned());
-    let username = line.value("user")?.map(str::to_owned);
-    let credentials = match (username, password) {
-        (username, Some(password)) => Some(Credentials { username, password }),
-        (Some(_), None) => {
-            return Err("--user needs a password: --pass, --askpass or REDISCLI_AUTH".to_owned());
-        }
-        (None, None) => None,
-    };
-    Ok(Access { credentials, limit: seconds(line, "connect-timeout", ANSWER)? })
 }

@@ -170,6 +170,11 @@ impl Out {
     }
 }
 
+/// Something that whoever looks on should know, and that is none of the lines that are read.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Asks for a password without showing it.
 pub(super) fn ask_password(question: &str) -> io::Result<String> {
     let (stdin, mut password) = (io::stdin(), String::new());

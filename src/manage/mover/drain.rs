@@ -117,7 +117,8 @@ impl Batches<'_, '_> {
         if small == 0 && self.work.options.big_keys != BigKeys::Allow {
             return Err(too_big(&keys[0], limit));
         }
-        let most = Meter::burst(self.work.reins.rate()).min(small.max(1));
+        let burst = Meter::burst(self.work.reins.rate());
+        let most = burst.min(small).min(self.work.options.batch).max(1);
         Ok(self.pace.batch(keys[..most].iter().map(|key| key.bytes)))
     }
 

@@ -57,6 +57,10 @@ pub struct MoveOptions {
     pub duty: u32,
     /// Most pairs of nodes that work at the same time.
     pub parallel: usize,
+    /// Most keys of one batch, whatever time there would be for more.
+    pub batch: usize,
+    /// How long one transfer may take, big keys aside; unless given, half of the node timeout.
+    pub transfer: Option<Duration>,
     /// What is done about keys that would stop their node for long.
     pub big_keys: BigKeys,
     /// Bytes from which on a key is big; unless given, what takes a quarter of the node timeout.
@@ -73,6 +77,8 @@ impl Default for MoveOptions {
             max_block: Duration::from_millis(3),
             duty: 100,
             parallel: 8,
+            batch: usize::MAX,
+            transfer: None,
             big_keys: BigKeys::Fail,
             big_key_bytes: None,
             patience: Duration::from_secs(60),

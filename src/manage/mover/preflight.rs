@@ -43,9 +43,10 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    fn new(node_timeout: Duration, access: &Access) -> Self {
+    fn new(node_timeout: Duration, access: &Access, options: &MoveOptions) -> Self {
         let quarter = u64::try_from(node_timeout.as_millis() / 4).unwrap_or(u64::MAX);
-        let migrate = (node_timeout / 2).clamp(MIGRATE_SHORTEST, MIGRATE_LONGEST);
+        let usual = (node_timeout / 2).clamp(MIGRATE_SHORTEST, MIGRATE_LONGEST);
+        let migrate = options.transfer.unwrap_or(usual);
         // The source may be at a batch for another one when it is asked.
         let answer = access.limit.max(migrate * 2);
         let big_key = quarter * (BYTES_PER_SECOND / 1000);
@@ -96,6 +97,7 @@ pub(super) async fn survey(
     for id in moves.iter().map(|part| &part.from).collect::<BTreeSet<_>>() {
         let migrate = ["MIGRATE", "h", "1", "k", "0", "1"];
         objections.extend(may(view, id, &migrate, access).await);
+        objections.extend(speaks_otherwise(view, id, access).await);
     }
     if options.big_keys == BigKeys::Fail {
         objections.extend(survey.big.iter().map(|key| {
@@ -225,7 +227,7 @@ async fn count(
     access: &Access,
     options: &MoveOptions,
 ) -> Result<Survey, Setback> {
-    let limits = Limits::new(node_timeout(view, moves, access).await?, access);
+    let limits = Limits::new(node_timeout(view, moves, access).await?, access, options);
     let limits = Limits {
         big_key: options.big_key_bytes.unwrap_or(limits.big_key),
         takes_together: view.nodes.iter().all(|node| node.info.get("valkey_version").is_none()),
@@ -312,6 +314,16 @@ fn warnings(view: &ClusterView, moves: &[Move], big: &[BigKey]) -> Vec<String> {
     }
     warnings.extend(big.iter().map(|key| format!("key {} takes {} bytes", key.name, key.bytes)));
     warnings
+}
+
+/// A node that is reached by TLS may talk to the others without: then it could not send them keys.
+async fn speaks_otherwise(view: &ClusterView, id: &NodeId, access: &Access) -> Option<String> {
+    let (node, _) = (view.node(id)?, access.way.tls.as_ref()?);
+    let mut end = End::open(id, &node.address, access, access.limit).await.ok()?;
+    let told = end.setting("tls-cluster").await.ok()??;
+    (told == "no").then(|| {
+        format!("{} talks to other nodes without TLS: it needs tls-cluster yes", node.address)
+    })
 }
 
 /// Whether the user of our connections may do this on a node, as far as the node tells.

@@ -279,7 +279,9 @@ impl Repairing<'_> {
     ) -> Result<(), RepairError> {
         let address = right.address.clone();
         let credentials = self.workshop.access.credentials.as_ref();
-        let route = Route { address: &address, credentials, timeout: MIGRATE, replace: false };
+        let timeout = self.workshop.options.transfer.unwrap_or(MIGRATE);
+        let route = Route { address: &address, credentials, timeout, replace: false };
+        let batch = self.workshop.options.batch.clamp(1, GIVEN);
         for _ in 0..TRIES {
             loop {
                 let lost = self.quarantine.keep_conflicts(slot, right, stray).await?;
@@ -289,7 +291,7 @@ impl Repairing<'_> {
                 if keys.is_empty() {
                     return Ok(());
                 }
-                match give(stray, &keys, &route).await {
+                match give(stray, &keys, &route, batch).await {
                     Ok(()) => {}
                     Err(setback) if setback.what.contains("BUSYKEY") => break,
                     Err(setback) => return Err(setback.into()),
@@ -301,8 +303,13 @@ impl Repairing<'_> {
 }
 
 /// Gives keys away, none of which the target may have.
-async fn give(stray: &mut End, keys: &[Key], route: &Route<'_>) -> Result<(), Setback> {
-    for batch in keys.chunks(GIVEN) {
+async fn give(
+    stray: &mut End,
+    keys: &[Key],
+    route: &Route<'_>,
+    batch: usize,
+) -> Result<(), Setback> {
+    for batch in keys.chunks(batch) {
         if stray.migrate(batch, route).await? == Migrated::Nothing {
             // They have expired, and are counted until they are deleted.
             tokio::time::sleep(LOOK).await;

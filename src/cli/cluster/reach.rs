@@ -1,0 +1,220 @@
+//! How nodes are reached: what flags and the environment say of passwords, TLS and addresses, and what helps when a node is
+//! not reached by it.
+
+use std::io;
+use std::time::Duration;
+
+use super::grammar::Line;
+use super::{out, seconds};
+use crate::manage::access::{Access, Check, Credentials, Family, Tls, TlsOptions, TlsTrouble, Way};
+
+/// How long a node may take to answer unless told otherwise.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Flags that are about TLS.
+const ABOUT_TLS: &[&str] = &[
+    "sni",
+    "cacert",
+    "cacertdir",
+    "cert",
+    "key",
+    "insecure",
+    "tls-any-name",
+    "tls-ciphers",
+    "tls-ciphersuites",
+];
+
+/// What a line says of it.
+pub(super) fn access(line: &Line) -> Result<Access, String> {
+    let uri = line.value("u")?.map(Uri::parse).transpose()?.unwrap_or_default();
+    let family = match (line.has("4"), line.has("6")) {
+        (true, false) => Family::V4,
+        (false, true) => Family::V6,
+        _ => Family::Any,
+    };
+    let way = Way { tls: tls(line, uri.is_secure)?, family };
+    let limit = seconds(line, "connect-timeout", ANSWER)?;
+    Ok(Access { credentials: credentials(line, uri)?, way, limit })
+}
+
+/// Flags win over the URI, and that over the environment; those who pass passwords through files leave an end of line behind
+/// them.
+fn credentials(line: &Line, uri: Uri) -> Result<Option<Credentials>, String> {
+    let from_env =
+        || ["REDISCLI_AUTH", "VALKEYCLI_AUTH"].iter().find_map(|name| std::env::var(name).ok());
+    let password = match line.value("pass")? {
+        Some(password) => Some(password.to_owned()),
+        None if line.has("askpass") => Some(
+            out::ask_password("Please input password: ")
+                .map_err(|error| format!("no password: {error}"))?,
+        ),
+        None => uri.password.or_else(from_env),
+    };
+    let password = password.map(|password| password.trim_end_matches(['\r', '\n']).to_owned());
+    let username = line.value("user")?.map(str::to_owned).or(uri.username);
+    match (username, password) {
+        (username, Some(password)) => Ok(Some(Credentials { username, password })),
+        (Some(_), None) => {
+            Err("--user needs a password: --pass, --askpass or REDISCLI_AUTH".to_owned())
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn tls(line: &Line, is_secure: bool) -> Result<Option<Tls>, String> {
+    if !is_secure && !line.has("tls") {
+        // To go on without it would send passwords in the clear.
+        let idle = ABOUT_TLS.iter().find(|name| line.has(name));
+        return idle.map_or(Ok(None), |name| Err(format!("--{name} is about TLS: add --tls")));
+    }
+    let identity = match (line.value("cert")?, line.value("key")?) {
+        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+        (None, None) => None,
+        (Some(_), None) => return Err("--cert needs its --key".to_owned()),
+        (None, Some(_)) => return Err("--key needs its --cert".to_owned()),
+    };
+    let check = match (line.has("insecure"), line.has("tls-any-name")) {
+        (true, _) => Check::Nothing,
+        (false, true) => Check::Signature,
+        (false, false) => Check::Name,
+    };
+    let options = TlsOptions {
+        name: line.value("sni")?.map(str::to_owned),
+        ca_file: line.value("cacert")?.map(Into::into),
+        ca_folder: line.value("cacertdir")?.map(Into::into),
+        identity,
+        check,
+        ciphers: line.value("tls-ciphers")?.map(str::to_owned),
+        suites: line.value("tls-ciphersuites")?.map(str::to_owned),
+    };
+    Tls::new(&options).map(Some).map_err(|fault| format!("TLS Error: {fault}"))
+}
+
+/// What helps against trouble with TLS.
+pub(super) fn advice(trouble: &TlsTrouble) -> &'static str {
+    match trouble {
+        TlsTrouble::Plain | TlsTrouble::Silent => {
+            ". Leave --tls out, or give the port on which it does (tls-port)."
+        }
+        TlsTrouble::Stranger => ". Name the CA's certificate with --cacert or --cacertdir.",
+        TlsTrouble::Name { .. } => {
+            ". Give the right name with --sni, or --tls-any-name to trust the CA whatever the name."
+        }
+        TlsTrouble::Date => ". Renew it, and look at the clocks of both machines.",
+        TlsTrouble::Anonymous => ". Give one with --cert and --key.",
+        TlsTrouble::Refused(_) => {
+            ". Give one with --cert and --key that a CA of the node (tls-ca-cert-file) has signed."
+        }
+        TlsTrouble::Other(_) => "",
+    }
+}
+
+/// What may help when a connection broke: a node that speaks TLS hangs up on those who do not.
+pub(super) fn advice_on(error: &io::Error, access: &Access) -> &'static str {
+    let is_hung_up = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
+    );
+    if is_hung_up && access.way.tls.is_none() {
+        ". If this is a port for TLS (tls-port), add --tls."
+    } else {
+        ""
+    }
+}
+
+/// What an address in the form of a URI says beside host and port.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Uri {
+    is_secure: bool,
+    username: Option<String>,
+    password: Option<String>,
+}
+
+impl Uri {
+    /// `redis://[[user]:password@]host…` or `rediss://…`, bytes as `%41`; a word in front of `@` without a colon is a password.
+    fn parse(text: &str) -> Result<Self, String> {
+        let (is_secure, rest) = match text.split_once("://") {
+            Some(("redis" | "valkey", rest)) => (false, rest),
+            Some(("rediss" | "valkeys", rest)) => (true, rest),
+            _ => return Err("-u: the URI has to begin with redis:// or rediss://".to_owned()),
+        };
+        let Some((who, _)) = rest.rsplit_once('@') else {
+            return Ok(Self { is_secure, ..Self::default() });
+        };
+        let (username, password) = who.split_once(':').unwrap_or(("", who));
+        let username = Some(decoded(username)?).filter(|name| !name.is_empty());
+        Ok(Self { is_secure, username, password: Some(decoded(password)?) })
+    }
+}
+
+fn decoded(text: &str) -> Result<String, String> {
+    let wrong = || "-u: the URI has a % that is not followed by two hexadecimal digits".to_owned();
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let is_hex = |(digits, _): &(&str, &str)| digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let (digits, rest) = part.split_at_checked(2).filter(is_hex).ok_or_else(wrong)?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).map_err(|_| "-u: the URI is not UTF-8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris() {
+        let check = |text: &str, expected: Result<(bool, Option<&str>, Option<&str>), &str>| {
+            let expected = expected.map(|(is_secure, username, password)| Uri {
+                is_secure,
+                username: username.map(str::to_owned),
+                password: password.map(str::to_owned),
+            });
+            match (Uri::parse(text), expected) {
+                (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+                (parsed, expected) => assert_eq!(parsed.ok(), expected.ok(), "{text}"),
+            }
+        };
+        check("redis://h:1/0", Ok((false, None, None)));
+        check("rediss://h:1", Ok((true, None, None)));
+        check("redis://pw@h:1", Ok((false, None, Some("pw"))));
+        check("redis://:pw@h:1", Ok((false, None, Some("pw"))));
+        check("rediss://u:p%40%25%3a@h", Ok((true, Some("u"), Some("p@%:"))));
+        check("redis://u:p:q@h", Ok((false, Some("u"), Some("p:q"))));
+        check("http://h:1", Err("has to begin with redis://"));
+        check("redis://u:%4@h", Err("two hexadecimal digits"));
+        check("redis://u:%zz@h", Err("two hexadecimal digits"));
+    }
+
+    fn of(words: &str) -> Result<Access, String> {
+        let words = format!("check h:1 {words}");
+        access(&Line::parse(words.split_whitespace().map(Into::into))?)
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let check = |words: &str, expected: &str| {
+            let error = of(words).expect_err(words);
+            assert!(error.contains(expected), "{error}");
+        };
+        check("--cacert f", "--cacert is about TLS: add --tls");
+        check("--insecure", "--insecure is about TLS: add --tls");
+        check("--tls --cert f", "--cert needs its --key");
+        check("--tls --key f", "--key needs its --cert");
+        check("--tls --cacert /nowhere", "TLS Error: /nowhere: No such file");
+        check("-u rediss://h:1 --cacertdir /nowhere", "TLS Error: /nowhere: No such file");
+        check("--tls --insecure --tls-ciphers ALL", "\"ALL\" is not a cipher suite");
+        check("--user u", "--user needs a password");
+    }
+
+    #[test]
+    fn flags_win_over_the_uri() {
+        let access = of("-u redis://u:p@h:1 --pass secret -4").unwrap();
+        let expected = Credentials { username: Some("u".into()), password: "secret".into() };
+        assert_eq!(access.credentials, Some(expected));
+        assert_eq!((access.way.tls.is_some(), access.way.family), (false, Family::V4));
+        assert!(of("-u rediss://h:1 --insecure").unwrap().way.tls.is_some());
+        assert!(!format!("{access:?}").contains("secret"), "passwords are not shown");
+    }
+}
