@@ -12,7 +12,7 @@
 //! | 1, 3–6, 9, 11 | `create`: six empty nodes, unfit nodes; spreading over hosts (1, 2, 3) in `manage::plan::create` |
 //! | 8 | `create`: begun again on nodes that are a cluster already, not killed at each of its stages |
 //! | 7 | `create`: a bus port that cannot be reached; the port is announced wrong, not filtered |
-//! | 10 | `create`: IPv6, passwords, bus ports; names in `members` |
+//! | 10 | `create`: IPv6, passwords, bus ports; names in `members`; announced names and ports in `rights`; ports for TLS in `tls` |
 //! | 12, 13 | `create`: check names what is wrong; claims, epochs and disagreement in `manage::check` |
 //! | 14–16 | `every`; 2^33 keys in `manage::view` |
 //! | 17, 18 | `data`; a backup is loaded into single servers, and not under load; databases beside 0 are named, not moved |
@@ -21,18 +21,19 @@
 //! | 23, 24 | `reshard`, by the program; `faults` and `moves` |
 //! | 25–32, 37, 41, 42 | `faults`; 29 by a target that stops, not by a cut link; 35 is part of the load of 19 and 25 |
 //! | 38 | `moves` |
+//! | 33 | `rights`: missing rights and passwords; `tls`, where no journal has the password either |
 //! | 43 | only that there are figures, in `manage::mover`: how true the time left is, nobody checks |
 //! | 63–66 | `fix`; not under load |
 //! | 67 | claims of the same epoch in `manage::repair::plan` |
-//! | 47–51, 53, 56–58 | `members`, by the command line |
+//! | 47–51, 53, 56–58 | `members`, by the command line; who does not answer or refuses (58) in `rights` |
 //! | 54 | `reshard`: drained and removed in one go; not under load |
 //! | 62 | `members`; not under load |
 //! | 72 | the tests here are called with the lines of operators, charts and old pages; `cli::cluster::grammar` |
 //! | the old page | `walkthrough` |
 //!
 //! Left out: real hosts (all servers are on loopback); 20, 44, 45 (atomic slot migration is not there yet); 52, 55, 59–61
-//! (promoting and jobs of the running proxy come with the admin plane); 33, 34 (one kind of server, without TLS, is
-//! at hand; passwords and versions are looked at in `manage::mover`); 36 (blocked clients are the proxy's, see `tests/live`); 46.
+//! (promoting and jobs of the running proxy come with the admin plane); 34 (one kind of server is at hand; versions are looked at
+//! in `manage::mover`); 36 (blocked clients are the proxy's, see `tests/live`); 46.
 
 #[path = "../live/client.rs"]
 #[allow(dead_code, reason = "`tests/live` uses all of it")]
@@ -65,6 +66,7 @@ mod job;
 mod members;
 mod moves;
 mod reshard;
+mod rights;
 mod tls;
 mod tool;
 mod walkthrough;

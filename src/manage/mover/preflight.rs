@@ -92,7 +92,9 @@ pub(super) async fn survey(
     let survey = found.map_err(|setback| vec![setback.what])?;
     objections.extend(room(view, moves, &survey.keys));
     for id in moves.iter().map(|part| &part.to).collect::<BTreeSet<_>>() {
-        objections.extend(may(view, id, &["RESTORE-ASKING", "k", "0", "v"], access).await);
+        for request in [&["RESTORE-ASKING", "k", "0", "v"][..], &["SELECT", "0"]] {
+            objections.extend(may(view, id, request, access).await);
+        }
     }
     for id in moves.iter().map(|part| &part.from).collect::<BTreeSet<_>>() {
         let migrate = ["MIGRATE", "h", "1", "k", "0", "1"];
