@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cluster::run;
 use crate::server::{Server, program};
 use crate::tool::{Special, Told, ask, call, cluster, known, slotway, text};
-use crate::{alone, until};
+use crate::{beside_others, until};
 
 /// Empty nodes.
 async fn empty(count: usize) -> (Vec<Server>, Vec<String>) {
@@ -44,7 +44,7 @@ fn without_colors(text: &str) -> String {
 
 #[tokio::test]
 async fn six_empty_nodes_become_a_cluster_and_check_says_what_redis_cli_says() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (_servers, addresses) = empty(6).await;
     let all = addresses.join(" ");
 
@@ -133,7 +133,7 @@ async fn leftovers_start_over_when_told_to(addresses: &[String]) {
 
 #[tokio::test]
 async fn create_names_each_node_that_is_not_fit_with_its_reason() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (_servers, addresses) = empty(5).await;
     let alone = Special::start("127.0.0.1", &[]).await;
     let locked =
@@ -171,7 +171,7 @@ async fn create_names_each_node_that_is_not_fit_with_its_reason() {
 
 #[tokio::test]
 async fn create_ends_when_a_bus_port_cannot_be_reached_and_leaves_the_nodes_empty() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (_servers, addresses) = empty(3).await;
     let all = addresses.join(" ");
     let closed = crate::server::free_ports().next().expect("a port");
@@ -189,7 +189,7 @@ async fn create_ends_when_a_bus_port_cannot_be_reached_and_leaves_the_nodes_empt
 
 #[tokio::test]
 async fn ipv6_passwords_and_bus_ports_of_ones_own() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut nodes = Vec::new();
     for _ in 0..4 {
         let bus = crate::server::free_ports().next().expect("a port").to_string();
@@ -227,7 +227,7 @@ async fn ipv6_passwords_and_bus_ports_of_ones_own() {
 
 #[tokio::test]
 async fn check_names_what_is_wrong() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut nodes = crate::cluster::Cluster::start(3, 1).await;
     let entry = nodes.address(0);
     nodes.call(1, &["CLUSTER", "SETSLOT", "0", "IMPORTING", nodes.id(0)]).await;

@@ -7,7 +7,7 @@ use slotway::backend::Control;
 use slotway::cluster::Slot;
 use slotway::resp::value::Value;
 
-use crate::alone;
+use crate::beside_others;
 use crate::cluster::Cluster;
 use crate::tool::{Special, ask, cluster, slotway};
 
@@ -51,7 +51,7 @@ async fn source() -> (Special, Control, Vec<Vec<u8>>) {
 
 #[tokio::test]
 async fn import_takes_every_key_whatever_is_in_it_and_can_be_done_again() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let nodes = Cluster::start(3, 0).await;
     let (server, mut control, keys) = source().await;
     run(&mut control, &[b"SELECT", b"1"]).await;
@@ -110,7 +110,7 @@ async fn import_takes_every_key_whatever_is_in_it_and_can_be_done_again() {
 
 #[tokio::test]
 async fn a_backup_can_be_loaded() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let nodes = Cluster::start(3, 1).await;
     let (entry, folder) = (nodes.address(0), tempfile::tempdir().expect("a directory"));
     let owners = nodes.owners().await;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::tool::{cluster, slotway};
-use crate::{alone, until};
+use crate::{beside_others, until};
 
 #[tokio::test]
 async fn each_node_answers_for_itself() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut nodes = Cluster::start(3, 1).await;
     let entry = nodes.address(0);
     let told = cluster(&format!("call {entry} PING")).await.ends(0);

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::cluster::{Cluster, Node};
 use crate::job::{Office, control, count, fill, key, tag};
 use crate::load::{Load, Plan};
-use crate::{alone, front, until};
+use crate::{alone, beside_others, front, until};
 
 /// The slot that the tests look at, and its keys.
 const SLOT: usize = 7;
@@ -61,7 +61,7 @@ async fn whole(cluster: &Cluster, node: Node) -> usize {
 /// Scenario 23, as far as the cluster can tell: the tool is gone from one moment to the next.
 #[tokio::test]
 async fn the_tool_dies_in_the_middle_of_a_slot() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     fill(&cluster, 0, SLOT, KEYS).await;
     let reins = Reins::default();
@@ -113,7 +113,7 @@ async fn a_source_with_a_replica_is_killed() {
 /// Scenario 26. Without a replica there is nothing to go on with until the source is back.
 #[tokio::test]
 async fn a_source_without_a_replica_is_killed_and_returns() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (mut cluster, mut office) = (Cluster::start(3, 0).await, Office::new());
     office.options.patience = Duration::from_secs(1);
     cluster.make_durable(0).await;
@@ -164,7 +164,7 @@ async fn a_target_with_a_replica_is_killed() {
 /// Scenario 28. The target owns the slot already, and dies before the source has heard of it.
 #[tokio::test]
 async fn a_target_is_killed_between_the_two_ends_of_the_closing() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (mut cluster, office) = (Cluster::start(3, 1).await, Office::new());
     office.cut_off_at_once(&cluster, &[(0, 1, SLOT..SLOT + 1)]).await;
     open(&cluster, 0, 1).await;
@@ -180,7 +180,7 @@ async fn a_target_is_killed_between_the_two_ends_of_the_closing() {
 /// right.
 #[tokio::test]
 async fn a_link_that_fails_leaves_no_stale_copy() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (mut cluster, office) = (Cluster::start(2, 0).await, Office::new());
     fill(&cluster, 0, SLOT, KEYS).await;
     // The source gives up on the target long before it holds it for dead.
@@ -227,7 +227,7 @@ async fn a_link_that_fails_leaves_no_stale_copy() {
 /// Scenario 30, the part of the mover.
 #[tokio::test]
 async fn of_two_values_the_owner_s_survives() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     office.cut_off_at_once(&cluster, &[(0, 1, SLOT..SLOT + 1)]).await;
     let key = key(&tag(SLOT), 0);
@@ -244,7 +244,7 @@ async fn of_two_values_the_owner_s_survives() {
 /// The states that a slot can be left in by a tool or a failover, which all lead to the same end: scenario 63 for the mover.
 #[tokio::test]
 async fn slots_that_were_left_half_way_are_gone_on_with() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(3, 0).await, Office::new());
     let mut there = 0;
     for begin in ["source", "target", "both", "closed at the target"] {
@@ -276,7 +276,7 @@ async fn slots_that_were_left_half_way_are_gone_on_with() {
 /// Scenario 31.
 #[tokio::test]
 async fn big_keys_are_found_before_anything_is_moved() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, mut office) = (Cluster::start(2, 0).await, Office::new());
     office.options.big_key_bytes = Some(1 << 20);
     let big = key(&tag(SLOT), 0);
@@ -300,7 +300,7 @@ async fn big_keys_are_found_before_anything_is_moved() {
 /// Scenario 32.
 #[tokio::test]
 async fn a_target_without_room_is_refused_or_waited_for() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     fill(&cluster, 0, SLOT, KEYS).await;
     let moves = [(0, 1, 0..64)];
@@ -334,7 +334,7 @@ async fn a_target_without_room_is_refused_or_waited_for() {
 /// Scenario 37.
 #[tokio::test]
 async fn keys_that_expire_on_their_way_stay_away() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     let (tag, mut source) = (tag(SLOT), control(&cluster, 0).await);
     let set = |n: usize| {
@@ -359,7 +359,7 @@ async fn keys_that_expire_on_their_way_stay_away() {
 /// Scenario 41.
 #[tokio::test]
 async fn of_two_jobs_at_once_the_second_is_refused() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office, elsewhere) = (Cluster::start(2, 0).await, Office::new(), Office::new());
     fill(&cluster, 0, SLOT, KEYS).await;
     let moves = [(0, 1, SLOT..SLOT + 1)];

@@ -6,7 +6,7 @@ use slotway::manage::mover::Reins;
 use slotway::manage::repair::{self, RepairReport, Risk, Workshop};
 use slotway::resp::value;
 
-use crate::alone;
+use crate::beside_others;
 use crate::cluster::{Cluster, Node};
 use crate::job::{Office, control, count, fill, key, tag};
 use crate::tool;
@@ -53,7 +53,7 @@ async fn move_some(cluster: &Cluster, from: Node, to: Node, keys: usize) {
 /// Scenario 63: whatever is set on whichever side, and however many keys have gone over.
 #[tokio::test]
 async fn slots_left_half_way_are_closed() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(3, 0).await, Office::new());
     fill(&cluster, 0, SLOT, 100).await;
     let mut owner = 0;
@@ -91,7 +91,7 @@ async fn slots_left_half_way_are_closed() {
 /// Scenario 30, and what `redis-cli --cluster fix` does wrong: the target has more keys, and older values.
 #[tokio::test]
 async fn a_stale_copy_does_not_win_however_many_there_are() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     set(&cluster, 1, &["IMPORTING", cluster.id(0)]).await;
     set(&cluster, 0, &["MIGRATING", cluster.id(1)]).await;
@@ -118,7 +118,7 @@ async fn a_stale_copy_does_not_win_however_many_there_are() {
 /// Scenario 66: keys that lie where their slot is not go to its owner, and do not overwrite what it has.
 #[tokio::test]
 async fn stray_keys_come_home() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     set(&cluster, 1, &["IMPORTING", cluster.id(0)]).await;
     let (tag, mut stray) = (tag(SLOT), control(&cluster, 1).await);
@@ -145,7 +145,7 @@ async fn stray_keys_come_home() {
 /// Scenario 65: slots that nobody owns, without keys, with keys on one node, on two.
 #[tokio::test]
 async fn slots_without_an_owner_are_covered() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(3, 0).await, Office::new());
     fill(&cluster, 0, SLOT, 20).await;
     let slots = [SLOT.to_string(), (SLOT + 1).to_string()];
@@ -163,7 +163,7 @@ async fn slots_without_an_owner_are_covered() {
 /// Scenario 64.
 #[tokio::test]
 async fn a_thousand_slots_left_open_are_closed() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     let (mut source, mut target) = (control(&cluster, 0).await, control(&cluster, 1).await);
     let open = |state: &'static str, peer: &str| -> Vec<Vec<String>> {
@@ -185,7 +185,7 @@ async fn a_thousand_slots_left_open_are_closed() {
 /// A move whose source died and was replaced, with nobody left who knows of the move: the flags tell enough.
 #[tokio::test]
 async fn a_move_whose_source_was_replaced_goes_on() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (mut cluster, office) = (Cluster::start(3, 1).await, Office::new());
     fill(&cluster, 0, SLOT, 100).await;
     set(&cluster, 1, &["IMPORTING", cluster.id(0)]).await;
@@ -218,7 +218,7 @@ async fn a_move_whose_source_was_replaced_goes_on() {
 /// The command: it says what it will do, does nothing on `--dry-run`, and then makes the cluster whole.
 #[tokio::test]
 async fn the_command_tells_what_it_does() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(3, 0).await, Office::new());
     fill(&cluster, 0, SLOT, 100).await;
     set(&cluster, 1, &["IMPORTING", cluster.id(0)]).await;

@@ -71,4 +71,4 @@ mod tls;
 mod tool;
 mod walkthrough;
 
-use patience::{Dice, alone, until, within};
+use patience::{Dice, alone, beside_others, until, within};

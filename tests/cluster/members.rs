@@ -1,6 +1,6 @@
 //! `add-node`, `del-node`, `failover`.
 
-use crate::alone;
+use crate::beside_others;
 use crate::cluster::Cluster;
 use crate::tool::{ask, cluster, known, text};
 
@@ -13,7 +13,7 @@ async fn all_know(nodes: &Cluster, members: &[usize], count: usize) {
 
 #[tokio::test]
 async fn add_node_says_ok_only_when_all_nodes_agree_even_soon_after_del_node() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut nodes = Cluster::start(3, 0).await;
     let (new, more) = (nodes.start_node().await, nodes.start_node().await);
     let (entry, new_at, more_at) = (nodes.address(0), nodes.address(new), nodes.address(more));
@@ -65,7 +65,7 @@ async fn add_node_says_ok_only_when_all_nodes_agree_even_soon_after_del_node() {
 
 #[tokio::test]
 async fn del_node_removes_masters_without_slots_and_dead_nodes() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut nodes = Cluster::start(3, 1).await;
     let entry = nodes.address(0);
     let told = cluster(&format!("del-node {entry} {}", nodes.id(1))).await.ends(1);
@@ -116,7 +116,7 @@ async fn del_node_removes_masters_without_slots_and_dead_nodes() {
 
 #[tokio::test]
 async fn failover_ends_when_all_know_of_it() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut nodes = Cluster::start(3, 1).await;
     let entry = nodes.address(1);
     let told = cluster(&format!("failover {entry} {} --dry-run", nodes.id(0))).await.ends(0);

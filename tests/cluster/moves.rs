@@ -2,11 +2,11 @@
 
 use slotway::manage::mover::{Event, MoveError, Reins};
 
-use crate::alone;
 use crate::cluster::Cluster;
 use crate::front;
 use crate::job::{Office, count, fill};
 use crate::load::{Load, Plan};
+use crate::{alone, beside_others};
 
 /// Batches that every client of a load does before something happens, and after it.
 const BATCHES: u64 = 15;
@@ -34,7 +34,7 @@ async fn a_reshard_under_load_loses_nothing() {
 /// Several sources fill one target, and then it is emptied into both: scenario 38, since it gives its last slot.
 #[tokio::test]
 async fn a_node_is_filled_and_emptied() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (mut cluster, office) = (Cluster::start(3, 0).await, Office::new());
     let new = cluster.start_node().await;
     let port = cluster.address(new).rsplit_once(':').map(|(_, port)| port.to_owned());
@@ -64,7 +64,7 @@ async fn a_node_is_filled_and_emptied() {
 /// Scenario 24, the first half.
 #[tokio::test]
 async fn told_to_finish_it_leaves_no_slot_open() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     fill(&cluster, 0, 7, 1000).await;
     let reins = Reins::default();
@@ -85,7 +85,7 @@ async fn told_to_finish_it_leaves_no_slot_open() {
 /// Scenario 24, the second half.
 #[tokio::test]
 async fn told_to_halt_it_goes_on_in_the_middle_of_a_slot() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     fill(&cluster, 0, 7, 3000).await;
     let reins = Reins::default();

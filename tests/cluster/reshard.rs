@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 
 use crate::cluster::Cluster;
 use crate::tool::{Told, call, known, text};
-use crate::{alone, until, within};
+use crate::{beside_others, until, within};
 
 /// `slotway cluster` with journals in a folder of the test's own, and this typed into it.
 async fn typed(state: &TempDir, line: &str, input: &str) -> Told {
@@ -36,7 +36,7 @@ async fn moved(nodes: &Cluster, members: usize) -> usize {
 
 #[tokio::test]
 async fn reshard_refuses_what_makes_no_sense_and_changes_nothing() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (nodes, state) = (Cluster::start(3, 1).await, tempfile::tempdir().expect("a directory"));
     let (entry, from, to) = (nodes.address(0), nodes.id(0), nodes.id(1));
     for slots in ["0", "-1", "16385"] {
@@ -73,7 +73,7 @@ async fn reshard_refuses_what_makes_no_sense_and_changes_nothing() {
 
 #[tokio::test]
 async fn plans_are_shown_written_and_done_as_they_stand() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (nodes, state) = (Cluster::start(3, 0).await, tempfile::tempdir().expect("a directory"));
     let file = state.path().join("plan.json");
     let (entry, file) = (nodes.address(0), file.to_str().expect("text"));
@@ -95,7 +95,7 @@ async fn plans_are_shown_written_and_done_as_they_stand() {
 
 #[tokio::test]
 async fn rebalance_gives_a_new_primary_its_share_and_is_done_when_it_says_so() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (mut nodes, state) =
         (Cluster::start(3, 1).await, tempfile::tempdir().expect("a directory"));
     let new = nodes.start_node().await;
@@ -171,7 +171,7 @@ fn signal(process: &Child, signal: Signal) {
 
 #[tokio::test]
 async fn what_was_cut_off_is_gone_on_with() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (nodes, state) = (Cluster::start(3, 0).await, tempfile::tempdir().expect("a directory"));
     let entry = nodes.address(0);
     for n in 0..2000 {

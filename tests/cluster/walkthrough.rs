@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::alone;
+use crate::beside_others;
 use crate::server::{Server, program};
 use crate::tool::text;
 
@@ -164,7 +164,7 @@ fn walk(words: &BTreeMap<String, String>, state: &str) -> usize {
 
 #[tokio::test]
 async fn the_old_page_about_redis_trib_works_line_by_line() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (mut servers, mut words) = (Vec::new(), BTreeMap::new());
     for name in 7001..=7008 {
         let server = Server::start().await;

@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStderr, Command};
 
 use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::{Cluster, steady};
-use crate::{alone, until, within};
+use crate::{alone, beside_others, until, within};
 
 /// How long anything but the end of a drain may take.
 const SOON: Duration = Duration::from_secs(5);
@@ -126,7 +126,7 @@ async fn closed(address: SocketAddr) {
 
 #[tokio::test]
 async fn it_serves_a_cluster_and_finishes_what_is_under_way() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut cluster = Cluster::start(3, 0).await;
     let mut program = Program::serve(cluster.addresses()).await;
     let mut client = Client::to(program.data).await;
@@ -160,7 +160,7 @@ async fn it_serves_a_cluster_and_finishes_what_is_under_way() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut cluster = Cluster::start(1, 0).await;
     let mut program = Program::serve(cluster.addresses()).await;
     let mut client = Client::to(program.data).await;

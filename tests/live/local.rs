@@ -12,7 +12,7 @@ use slotway::backend::control::{Control, ControlError};
 use slotway::manage::local::{self, Error, Local, LocalNode, Options, Role, Seen};
 use tempfile::TempDir;
 
-use crate::alone;
+use crate::beside_others;
 
 /// A folder that does not exist yet, in one that disappears with the test.
 fn home() -> (TempDir, PathBuf) {
@@ -65,7 +65,7 @@ fn failure(outcome: Result<Local, Error>) -> String {
 
 #[tokio::test]
 async fn up_makes_a_cluster_that_works_and_stop_leaves_nothing() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (_parent, dir) = home();
     let local = local::up(&options(&dir)).await.unwrap();
 
@@ -110,7 +110,7 @@ async fn up_makes_a_cluster_that_works_and_stop_leaves_nothing() {
 
 #[tokio::test]
 async fn kept_data_is_used_again_only_when_asked_for() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (_parent, dir) = home();
     let keep = Options { keep: true, ..options(&dir) };
     let first = local::up(&keep).await.unwrap();
@@ -135,7 +135,7 @@ async fn kept_data_is_used_again_only_when_asked_for() {
 
 #[tokio::test]
 async fn a_detached_cluster_is_seen_and_stopped() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (_parent, dir) = home();
     let nodes = local::up(&options(&dir)).await.unwrap().detach();
 
@@ -156,7 +156,7 @@ async fn a_detached_cluster_is_seen_and_stopped() {
 
 #[tokio::test]
 async fn a_server_that_dies_is_noticed() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (_parent, dir) = home();
     let mut local = local::up(&Options { nodes: 3, replicas: 0, ..options(&dir) }).await.unwrap();
     let victim = local.nodes[1].clone();
@@ -171,7 +171,7 @@ async fn a_server_that_dies_is_noticed() {
 
 #[tokio::test]
 async fn a_server_that_ends_at_start_is_quoted() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (parent, dir) = home();
     let server = parent.path().join("bad-server");
     fs::write(&server, "#!/bin/sh\necho no luck today\nexit 3\n").unwrap();
@@ -187,7 +187,7 @@ async fn a_server_that_ends_at_start_is_quoted() {
 
 #[tokio::test]
 async fn a_taken_port_is_named_before_anything_starts() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (_parent, dir) = home();
     // Other programs take and leave ports as they like: the one taken here must be named soon, or it is never.
     for attempt in 1.. {

@@ -46,4 +46,4 @@ mod tally;
 mod tools;
 mod words;
 
-use patience::{Dice, alone, until, within};
+use patience::{Dice, alone, beside_others, until, within};

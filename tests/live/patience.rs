@@ -2,13 +2,21 @@
 
 use std::time::Duration;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Tests that start clusters run one after the other: each is to have the machine for itself.
-pub(crate) async fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+/// Clusters that there may be at the same time.
+const PLACES: u32 = 3;
+static TURN: Semaphore = Semaphore::const_new(PLACES as usize);
+
+/// For a test that has the machine for itself: it makes a load, or shares a cluster that it changes for a while.
+pub(crate) async fn alone() -> SemaphorePermit<'static> {
+    TURN.acquire_many(PLACES).await.expect("nobody closes it")
+}
+
+/// For a test with a cluster of its own that mostly waits for its nodes, as others do meanwhile.
+pub(crate) async fn beside_others() -> SemaphorePermit<'static> {
+    TURN.acquire().await.expect("nobody closes it")
 }
 
 /// Asks again until the answer is good, for what gives no sign when it happens; panics with the last complaint if that

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::{Cluster, Node, steady};
-use crate::{alone, front, until, within};
+use crate::{alone, beside_others, front, until, within};
 
 /// Longest wait for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -230,7 +230,7 @@ async fn notifications_come_from_every_primary() {
 
 #[tokio::test]
 async fn notifications_come_from_new_primaries() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut cluster = Cluster::start(3, 1).await;
     for node in 0..6 {
         cluster.call(node, &["CONFIG", "SET", "notify-keyspace-events", "K$"]).await;
@@ -282,7 +282,7 @@ async fn reaches(publisher: &mut Client, subscriber: &mut Client, verb: &str, ch
 
 #[tokio::test]
 async fn shard_channels_follow_their_slot() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let cluster = Cluster::start(3, 0).await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let (mut subscriber, mut publisher) = (resp3(&proxy).await, Client::to(proxy.data).await);
@@ -303,7 +303,7 @@ async fn shard_channels_follow_their_slot() {
 
 #[tokio::test]
 async fn a_lost_connection_is_made_good() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut cluster = Cluster::start(3, 1).await;
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let (mut subscriber, mut publisher) = (resp3(&proxy).await, Client::to(proxy.data).await);

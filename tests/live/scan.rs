@@ -8,7 +8,7 @@ use slotway::resp::value::{self, Value};
 use crate::client::{Client, ok, wire};
 use crate::cluster::Cluster;
 use crate::events::reshard;
-use crate::{alone, front};
+use crate::{beside_others, front};
 
 const KEYS: usize = 20_000;
 
@@ -38,7 +38,7 @@ async fn fill(client: &mut Client) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn a_scan_sees_all_keys_while_slots_move() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let cluster = Cluster::start(3, 1).await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;

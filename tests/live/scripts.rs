@@ -7,7 +7,7 @@ use slotway::resp::value::{self, Value};
 use crate::client::{Client, bulk, ok};
 use crate::cluster::Cluster;
 use crate::events::{fail_over, reshard};
-use crate::{alone, front, until};
+use crate::{beside_others, front, until};
 
 const SCRIPT: &str = "return redis.call('INCR', KEYS[1])";
 const LIBRARY: &str =
@@ -38,7 +38,7 @@ async fn run_in_transactions(client: &mut Client, digest: &str) {
 
 #[tokio::test]
 async fn scripts_are_known_on_all_shards() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let cluster = Cluster::start(3, 1).await;
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
@@ -68,7 +68,7 @@ async fn scripts_are_known_on_all_shards() {
 /// The lane to the node is busy with the script; that it is to be killed is said on another connection.
 #[tokio::test]
 async fn a_script_that_runs_for_ever_is_killed() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let cluster = Cluster::start(3, 0).await;
     for node in 0..3 {
         cluster.call(node, &["CONFIG", "SET", "busy-reply-threshold", "50"]).await;
@@ -87,7 +87,7 @@ async fn a_script_that_runs_for_ever_is_killed() {
 
 #[tokio::test]
 async fn new_primaries_have_the_functions() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut cluster = Cluster::start(3, 0).await;
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;

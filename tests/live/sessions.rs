@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::{Cluster, steady};
-use crate::{Dice, alone, front, until, within};
+use crate::{Dice, alone, beside_others, front, until, within};
 
 const LONG: Duration = Duration::from_secs(300);
 
@@ -183,7 +183,7 @@ async fn watched_counters_add_up_and_connections_are_used_again() {
 
 #[tokio::test]
 async fn exec_is_nil_when_the_watched_slot_has_moved() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let cluster = Cluster::start(3, 0).await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
@@ -371,7 +371,7 @@ async fn waiting_ends_with_its_time_and_wrong_times_are_the_servers_matter() {
 
 #[tokio::test]
 async fn wait_tells_how_many_replicas_have_what_was_written() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let cluster = Cluster::start(3, 1).await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
