@@ -68,8 +68,8 @@ async fn a_user_needs_few_rights_and_the_one_that_is_missing_is_named() {
     .ends(0)
     .mentions("Note: --cluster-replace changes nothing here.");
     assert_eq!(count(&nodes, 1, 7).await, 20);
-    let stats = text(&entry, "INFO commandstats").await;
-    assert!(stats.contains("cmdstat_migrate:calls=8,"), "seven, and one that failed: {stats}");
+    let counts = text(&entry, "INFO commandstats").await;
+    assert!(counts.contains("cmdstat_migrate:calls=8,"), "seven, and one that failed: {counts}");
 
     // A node that has no password does not answer those who give one.
     for node in [0, 1] {
