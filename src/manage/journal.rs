@@ -23,6 +23,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::mover::{Method, Suspicion};
 use super::plan::Move;
 use crate::cluster::{Address, NodeId, Slots};
 
@@ -94,6 +95,9 @@ pub struct Begun {
     pub moves: Vec<Move>,
     /// All nodes of the cluster.
     pub members: Vec<Member>,
+    /// Which way the slots go.
+    #[serde(default)]
+    pub method: Method,
 }
 
 /// How a job ended.
@@ -116,6 +120,16 @@ pub enum Entry {
     Setting(Setting),
     /// Slots are about to be opened.
     Opening(Move),
+    /// The servers are at it by themselves.
+    Sent {
+        /// What is on its way.
+        #[serde(flatten)]
+        part: Move,
+        /// Their name for it; empty if they do not tell.
+        task: String,
+    },
+    /// Slots have arrived, but not as they should have.
+    Suspicious(Suspicion),
     /// The target owns the slots.
     Taken(Move),
     /// The slots are closed on both sides.
@@ -146,7 +160,7 @@ pub enum Entry {
 impl Entry {
     /// Whether the cluster tells the same when it is asked. Such a line need not outlive the machine, only this program.
     fn is_known_elsewhere(&self) -> bool {
-        matches!(self, Self::Opening(_) | Self::Taken(_) | Self::Closed(_))
+        matches!(self, Self::Opening(_) | Self::Sent { .. } | Self::Taken(_) | Self::Closed(_))
     }
 }
 
@@ -178,6 +192,10 @@ pub struct Record {
     pub settings: Vec<Setting>,
     /// Who has taken whose place, in that order.
     pub heirs: Vec<(NodeId, NodeId)>,
+    /// Migrations that the servers were told to make, by the slots of each.
+    pub sent: Vec<(Slots, String)>,
+    /// What has arrived otherwise than it should have.
+    pub suspicions: Vec<Suspicion>,
     /// Slots that were closed.
     pub closed: Slots,
     /// Why it paused, if that was the last that happened.
@@ -345,6 +363,8 @@ fn read(path: &Path, is_running: bool) -> Result<Record, JournalError> {
         begun,
         settings: Vec::new(),
         heirs: Vec::new(),
+        sent: Vec::new(),
+        suspicions: Vec::new(),
         closed: Slots::default(),
         paused: None,
         is_whole: false,
@@ -364,6 +384,8 @@ impl Record {
         match entry {
             Entry::Setting(setting) => self.settings.push(setting),
             Entry::Heir { of, is } => self.heirs.push((of, is)),
+            Entry::Sent { part, task } => self.sent.push((part.slots, task)),
+            Entry::Suspicious(suspicion) => self.suspicions.push(suspicion),
             Entry::Closed(part) => {
                 self.closed = self.closed.iter().chain(&part.slots).copied().collect();
             }
@@ -398,7 +420,11 @@ mod tests {
             address: Address::parse("10.0.0.1:7001", None).unwrap(),
             primary: None,
         };
-        Begun { moves: vec![part("0-99")], members: nodes.iter().map(member).collect() }
+        Begun {
+            moves: vec![part("0-99")],
+            members: nodes.iter().map(member).collect(),
+            method: Method::Auto,
+        }
     }
 
     fn part(slots: &str) -> Move {

@@ -17,6 +17,8 @@
 //! | 14–16 | `every`; 2^33 keys in `manage::view` |
 //! | 17, 18 | `data`; a backup is loaded into single servers, and not under load; databases beside 0 are named, not moved |
 //! | 19 | `moves` |
+//! | 20 | `atomic`, with servers that have it (`SLOTWAY_TEST_SERVER`); `tests/it/atomic` on fakes, with every failure |
+//! | 44, 45 | `tests/it/atomic`; without the throttling of writes, which is the proxy's |
 //! | 21, 22, 39, 40 | `reshard`; what balance means in `manage::plan::rebalance` |
 //! | 23, 24 | `reshard`, by the program; `faults` and `moves` |
 //! | 25–32, 37, 41, 42 | `faults`; 29 by a target that stops, not by a cut link; 35 is part of the load of 19 and 25 |
@@ -31,7 +33,7 @@
 //! | 72 | the tests here are called with the lines of operators, charts and old pages; `cli::cluster::grammar` |
 //! | the old page | `walkthrough` |
 //!
-//! Left out: real hosts (all servers are on loopback); 20, 44, 45 (atomic slot migration is not there yet); 52, 55, 59–61
+//! Left out: real hosts (all servers are on loopback); 52, 55, 59–61
 //! (promoting and jobs of the running proxy come with the admin plane); 34 (one kind of server is at hand; versions are looked at
 //! in `manage::mover`); 36 (blocked clients are the proxy's, see `tests/live`); 46.
 
@@ -57,6 +59,7 @@ mod server;
 #[allow(dead_code, reason = "`tests/live` uses all of it")]
 mod tally;
 
+mod atomic;
 mod create;
 mod data;
 mod every;

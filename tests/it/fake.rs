@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use crate::migrations::{self, Migrations};
 use crate::store::Store;
 
 /// What a node does with a request instead of running it and answering.
@@ -88,6 +89,7 @@ pub(crate) struct Model {
     /// The reply to `COMMAND`.
     pub(crate) commands: Vec<u8>,
     pub(crate) version: String,
+    pub(crate) migrations: Migrations,
 }
 
 /// Who there is and who owns what.
@@ -101,7 +103,7 @@ pub(crate) struct Truth {
 
 #[derive(Clone)]
 pub(crate) struct Member {
-    id: String,
+    pub(crate) id: String,
     port: u16,
     pub(crate) primary: Option<usize>,
     pub(crate) epoch: u64,
@@ -179,6 +181,7 @@ impl Cluster {
             password: None,
             commands: b"*0\r\n".to_vec(),
             version: "7.2.4".to_owned(),
+            migrations: Migrations::default(),
         };
         let model = Arc::new(Mutex::new(model));
         let nodes = listeners.into_iter().enumerate();
@@ -291,6 +294,22 @@ impl Model {
         }
     }
 
+    /// The number of the node of this name.
+    pub(crate) fn number(&self, id: &str) -> usize {
+        self.truth.members.iter().position(|member| member.id == id).expect("a node")
+    }
+
+    /// Gives slots with all that is in them to another node, which all nodes hear of at once.
+    pub(crate) fn take_slots(&mut self, slots: &[usize], from: usize, to: usize) {
+        for slot in slots {
+            let keys = self.stores[from].keys_of(*slot);
+            self.move_keys(&keys, from, to);
+            self.truth.owners[*slot] = Some(to);
+        }
+        let truth = self.truth.clone();
+        self.told.fill(truth);
+    }
+
     /// The primary whose data a node serves.
     fn source(&self, node: usize) -> usize {
         self.truth.members[node].primary.unwrap_or(node)
@@ -308,7 +327,7 @@ impl Model {
         let slot: usize = word(2).parse().expect("a slot");
         let peer = args.get(4).map(|_| {
             let id = word(4);
-            self.truth.members.iter().position(|member| member.id == id).expect("a node")
+            self.number(id)
         });
         match (word(3), peer) {
             ("IMPORTING", Some(from)) => drop(self.truth.open.insert(slot, (from, node))),
@@ -827,6 +846,11 @@ impl Server {
     }
 
     fn reply(&self, model: &mut Model, peer: &mut Peer, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
+        if name == b"CLUSTER"
+            && let Some(reply) = migrations::answer(model, self.number, args)
+        {
+            return reply;
+        }
         match name {
             b"PING" => b"+PONG\r\n".to_vec(),
             b"READONLY" => {

@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod atomic;
 mod client;
 mod clients;
 mod discovery;
@@ -20,6 +21,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod loss;
+mod migrations;
 mod mover;
 mod multikey;
 mod order;

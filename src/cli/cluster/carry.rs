@@ -15,7 +15,8 @@ use super::out::{self, Exit, Outcome};
 use crate::cluster::{NodeId, Slots};
 use crate::manage::journal::{self, Ending, Entry, Journal, JournalError, Record};
 use crate::manage::mover::{
-    self, BigKeys, Event, MoveError, MoveOptions, Prepared, Progress, Reins, Summary,
+    self, BigKeys, Event, Method, MoveError, MoveOptions, Prepared, Progress, Reins, Summary,
+    Suspicion,
 };
 use crate::manage::plan::Move;
 use crate::manage::view::ClusterView;
@@ -91,7 +92,8 @@ impl Job<'_> {
         };
         let (mut journal, record) =
             Journal::resume(&folder, &id).map_err(|error| self.no_journal(&error))?;
-        let prepared = mover::prepare_again(&record, &self.access, &self.move_options()?).await;
+        let options = self.options_again(&record)?;
+        let prepared = mover::prepare_again(&record, &self.access, &options).await;
         let prepared = prepared.map_err(|error| self.not_moved(&error, Some(&id)))?;
         self.show_cost(&prepared);
         let view = ClusterView { nodes: Vec::new(), absent: Vec::new() };
@@ -195,6 +197,7 @@ impl Job<'_> {
             }
         };
         Ok(MoveOptions {
+            method: self.method()?,
             max_block: ms.map_or(usual.max_block, Duration::from_millis),
             duty: self.flag(self.line.number("duty"))?.unwrap_or(usual.duty).clamp(1, 100),
             parallel: self.flag(self.line.number("parallel"))?.unwrap_or(usual.parallel),
@@ -206,6 +209,29 @@ impl Job<'_> {
         })
     }
 
+    fn method(&self) -> Outcome<Method> {
+        match self.flag(self.line.value("method"))? {
+            None if self.line.has("use-atomic-slot-migration") => Ok(Method::Asm),
+            // The servers cannot be told to be slower.
+            None if self.line.has("rate") => Ok(Method::Legacy),
+            None | Some("auto") => Ok(Method::Auto),
+            Some("asm") => Ok(Method::Asm),
+            Some("legacy") => Ok(Method::Legacy),
+            Some(other) => {
+                let text = format!("--method: {other:?} is neither auto, asm nor legacy");
+                Err(self.out.complain(Exit::Usage, &text))
+            }
+        }
+    }
+
+    /// The options for a job that has begun: it goes on the way it was begun, unless another one is named.
+    fn options_again(&self, record: &Record) -> Outcome<MoveOptions> {
+        let options = self.move_options()?;
+        let is_named = self.line.has("method") || self.line.has("use-atomic-slot-migration");
+        let method = if is_named { options.method } else { record.begun.method };
+        Ok(MoveOptions { method, ..options })
+    }
+
     fn show_cost(&self, prepared: &Prepared) {
         if prepared.keys() > 0 {
             self.out.info(&format!(
@@ -213,6 +239,10 @@ impl Job<'_> {
                 prepared.keys(),
                 HumanBytes(prepared.bytes())
             ));
+        }
+        if prepared.atomic() > 0 {
+            let slots = prepared.atomic();
+            self.out.info(&format!(">>> Atomic slot migration moves {slots} of the slots."));
         }
         for warning in prepared.warnings() {
             self.out.warning(&format!("[WARNING] {warning}"));
@@ -325,7 +355,18 @@ impl Job<'_> {
                 ));
             }),
             Event::Warning(text) => bar.suspend(|| self.out.warning(&format!("[WARNING] {text}"))),
-            Event::Opened(_) | Event::Settling => {}
+            Event::Stage { slots, stage } if self.out.verbose => {
+                bar.suspend(|| self.out.plain(&format!("    slots {slots}: {stage}")));
+            }
+            Event::KeyByKey { from, to, why } => bar.suspend(|| {
+                self.out.warning(&format!(
+                    "[WARNING] {why}; what is left to go from {from} to {to} goes key by key"
+                ));
+            }),
+            Event::Suspicious(suspicion) => {
+                bar.suspend(|| self.out.warning(&suspicious(suspicion)));
+            }
+            Event::Opened(_) | Event::Stage { .. } | Event::Settling => {}
         }
     }
 
@@ -341,8 +382,9 @@ impl Job<'_> {
                 summary.skipped
             ));
         }
-        self.out.answer(&json!({ "ok": summary.skipped.is_empty(), "summary": summary }));
-        if summary.skipped.is_empty() { Exit::Success } else { Exit::Partial }
+        let is_clean = summary.skipped.is_empty() && summary.suspicions.is_empty();
+        self.out.answer(&json!({ "ok": is_clean, "summary": summary }));
+        if is_clean { Exit::Success } else { Exit::Partial }
     }
 
     pub(super) fn not_moved(&self, error: &MoveError, job: Option<&str>) -> Exit {
@@ -394,6 +436,15 @@ impl Job<'_> {
             .find(|record| record.is_resumable() && !record.is_whole && is_member(record))?;
         Some(format!("A job was cut off here. Go on with: slotway cluster resume {}", record.id))
     }
+}
+
+/// What is said of slots that have arrived otherwise than they should have.
+fn suspicious(Suspicion { part, said }: &Suspicion) -> String {
+    let Move { from, to, slots } = part;
+    format!(
+        "[WARNING] {to} owns slots {slots}, but a node says of their migration: {said}. Writes that {from} acknowledged \
+         at that moment may be lost. It is not tried again."
+    )
 }
 
 /// What the user holds a move by.

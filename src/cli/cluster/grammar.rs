@@ -73,6 +73,7 @@ const fn flag(
 
 const MOVING: &[&str] = &["fix", "reshard", "rebalance", "resume", "del-node"];
 const SENDING: &[&str] = &["fix", "reshard", "rebalance", "resume", "del-node", "import"];
+const CARRYING: &[&str] = &["reshard", "rebalance", "resume", "del-node"];
 const KEEPING: &[&str] = &["fix", "reshard", "rebalance", "resume", "jobs", "abandon", "del-node"];
 const PLANNING: &[&str] = &["reshard", "rebalance"];
 const CHANGING: &[&str] = &[
@@ -150,13 +151,20 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["plan-out"], Some("file"), PLANNING, "write the plan, and do nothing"),
     flag(&["plan-in"], Some("file"), PLANNING, "do exactly what such a plan says"),
     flag(
+        &["method"],
+        Some("auto|asm|legacy"),
+        CARRYING,
+        "atomic slot migration where both ends have it, or nothing else, or key by key [auto]",
+    ),
+    flag(&["use-atomic-slot-migration"], None, CARRYING, "the same as --method asm"),
+    flag(
         &["max-block-ms"],
         Some("ms"),
         MOVING,
         "how long a source may be stopped for one batch of keys [3]",
     ),
     flag(&["duty"], Some("percent"), MOVING, "how much of its time a source may spend on it [100]"),
-    flag(&["rate"], Some("keys"), MOVING, "most keys in a second"),
+    flag(&["rate"], Some("keys"), MOVING, "most keys in a second, key by key"),
     flag(&["parallel"], Some("n"), MOVING, "most pairs of nodes at the same time [8]"),
     flag(
         &["big-keys"],
@@ -427,6 +435,10 @@ mod tests {
         );
         check("--cluster reshard h 1 --cluster-slots -1", "reshard h 1 slots=-1");
         check("--cluster fix h:1 --cluster-yes", "fix h:1 yes=");
+        check(
+            "--cluster reshard h:1 --cluster-use-atomic-slot-migration",
+            "reshard h:1 use-atomic-slot-migration=",
+        );
         check("--cluster check h:1 --cluster-yes", "check h:1 yes=");
         check(
             "call h:1 ZRANGE k 0 -1 --cluster-only-masters",

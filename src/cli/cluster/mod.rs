@@ -186,7 +186,8 @@ impl<'a> Job<'a> {
         }
         self.out.plain(
             "\nExit codes: 0 done; 1 failed, or not whole; 2 wrong usage; 3 refused, nothing was changed;\n\
-             4 interrupted, can be resumed; 5 done on some nodes only. --exit-compat makes them 0 and 1.",
+             4 interrupted, can be resumed; 5 done on some nodes only, or with something to be looked at.\n\
+             --exit-compat makes them 0 and 1.",
         );
         Exit::Success
     }

@@ -12,6 +12,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Event;
 use super::company::Company;
 use super::drain::Drain;
 use super::ends::{End, Route};
@@ -19,7 +20,7 @@ use super::remedy::{Remedy, Setback};
 use super::roster::Chunk;
 use super::stage::{Ends, Stage};
 use super::together::together;
-use super::{Event, Work};
+use super::work::Work;
 use crate::cluster::{Address, NodeId, Slot};
 use crate::manage::journal::Entry;
 use crate::manage::plan::Move;
@@ -41,7 +42,17 @@ const REPLICAS: Duration = Duration::from_secs(1);
 pub(super) struct Links(Vec<End>);
 
 impl Links {
-    async fn take(&mut self, id: &NodeId, work: &Work<'_>) -> Result<End, Setback> {
+    /// Connections may have answers on the way that nobody waits for any more.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// For the next chunk.
+    pub(super) fn keep(&mut self, ends: impl IntoIterator<Item = End>) {
+        self.0.extend(ends);
+    }
+
+    pub(super) async fn take(&mut self, id: &NodeId, work: &Work<'_>) -> Result<End, Setback> {
         if let Some(at) = self.0.iter().position(|end| end.id == *id) {
             return Ok(self.0.swap_remove(at));
         }
@@ -61,14 +72,13 @@ pub(super) async fn carry(
     let (mut failures, mut begun, mut moved) = (0, Instant::now(), work.keys_moved());
     loop {
         let Err(setback) = attempt(work, links, chunk).await else { return Ok(()) };
-        // Connections may have answers on the way that nobody waits for any more.
-        links.0.clear();
+        links.clear();
         if work.keys_moved() > moved {
             (failures, begun, moved) = (0, Instant::now(), work.keys_moved());
         }
         failures += 1;
         let is_hopeless = match setback.remedy {
-            Remedy::Nothing | Remedy::Room | Remedy::Stop => true,
+            Remedy::Nothing | Remedy::Smaller | Remedy::Room | Remedy::Stop => true,
             Remedy::Again => failures > TRIES || begun.elapsed() > work.options.patience,
             Remedy::Wait | Remedy::Look => begun.elapsed() > work.options.patience,
         };
@@ -82,7 +92,7 @@ pub(super) async fn carry(
 }
 
 /// Finds out where the nodes are now, and who has taken over from whom.
-async fn look_around(work: &Work<'_>) -> Result<(), Setback> {
+pub(super) async fn look_around(work: &Work<'_>) -> Result<(), Setback> {
     let addresses = work.company.borrow().addresses();
     let Some(view) = any_view(work, &addresses).await else { return Ok(()) };
     let heirs = work.company.borrow_mut().learn(&view);
@@ -118,7 +128,7 @@ async fn attempt(work: &Work<'_>, links: &mut Links, chunk: &Chunk) -> Result<()
     let sorted = passage.look().await?;
     passage.carry(sorted, links).await?;
     let Passage { source, scout, target, .. } = passage;
-    links.0.extend([source, scout, target]);
+    links.keep([source, scout, target]);
     Ok(())
 }
 

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  preflight   may it be done, and what is it about?
+//!  method      key by key, or by the servers themselves where both have that?
 //!  roster      which chunk of slots is next; several pairs of nodes at the same time                  (pure)
 //!  carry       one chunk: look, open, drain, close; again from the look after a setback
 //!  ├─ stage      how far is a slot, by what its two ends say?                                         (pure)
 //!  ├─ drain      the keys, in batches of a size that adapts (`manage::pace`)
 //!  ├─ company    who stands in whose place after a failover                                           (pure)
 //!  └─ remedy     what helps against which error                                                       (pure)
+//!  atomic      one chunk, moved by the servers: start, watch, judge by who owns it then
 //!  work        what the lanes share that do this
 //!  report      what is told of it
 //!  settle      wait until all nodes say the same, and look that nothing is left
@@ -15,10 +17,12 @@
 //! The source owns a slot until it has no key of it, and is right about every key until then. So a move that was cut off,
 //! wherever, is only ever gone on with, never undone; and the journal need not know how far it came.
 
+mod atomic;
 mod carry;
 mod company;
 mod drain;
 pub(in crate::manage) mod ends;
+mod method;
 mod preflight;
 mod reins;
 pub(in crate::manage) mod remedy;
@@ -34,11 +38,13 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub use method::Method;
 pub use preflight::BigKey;
 pub use reins::Reins;
-pub use report::{Event, Progress, Summary};
+pub use report::{Event, Progress, Summary, Suspicion};
 
 use company::Company;
+use method::Way;
 use preflight::Survey;
 use work::Work;
 
@@ -51,6 +57,8 @@ use crate::cluster::{Address, NodeId, Slot, Slots};
 /// How slots are moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MoveOptions {
+    /// Which way slots go.
+    pub method: Method,
     /// How long the source may be stopped for one batch.
     pub max_block: Duration,
     /// Share of its time that a source may be busy with the move, in percent.
@@ -74,6 +82,7 @@ pub struct MoveOptions {
 impl Default for MoveOptions {
     fn default() -> Self {
         Self {
+            method: Method::default(),
             max_block: Duration::from_millis(3),
             duty: 100,
             parallel: 8,
@@ -133,6 +142,9 @@ pub struct Prepared {
     survey: Survey,
     skipped: Slots,
     settings: Vec<Setting>,
+    /// Migrations that were begun, by the slots of each.
+    sent: Vec<(Slots, String)>,
+    suspicions: Vec<Suspicion>,
     /// Nodes that lose their last slot.
     leavers: Vec<NodeId>,
     keys_before: u64,
@@ -160,6 +172,8 @@ pub async fn prepare(
         access: access.clone(),
         options: options.clone(),
         settings: Vec::new(),
+        sent: Vec::new(),
+        suspicions: Vec::new(),
         moves,
         members,
         survey,
@@ -173,12 +187,13 @@ pub async fn prepare_again(
     access: &Access,
     options: &MoveOptions,
 ) -> Result<Prepared, MoveError> {
-    let Begun { moves, members } = record.begun.clone();
+    let Begun { moves, members, .. } = record.begun.clone();
     let mut company = Company::new(&members, &record.heirs);
     let view = first_view(&company.addresses(), access).await?;
     company.learn(&view);
     let prepared = go_on(moves, members, company, &view, (access, options)).await?;
-    Ok(Prepared { settings: record.settings.clone(), ..prepared })
+    let Record { settings, sent, suspicions, .. } = record.clone();
+    Ok(Prepared { settings, sent, suspicions, ..prepared })
 }
 
 /// Goes on with moves whose slots are open, by what the nodes say of them and without a journal of theirs; `heirs` tells who
@@ -192,7 +207,9 @@ pub(in crate::manage) async fn prepare_open(
 ) -> Result<Prepared, MoveError> {
     let members = members(view);
     let company = Company::new(&members, heirs);
-    go_on(moves, members, company, view, (access, options)).await
+    // The servers do not migrate slots that are open.
+    let options = MoveOptions { method: Method::Legacy, ..options.clone() };
+    go_on(moves, members, company, view, (access, &options)).await
 }
 
 async fn go_on(
@@ -203,12 +220,14 @@ async fn go_on(
     (access, options): (&Access, &MoveOptions),
 ) -> Result<Prepared, MoveError> {
     let survey = preflight::resurvey(view, &moves, access, options, &company).await;
-    let survey = survey.map_err(|setback| MoveError::Refused(vec![setback.what]))?;
+    let survey = survey.map_err(MoveError::Refused)?;
     Ok(Prepared {
         keys_before: keys_of(view),
         access: access.clone(),
         options: options.clone(),
         settings: Vec::new(),
+        sent: Vec::new(),
+        suspicions: Vec::new(),
         leavers: Vec::new(),
         skipped: Slots::default(),
         moves,
@@ -268,7 +287,11 @@ fn leavers(view: &ClusterView, moves: &[Move]) -> Vec<NodeId> {
 impl Prepared {
     /// What a journal begins with.
     pub fn begun(&self) -> Begun {
-        Begun { moves: self.moves.clone(), members: self.members.clone() }
+        Begun {
+            moves: self.moves.clone(),
+            members: self.members.clone(),
+            method: self.options.method,
+        }
     }
 
     /// Number of keys that will be moved.
@@ -286,6 +309,12 @@ impl Prepared {
         &self.survey.big
     }
 
+    /// How many of the slots are to be moved by the servers themselves.
+    pub fn atomic(&self) -> usize {
+        let pairs = self.moves.iter().zip(&self.survey.ways);
+        pairs.filter(|(_, way)| **way != Way::Keys).map(|(part, _)| part.slots.len()).sum()
+    }
+
     /// What does not speak against it, and should be known.
     pub fn warnings(&self) -> &[String] {
         &self.survey.warnings
@@ -301,7 +330,7 @@ impl Prepared {
         let work = Work::new(&self, journal, reins, tell);
         let mut settings = self.settings.clone();
         work.keep_primaries(&self.leavers, &mut settings).await?;
-        let done = work.lanes(&self.moves, |slot| self.survey.keys.get(&slot).copied()).await;
+        let done = work.lanes(&self.moves, &self.survey).await;
         let done = match done {
             Ok(0) => settle::settle(&work, &self.moves).await.map(|()| 0),
             other => other,

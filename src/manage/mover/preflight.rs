@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::company::Company;
 use super::ends::{End, Sizes, groups};
+use super::method::{self, Way};
 use super::remedy::Setback;
 use super::{BigKeys, MoveOptions};
 use crate::backend::control::ControlError;
@@ -68,6 +69,8 @@ pub struct BigKey {
 /// What was found.
 #[derive(Clone, Debug)]
 pub(super) struct Survey {
+    /// Of each move.
+    pub(super) ways: Vec<Way>,
     pub(super) limits: Limits,
     /// Of each slot that has some.
     pub(super) keys: BTreeMap<Slot, u64>,
@@ -88,15 +91,17 @@ pub(super) async fn survey(
     if !objections.is_empty() {
         return Err(objections);
     }
-    let found = count(view, moves, access, options).await;
+    let ways = method::choose(view, moves, &[], (access, options.method)).await?;
+    let found = count(view, moves, ways, (access, options)).await;
     let survey = found.map_err(|setback| vec![setback.what])?;
     objections.extend(room(view, moves, &survey.keys));
-    for id in moves.iter().map(|part| &part.to).collect::<BTreeSet<_>>() {
+    let by_keys = || moves.iter().zip(&survey.ways).filter(|(_, way)| **way == Way::Keys);
+    for id in by_keys().map(|(part, _)| &part.to).collect::<BTreeSet<_>>() {
         for request in [&["RESTORE-ASKING", "k", "0", "v"][..], &["SELECT", "0"]] {
             objections.extend(may(view, id, request, access).await);
         }
     }
-    for id in moves.iter().map(|part| &part.from).collect::<BTreeSet<_>>() {
+    for id in by_keys().map(|(part, _)| &part.from).collect::<BTreeSet<_>>() {
         let migrate = ["MIGRATE", "h", "1", "k", "0", "1"];
         objections.extend(may(view, id, &migrate, access).await);
         objections.extend(speaks_otherwise(view, id, access).await);
@@ -226,8 +231,8 @@ fn weight(view: &ClusterView, part: &Move, keys: &BTreeMap<Slot, u64>) -> u64 {
 async fn count(
     view: &ClusterView,
     moves: &[Move],
-    access: &Access,
-    options: &MoveOptions,
+    ways: Vec<Way>,
+    (access, options): (&Access, &MoveOptions),
 ) -> Result<Survey, Setback> {
     let limits = Limits::new(node_timeout(view, moves, access).await?, access, options);
     let limits = Limits {
@@ -236,19 +241,21 @@ async fn count(
         ..limits
     };
     let (mut keys, mut big, mut bytes) = (BTreeMap::new(), Vec::new(), 0);
-    for part in moves {
+    for (part, way) in moves.iter().zip(&ways) {
         let Some(node) = view.node(&part.from) else { continue };
         let mut end = End::open(&part.from, &node.address, access, limits.answer).await?;
         let counts = part.slots.iter().copied().zip(end.count_keys(&part.slots).await?);
         keys.extend(counts.filter(|(_, count)| *count > 0));
         bytes += weight(view, part, &keys);
-        // Where all keys together are smaller than a big one, none is big.
-        if node.info.number("used_memory").is_none_or(|used| used > limits.big_key) {
+        // Where all keys together are smaller than a big one, none is big; and a copy of the node sends them otherwise.
+        if *way == Way::Keys
+            && node.info.number("used_memory").is_none_or(|used| used > limits.big_key)
+        {
             big.extend(big_keys(&mut end, &part.slots, &keys, limits.big_key).await?);
         }
     }
     let warnings = warnings(view, moves, &big);
-    Ok(Survey { limits, keys, bytes, big, warnings })
+    Ok(Survey { ways, limits, keys, bytes, big, warnings })
 }
 
 /// The same for moves that are under way already: nobody has to be in order, and what cannot be counted is not.
@@ -258,10 +265,16 @@ pub(super) async fn resurvey(
     access: &Access,
     options: &MoveOptions,
     company: &Company,
-) -> Result<Survey, Setback> {
-    let now = |part: &Move| Move { from: company.now(&part.from), ..part.clone() };
+) -> Result<Survey, Vec<String>> {
+    let now = |part: &Move| Move {
+        from: company.now(&part.from),
+        to: company.now(&part.to),
+        slots: part.slots.clone(),
+    };
     let moves: Vec<Move> = moves.iter().map(now).collect();
-    count(view, &moves, access, options).await
+    let ways = method::choose(view, &moves, &moves, (access, options.method)).await?;
+    let survey = count(view, &moves, ways, (access, options)).await;
+    survey.map_err(|setback| vec![setback.what])
 }
 
 /// The cluster's node timeout, as one of the sources has it.

@@ -11,6 +11,8 @@ pub(in crate::manage) enum Remedy {
     Wait,
     /// The cluster has changed, or somebody is gone: look at it, then go on from what is found.
     Look,
+    /// A migration has failed that the servers do by themselves: fewer slots at a time, or key by key.
+    Smaller,
     /// The target is full: the job pauses until somebody has made room.
     Room,
     /// Nothing: the same will be said again.
@@ -79,6 +81,19 @@ const REMEDIES: &[(&str, Remedy)] = &[
     ("ERR Slot import in progress", Remedy::Wait),
     ("ERR Slot export in progress", Remedy::Wait),
     ("ERR There is a pending trim job", Remedy::Wait),
+    ("ERR trim in progress for some of the slots", Remedy::Wait),
+    // The start of an atomic migration: first Valkey, then Redis.
+    ("ERR Slot migration can only be used on primary", Remedy::Look),
+    ("ERR Slots are not served by this node", Remedy::Look),
+    ("ERR Requested slots span multiple shards", Remedy::Look),
+    ("ERR I am already migrating slot", Remedy::Wait),
+    ("ERR slot migration not allowed on replica", Remedy::Look),
+    ("ERR slot has no owner", Remedy::Look),
+    ("ERR slots belong to different source nodes", Remedy::Look),
+    ("ERR this node is already the owner of the slot range", Remedy::Look),
+    ("ERR another ASM task is already in progress", Remedy::Wait),
+    ("ERR Another ASM task is already in progress", Remedy::Wait),
+    ("ERR overlapping import exists for slot range", Remedy::Wait),
 ];
 
 /// What helps against an error reply. What is not known is not tried again.
@@ -122,6 +137,9 @@ mod tests {
         check("ERR unknown command 'MIGRATE'", Remedy::Nothing);
         check("ERR DUMP payload version or checksum are wrong", Remedy::Nothing);
         check("BUSYKEY Target key name already exists.", Remedy::Nothing);
+        check("ERR Slots are not served by this node.", Remedy::Look);
+        check("ERR another ASM task is already in progress", Remedy::Wait);
+        check("ERR Slots are being manually migrated", Remedy::Nothing);
     }
 
     #[test]

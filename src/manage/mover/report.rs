@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Address, NodeId, Slots};
 use crate::manage::plan::Move;
@@ -18,6 +18,24 @@ pub enum Event {
     Progress(Progress),
     /// Slots have arrived.
     Closed(Move),
+    /// The servers move slots by themselves, and are at this.
+    Stage {
+        /// Which slots.
+        slots: Slots,
+        /// The state of their migration, in the server's words.
+        stage: String,
+    },
+    /// What is left to be moved between two nodes goes key by key, since the servers could not do it.
+    KeyByKey {
+        /// Who gives.
+        from: NodeId,
+        /// Who takes.
+        to: NodeId,
+        /// Why.
+        why: String,
+    },
+    /// Slots have arrived, but not as they should have.
+    Suspicious(Suspicion),
     /// Something went wrong, and is tried again.
     Setback {
         /// What was under way.
@@ -51,6 +69,17 @@ pub enum Event {
     Warning(String),
     /// All slots have arrived; the nodes have yet to agree on it.
     Settling,
+}
+
+/// A migration that a node holds for failed although the target owns the slots. If its clients were let go on before it heard
+/// of that, what they wrote then is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspicion {
+    /// What was moved.
+    #[serde(flatten)]
+    pub part: Move,
+    /// What the node said.
+    pub said: String,
 }
 
 /// How far a move came.
@@ -95,6 +124,10 @@ pub struct Summary {
     pub progress: Progress,
     /// Slots that were left out for their big keys.
     pub skipped: Slots,
+    /// How many slots the servers moved by themselves.
+    pub atomic: usize,
+    /// What has arrived otherwise than it should have.
+    pub suspicions: Vec<Suspicion>,
     /// Keys of the whole cluster before and after; they differ by what clients wrote and what expired meanwhile.
     pub keys_before: u64,
     /// See above.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::Event;
 use super::carry::any_view;
 use super::ends::End;
 use super::remedy::{Remedy, Setback};
-use super::{Event, Work};
+use super::work::Work;
 use crate::cluster::{NodeId, Slot};
 use crate::manage::plan::Move;
 use crate::manage::view::{ClusterView, NodeView};
@@ -28,7 +29,7 @@ pub(super) async fn settle(work: &Work<'_>, moves: &[Move]) -> Result<(), Setbac
         let gone = || Setback::new(Remedy::Look, "no node answers");
         let view = any_view(work, &addresses).await.ok_or_else(gone)?;
         let Some(dissent) = dissent(work, moves, &view) else {
-            return expect_nothing_left(work, moves).await;
+            return expect_nothing_left(work, moves, deadline).await;
         };
         if begun.elapsed() > deadline {
             return Err(Setback::new(Remedy::Wait, dissent.what));
@@ -85,17 +86,32 @@ async fn bump(work: &Work<'_>, owner: &NodeId) -> Result<(), Setback> {
     Ok(())
 }
 
-/// Looks once more, now that nobody sends anything there any more, that the sources have no key of what they gave away.
-async fn expect_nothing_left(work: &Work<'_>, moves: &[Move]) -> Result<(), Setback> {
+/// Looks once more, now that nobody sends anything there any more, that the sources have no key of what they gave away. What
+/// the servers moved by themselves is deleted there afterwards, in the background.
+async fn expect_nothing_left(
+    work: &Work<'_>,
+    moves: &[Move],
+    patience: Duration,
+) -> Result<(), Setback> {
+    let begun = Instant::now();
+    while let Some(left) = what_is_left(work, moves).await? {
+        if begun.elapsed() > patience {
+            return Err(Setback::new(Remedy::Nothing, left));
+        }
+        work.reins.sleep(LOOK).await?;
+    }
+    Ok(())
+}
+
+async fn what_is_left(work: &Work<'_>, moves: &[Move]) -> Result<Option<String>, Setback> {
     for part in moves {
         let from = work.company.borrow().now(&part.from);
         let Some(address) = work.company.borrow().address(&from) else { continue };
         let mut end = End::open(&from, &address, work.access, work.limits.answer).await?;
         let counts = end.count_keys(&part.slots).await?;
         if let Some((slot, count)) = part.slots.iter().zip(counts).find(|(_, count)| *count > 0) {
-            let what = format!("{address} still has {count} keys of slot {slot}");
-            return Err(Setback::new(Remedy::Nothing, what));
+            return Ok(Some(format!("{address} still has {count} keys of slot {slot}")));
         }
     }
-    Ok(())
+    Ok(None)
 }

@@ -3,21 +3,24 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::carry::{Links, carry};
+use super::atomic::{self, Otherwise};
+use super::carry::{Links, carry, look_around};
 use super::company::Company;
 use super::ends::End;
-use super::preflight::Limits;
+use super::method::Way;
+use super::preflight::{Limits, Survey};
 use super::remedy::{Remedy, Setback};
-use super::roster::{Next, Roster};
+use super::roster::{Chunk, Next, Roster};
 use super::together::together;
 use super::{
-    Event, MoveError, MoveOptions, Prepared, Progress, Reins, Summary, first_view, keys_of,
+    Event, MoveError, MoveOptions, Prepared, Progress, Reins, Summary, Suspicion, first_view,
+    keys_of,
 };
-use crate::cluster::{NodeId, Slot};
+use crate::cluster::{NodeId, Slots};
 use crate::manage::access::Access;
 use crate::manage::journal::{Ending, Entry, Journal, JournalError, Setting};
 use crate::manage::pace::{Meter, Pace};
@@ -25,6 +28,9 @@ use crate::manage::plan::Move;
 
 /// Whether primaries that have lost their last slot become replicas of whoever took it.
 const MIGRATION: &str = "cluster-allow-replica-migration";
+
+/// How long a pair of nodes rests after a migration that failed; twice as long after the next one.
+const REST: Duration = Duration::from_millis(500);
 
 /// What all lanes of a move share.
 pub(super) struct Work<'a> {
@@ -39,6 +45,13 @@ pub(super) struct Work<'a> {
     pub(super) meter: RefCell<Meter>,
     pub(super) paces: RefCell<BTreeMap<NodeId, Pace>>,
     pub(super) company: RefCell<Company>,
+    /// About how many bytes a key takes.
+    pub(super) key_bytes: u64,
+    /// Migrations that an earlier run has begun.
+    earlier: &'a [(Slots, String)],
+    suspicions: RefCell<Vec<Suspicion>>,
+    /// Slots that the servers moved by themselves.
+    atomic: RefCell<usize>,
     /// The state folder, and the job's name there.
     pub(super) folder: PathBuf,
     pub(super) job: String,
@@ -67,6 +80,10 @@ impl<'a> Work<'a> {
             meter: RefCell::default(),
             paces: RefCell::default(),
             company: RefCell::new(prepared.company.clone()),
+            key_bytes: prepared.bytes().checked_div(prepared.keys()).unwrap_or(0),
+            earlier: &prepared.sent,
+            suspicions: RefCell::new(prepared.suspicions.clone()),
+            atomic: RefCell::new(0),
             folder,
             job,
         }
@@ -74,12 +91,8 @@ impl<'a> Work<'a> {
 
     /// Works off all chunks, several at a time, and gives how many slots were left because the caller wanted it to stop. After
     /// a setback that nothing helps against the chunks that are under way are still carried through.
-    pub(super) async fn lanes(
-        &self,
-        moves: &[Move],
-        keys: impl Fn(Slot) -> Option<u64>,
-    ) -> Result<usize, Setback> {
-        let roster = RefCell::new(Roster::new(moves, |slot| keys(slot).unwrap_or(0)));
+    pub(super) async fn lanes(&self, moves: &[Move], survey: &Survey) -> Result<usize, Setback> {
+        let roster = RefCell::new(Roster::new(moves, &survey.ways, &survey.keys));
         let (failed, changed) = (RefCell::new(None), Notify::new());
         let lane = async || {
             let mut links = Links::default();
@@ -93,10 +106,10 @@ impl<'a> Work<'a> {
                     }
                     Next::Never => return,
                 };
-                if let Err(setback) = carry(self, &mut links, &chunk).await {
+                if let Err(setback) = self.carry(&mut links, &chunk, &roster).await {
                     failed.borrow_mut().get_or_insert(setback);
+                    roster.borrow_mut().done(&chunk);
                 }
-                roster.borrow_mut().done(&chunk);
                 changed.notify_waiters();
             }
         };
@@ -105,6 +118,69 @@ impl<'a> Work<'a> {
             Some(setback) => Err(setback),
             None => Ok(roster.borrow().left()),
         }
+    }
+
+    /// Carries a chunk through, or has the roster try it otherwise.
+    async fn carry(
+        &self,
+        links: &mut Links,
+        chunk: &Chunk,
+        roster: &RefCell<Roster<'_>>,
+    ) -> Result<(), Setback> {
+        let dialect = match chunk.way {
+            Way::Keys => {
+                carry(self, links, chunk).await?;
+                roster.borrow_mut().done(chunk);
+                return Ok(());
+            }
+            Way::Atomic(dialect) => dialect,
+        };
+        let Err(setback) = atomic::carry(self, links, chunk, dialect).await else {
+            roster.borrow_mut().done(chunk);
+            return Ok(());
+        };
+        match atomic::otherwise(self.options.method, chunk.failures, setback.remedy) {
+            Otherwise::GiveUp => Err(setback),
+            Otherwise::Halved => {
+                let slots = chunk.slots.clone();
+                self.tell(Event::Setback { slots, what: setback.what });
+                self.reins.sleep(REST * 2_u32.pow(chunk.failures)).await?;
+                look_around(self).await?;
+                roster.borrow_mut().halve(chunk);
+                Ok(())
+            }
+            Otherwise::ByKeys => {
+                let (from, to) = (chunk.from.clone(), chunk.to.clone());
+                self.tell(Event::KeyByKey { from, to, why: setback.what });
+                roster.borrow_mut().by_keys(chunk);
+                Ok(())
+            }
+        }
+    }
+
+    /// The last migration that was begun of some of these slots, by an earlier run.
+    pub(super) fn sent(&self, slots: &Slots) -> Option<String> {
+        let concerns = |sent: &Slots| sent.iter().any(|slot| slots.contains(*slot));
+        let last = self.earlier.iter().rev().find(|(sent, _)| concerns(sent));
+        last.map(|(_, task)| task.clone())
+    }
+
+    /// Slots have arrived, and one of their ends says that their migration failed.
+    pub(super) fn suspect(&self, part: &Move, said: &str) -> Result<(), Setback> {
+        let suspicion = Suspicion { part: part.clone(), said: said.to_owned() };
+        self.note(&Entry::Suspicious(suspicion.clone()))?;
+        self.suspicions.borrow_mut().push(suspicion.clone());
+        self.tell(Event::Suspicious(suspicion));
+        Ok(())
+    }
+
+    /// A chunk with so many keys has arrived by itself.
+    pub(super) fn migrated(&self, slots: usize, keys: u64) {
+        *self.atomic.borrow_mut() += slots;
+        self.advance(|progress| {
+            progress.keys += keys;
+            progress.bytes += keys * self.key_bytes;
+        });
     }
 
     /// Writes to the journal. Without one nothing could be gone on with, so nothing is done.
@@ -209,7 +285,10 @@ impl<'a> Work<'a> {
             Err(Setback { remedy: Remedy::Stop, .. }) => Err(MoveError::Halted),
             Err(Setback { what, .. }) => {
                 journal.write(&Entry::Paused { reason: what.clone() })?;
-                Err(MoveError::Paused(what))
+                let Progress { slots, slots_total, .. } = *self.progress.borrow();
+                Err(MoveError::Paused(format!(
+                    "{what} ({slots} of {slots_total} slots have been moved)"
+                )))
             }
         }
     }
@@ -225,6 +304,8 @@ impl<'a> Work<'a> {
         Ok(Summary {
             progress: *self.progress.borrow(),
             skipped: prepared.skipped.clone(),
+            atomic: *self.atomic.borrow(),
+            suspicions: self.suspicions.borrow().clone(),
             keys_before: prepared.keys_before,
             keys_after: keys_of(&view),
         })
