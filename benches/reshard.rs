@@ -5,13 +5,16 @@
 //! cargo run --release --example reshard                     # 1 000 000 keys of 100 bytes on 4 primaries
 //! cargo run --release --example reshard -- --keys 0         # empty slots
 //! cargo run --release --example reshard -- --tool slotway   # one of the two
+//! cargo run --release --example reshard -- --clients 8      # while eight clients of a proxy use the keys
 //! ```
 //! Prints one line of JSON for each tool: seconds, keys a second, and the times of a `PING` that the first source is sent
-//! every millisecond, in milliseconds. A third line is the cluster at rest, to tell what the machine adds by itself.
+//! every millisecond, in milliseconds; with clients also theirs, each of a `SET` and a `GET` that must give what was set.
+//! A third line is the cluster at rest, to tell what the machine adds by itself.
 
 use std::error::Error;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -20,17 +23,22 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use slotway::backend::Control;
 use slotway::cluster::{Address, NodeId, SLOTS, Slot};
+use slotway::config::Config;
 use slotway::manage::access::Access;
 use slotway::manage::journal::Journal;
 use slotway::manage::local::{self, Local};
 use slotway::manage::mover::{self, MoveOptions, Reins};
 use slotway::manage::plan::Move;
 use slotway::manage::view::ClusterView;
+use slotway::proxy::{self, Running};
+use tokio::process::Command;
 
 /// Primaries; the last one takes slots from the others.
 const PRIMARIES: u16 = 4;
 /// Keys that are written in one go.
 const TOGETHER: usize = 1000;
+/// Pause between two turns of somebody who uses a node or the proxy.
+const PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Parser)]
 struct Options {
@@ -55,6 +63,9 @@ struct Options {
     /// Share of its time that slotway may keep a source busy, in percent.
     #[arg(long)]
     duty: Option<u32>,
+    /// Clients of a proxy of slotway that use the keys meanwhile, one turn each millisecond.
+    #[arg(long, default_value_t = 0)]
+    clients: usize,
 }
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -97,15 +108,22 @@ async fn measure(tool: &str, cluster: &Local, options: &Options, folder: &Path) 
     fill(&view, options).await?;
     let view = ClusterView::gather(&entry, &access).await?;
     let (moves, keys) = (plan(&view, options.slots), keys_of(&view));
-    let pulse = Pulse::start(&entry);
+    let proxy = if options.clients > 0 { Some(front(&view).await?) } else { None };
+    let pulse = Pulse::start((entry.host().to_owned(), entry.port()), ping);
+    let clients: Vec<Pulse> = proxy.iter().flat_map(|proxy| clients(proxy, options)).collect();
     let begun = Instant::now();
     match tool {
         "slotway" => by_slotway(moves, &view, options, folder).await?,
-        "redis-cli" => by_redis_cli(&view, options.slots)?,
+        "redis-cli" => by_redis_cli(&view, options.slots).await?,
         _ => tokio::time::sleep(Duration::from_secs(5)).await,
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let [half, most, all] = pulse.stop()?;
+    let pings = quantiles(pulse.stop()?);
+    let turns: Outcome<Vec<_>> = clients.into_iter().map(Pulse::stop).collect();
+    let turns = quantiles(turns?.concat());
+    if let Some(proxy) = proxy {
+        proxy.shutdown().await;
+    }
     let after = ClusterView::gather(&entry, &access).await?;
     if keys_of(&after) != keys {
         return Err(format!("{keys} keys before, {} after", keys_of(&after)).into());
@@ -113,15 +131,27 @@ async fn measure(tool: &str, cluster: &Local, options: &Options, folder: &Path) 
     let receiver = view.nodes.last().and_then(|node| after.node(&node.own.id)).ok_or("no node")?;
     let (slots, arrived) = (receiver.own.slots.len() - SLOTS / 4, keys_of_node(receiver));
     let per_second = rate(arrived - keys / 4, seconds);
+    let bytes = options.bytes;
     #[expect(clippy::print_stdout, reason = "this is what it is for")]
     {
         println!(
-            "{{\"tool\":\"{tool}\",\"slots\":{slots},\"keys\":{keys},\"bytes\":{},\"seconds\":{seconds:.2},\
-             \"keys_per_second\":{per_second:.0},\"ping_ms\":{{\"p50\":{half:.2},\"p99\":{most:.2},\"max\":{all:.2}}}}}",
-            options.bytes
+            "{{\"tool\":\"{tool}\",\"slots\":{slots},\"keys\":{keys},\"bytes\":{bytes},\"seconds\":{seconds:.2},\
+             \"keys_per_second\":{per_second:.0},\"ping_ms\":{pings},\"client_ms\":{turns}}}"
         );
     }
     Ok(())
+}
+
+/// A proxy as it is by default, with one worker.
+async fn front(view: &ClusterView) -> Outcome<Running> {
+    let mut options = Config::default().into_options()?;
+    options.listen = String::from("127.0.0.1:0");
+    options.http = None;
+    options.workers = 1;
+    options.discovery.seeds = view.nodes.iter().map(|node| node.address.to_string()).collect();
+    let running = proxy::start(options).await?;
+    running.ready().await;
+    Ok(running)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "three digits are told")]
@@ -137,13 +167,17 @@ fn keys_of_node(node: &slotway::manage::view::NodeView) -> u64 {
     node.info.databases().iter().map(|(_, keys)| keys).sum()
 }
 
+fn name(n: usize) -> String {
+    format!("key:{n:012}")
+}
+
 /// Writes keys to their owners.
 async fn fill(view: &ClusterView, options: &Options) -> Outcome<()> {
     let (owners, value) = (view.owners(), "x".repeat(options.bytes));
     for node in &view.nodes {
         let mut control =
             Control::connect(&node.address.to_string(), Duration::from_secs(10)).await?;
-        let keys = (0..options.keys).map(|n| format!("key:{n:012}"));
+        let keys = (0..options.keys).map(name);
         let is_own =
             |key: &String| owners[Slot::of(key.as_bytes()).index()].as_ref() == Some(&node.own.id);
         let own: Vec<String> = keys.filter(is_own).collect();
@@ -187,51 +221,86 @@ async fn by_slotway(
     Ok(())
 }
 
-fn by_redis_cli(view: &ClusterView, slots: usize) -> Outcome<()> {
+async fn by_redis_cli(view: &ClusterView, slots: usize) -> Outcome<()> {
     let id = |node: &slotway::manage::view::NodeView| -> NodeId { node.own.id.clone() };
     let last = view.nodes.last().map(id).ok_or("no node")?;
     let mut command = Command::new("redis-cli");
     command.args(["--cluster", "reshard", &view.nodes[0].address.to_string()]);
     command.args(["--cluster-from", "all", "--cluster-to", &last.0, "--cluster-yes"]);
     command.args(["--cluster-slots", &slots.to_string()]);
-    let output = command.output()?;
+    let output = command.output().await?;
     let text = String::from_utf8_lossy(&output.stdout);
     if output.status.success() { Ok(()) } else { Err(text.into_owned().into()) }
 }
 
-/// Somebody else who uses a source: one `PING` every millisecond, on a thread of its own.
+/// Somebody else who uses a node or the proxy: one turn after the other with a pause between, on a thread of its own.
 struct Pulse {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<std::io::Result<Vec<Duration>>>,
+    thread: JoinHandle<io::Result<Vec<Duration>>>,
 }
 
 impl Pulse {
-    fn start(node: &Address) -> Self {
+    fn start(
+        address: (String, u16),
+        mut turn: impl FnMut(&mut TcpStream) -> io::Result<()> + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, node) = (Arc::clone(&stop), node.clone());
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            use std::io::{Read, Write};
-            let mut stream = std::net::TcpStream::connect((node.host(), node.port()))?;
+            let mut stream = TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
             let mut times = Vec::new();
             while !stopped.load(Relaxed) {
                 let begun = Instant::now();
-                stream.write_all(b"PING\r\n")?;
-                stream.read_exact(&mut [0; 7])?;
+                turn(&mut stream)?;
                 times.push(begun.elapsed());
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(PAUSE);
             }
             Ok(times)
         });
         Self { stop, thread }
     }
 
-    /// Half of all times, 99 of 100, and the longest one, in milliseconds.
-    fn stop(self) -> Outcome<[f64; 3]> {
+    fn stop(self) -> Outcome<Vec<Duration>> {
         self.stop.store(true, Relaxed);
-        let mut times = self.thread.join().map_err(|_| "the pulse has panicked")??;
-        times.sort_unstable();
-        let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
-        Ok([at(50), at(99), at(100)].map(|time| time.as_secs_f64() * 1000.0))
+        Ok(self.thread.join().map_err(|_| "a client has panicked")??)
     }
+}
+
+fn ping(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(b"PING\r\n")?;
+    expect(stream, b"+PONG\r\n")
+}
+
+/// Clients of the proxy, each with a part of the keys.
+fn clients(proxy: &Running, options: &Options) -> Vec<Pulse> {
+    let (keys, clients, bytes) = (options.keys.max(1), options.clients, options.bytes);
+    let client = |number: usize| {
+        // Strides of a prime number visit all keys, and slots in no order.
+        let mut at = (0..).map(move |n: usize| (n * 7919 * clients + number) % keys);
+        let turn = move |stream: &mut TcpStream| {
+            let n = at.next().unwrap_or_default();
+            let (name, value) = (name(n), format!("{n:0bytes$}"));
+            stream.write_all(format!("SET {name} {value}\r\nGET {name}\r\n").as_bytes())?;
+            expect(stream, format!("+OK\r\n${}\r\n{value}\r\n", value.len()).as_bytes())
+        };
+        Pulse::start((proxy.data.ip().to_string(), proxy.data.port()), turn)
+    };
+    (0..clients).map(client).collect()
+}
+
+fn expect(stream: &mut TcpStream, reply: &[u8]) -> io::Result<()> {
+    let mut read = vec![0; reply.len()];
+    stream.read_exact(&mut read)?;
+    let strange = || io::Error::other(read.escape_ascii().to_string());
+    if read == reply { Ok(()) } else { Err(strange()) }
+}
+
+/// Half of all times, 99 of 100, and the longest one, in milliseconds, as JSON.
+fn quantiles(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |part: usize| times.get((times.len() * part / 100).min(times.len().saturating_sub(1)));
+    let ms = |part| at(part).map_or(0.0, |time| time.as_secs_f64() * 1000.0);
+    format!("{{\"p50\":{:.2},\"p99\":{:.2},\"max\":{:.2}}}", ms(50), ms(99), ms(100))
 }

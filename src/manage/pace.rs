@@ -11,8 +11,8 @@ const KEYS_STEP: usize = 10;
 /// Most keys of a batch: beyond that a call costs no less per key (measured on loopback: 100 keys 85 000 keys/s, 1000 keys
 /// 100 000).
 const KEYS_MAX: usize = 1000;
-/// Bytes of the first batch: what a node serialises, sends and stores in some 3 ms (25 MB/s, measured).
-const BYTES_FIRST: u64 = 64 << 10;
+/// Bytes of the first batch: what a node serialises, sends and stores in some 2 ms (25 MB/s, measured).
+const BYTES_FIRST: u64 = 48 << 10;
 /// The step by which batches grow in bytes.
 const BYTES_STEP: u64 = 16 << 10;
 /// Most bytes of a batch.
@@ -111,7 +111,7 @@ mod tests {
     fn small_keys_are_taken_by_number_and_large_ones_by_size() {
         let pace = Pace::new(LIMIT);
         assert_eq!(pace.batch(sizes(100)), 10);
-        assert_eq!(pace.batch(sizes(20 << 10)), 3);
+        assert_eq!(pace.batch(sizes(20 << 10)), 2);
         assert_eq!(pace.batch(sizes(1 << 30)), 1);
         assert_eq!(pace.batch([5, 5]), 2);
     }

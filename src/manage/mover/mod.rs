@@ -83,7 +83,7 @@ impl Default for MoveOptions {
     fn default() -> Self {
         Self {
             method: Method::default(),
-            max_block: Duration::from_millis(3),
+            max_block: Duration::from_millis(2),
             duty: 100,
             parallel: 8,
             batch: usize::MAX,
