@@ -1,6 +1,7 @@
 //! Requests to one node, one at a time or several in one go, for the control plane: discovery, cluster management, tests.
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -163,9 +164,13 @@ impl Control {
             }
             Ok(replies)
         };
-        // Why a node takes no more it may have said before.
-        let (sent, received) = tokio::join!(sending, receiving);
-        received.and_then(|replies| sent.map(|()| replies))
+        let (mut sending, mut receiving) = (pin!(sending), pin!(receiving));
+        let sent = tokio::select! {
+            received = &mut receiving => return received,
+            sent = &mut sending => sent,
+        };
+        // Why it takes no more a node may have said before.
+        receiving.await.and_then(|replies| sent.map(|()| replies))
     }
 }
 

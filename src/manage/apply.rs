@@ -485,3 +485,24 @@ impl Wait {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manage::view::Info;
+
+    #[test]
+    fn links_are_waited_for_where_there_is_somebody_to_be_linked_with() {
+        let view = ClusterView::said(&[
+            "a 10.0.0.1:1 myself,master - 0 0 1 connected 0-5\nb 10.0.0.2:1 slave a 0 0 1 connected\n",
+            "b 10.0.0.2:1 myself,slave a 0 0 1 connected\na 10.0.0.1:1 master - 0 0 1 connected 0-5\n",
+        ]);
+        let mut nodes = view.nodes;
+        nodes[1].info = Info("master_link_status:down\r\n".into());
+        let waiting = "replica 10.0.0.2:1 has no link to its primary yet";
+        assert_eq!(down_link(&nodes).as_deref(), Some(waiting));
+        assert_eq!(down_link(&nodes[1..]), None, "its primary does not answer");
+        nodes[1].info = Info("master_link_status:up\r\n".into());
+        assert_eq!(down_link(&nodes), None);
+    }
+}

@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 use slotway::resp::value;
 
-use crate::alone;
+use crate::beside_others;
 use crate::cluster::{Cluster, Node};
 use crate::job::{count, fill};
 use crate::tool::{Told, call, known, text};
@@ -29,7 +29,7 @@ async fn told(state: &tempfile::TempDir, line: &str) -> Told {
 
 #[tokio::test]
 async fn a_user_needs_few_rights_and_the_one_that_is_missing_is_named() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (nodes, state) = (Cluster::start(3, 0).await, tempfile::tempdir().expect("a directory"));
     let entry = nodes.address(0);
     grant(&nodes, &[0, 1, 2], RIGHTS).await;
@@ -81,7 +81,7 @@ async fn a_user_needs_few_rights_and_the_one_that_is_missing_is_named() {
 
 #[tokio::test]
 async fn nodes_are_known_by_what_they_announce_and_removed_from_all_that_listen() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut nodes = Cluster::start(3, 0).await;
     let new = nodes.start_node().await;
     for node in [0, 1, 2, new] {

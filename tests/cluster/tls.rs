@@ -9,7 +9,7 @@ use slotway::manage::access::{Tls, TlsOptions, Way};
 use slotway::resp::value::{self, Value};
 use tempfile::TempDir;
 
-use crate::alone;
+use crate::beside_others;
 use crate::job::tag;
 use crate::tool::{Special, Told, call};
 
@@ -131,7 +131,7 @@ impl Papers {
 
 #[tokio::test]
 async fn a_cluster_that_speaks_nothing_but_tls() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let papers = Papers::issue();
     let mut nodes = Vec::new();
     for _ in 0..4 {
@@ -172,11 +172,25 @@ async fn a_cluster_that_speaks_nothing_but_tls() {
         .await
         .ends(0)
         .says("[OK] 50 keys in 3 masters.");
+    import_needs_a_source_that_speaks_tls(&papers, &a, papers_shown).await;
     let backup = papers.path("backup");
     std::fs::create_dir(&backup).expect("a directory");
     papers.told(&format!("cluster backup {papers_shown} {a} @backup")).await.ends(0);
     let saved = std::fs::read_dir(&backup).expect("it is there").count();
     assert_eq!(saved, 4, "three files of data and one of the layout");
+}
+
+async fn import_needs_a_source_that_speaks_tls(papers: &Papers, node: &str, papers_shown: &str) {
+    let server = papers.node("--cluster-enabled no").await;
+    let source = server.address();
+    papers.ask(&source, "SET imported 1").await;
+    let line = format!(
+        "cluster import {papers_shown} {node} --from {source} --from-pass {SECRET} --from-tls"
+    );
+    papers.told(&line).await.ends(3).mentions("it needs tls-cluster yes, cluster or not");
+    papers.ask(&source, "CONFIG SET tls-cluster yes").await;
+    papers.told(&line).await.ends(0).mentions("Migrating imported to ");
+    papers.told(&line.replace(" --from-tls", "")).await.ends(1).mentions("reset by peer");
 }
 
 /// The words for everything that may be wrong.
@@ -253,7 +267,7 @@ fn no_file_has_the_password(papers: &Papers) {
 
 #[tokio::test]
 async fn nodes_that_cannot_be_reached_by_tls_are_named_before_anything_is_done() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let papers = Papers::issue();
     let (odd, plain) = (
         papers.node("--tls-cluster no").await,

@@ -137,6 +137,20 @@ async fn a_link_that_stays_broken_is_given_up() {
     assert_eq!(scene.sent(), 6, "five more times");
 }
 
+#[tokio::test]
+async fn a_transfer_is_as_small_and_as_short_as_is_asked_for() {
+    let mut scene = Scene::new().await;
+    let (batch, transfer) = (7, Some(Duration::from_millis(1234)));
+    let max_block = Duration::from_secs(10);
+    scene.options = MoveOptions { batch, transfer, max_block, ..scene.options };
+    scene.run().await.expect("it is moved");
+    scene.expect_moved("few at a time");
+    assert_eq!(scene.sent(), KEYS.div_ceil(7));
+    let seen = scene.cluster.node(0).seen();
+    let mut sent = seen.iter().filter(|line| line.starts_with("MIGRATE"));
+    assert!(sent.all(|line| line.contains(" 0 1234 ")), "{seen:?}");
+}
+
 /// Keys that are counted and not there, as expired ones are while clients are paused.
 #[tokio::test]
 async fn keys_that_are_not_there_are_not_spun_on() {
