@@ -14,9 +14,9 @@ use crate::tool;
 const BATCHES: u64 = 15;
 
 /// Whether the servers at hand know it.
-async fn is_known(cluster: &Cluster) -> bool {
-    let address = cluster.address(0);
-    let answers = async |line| tool::ask(&address, line).await.is_ok();
+async fn is_known() -> bool {
+    let server = tool::Special::start("127.0.0.1", &["--cluster-enabled", "yes"]).await;
+    let answers = async |line| tool::ask(&server.address(), line).await.is_ok();
     answers("CLUSTER GETSLOTMIGRATIONS").await || answers("CLUSTER MIGRATION STATUS ALL").await
 }
 
@@ -30,10 +30,10 @@ fn office(method: Method) -> Office {
 #[tokio::test]
 async fn the_servers_move_slots_under_load() {
     let _turn = alone().await;
-    let (cluster, office) = (Cluster::start(3, 1).await, office(Method::Asm));
-    if !is_known(&cluster).await {
+    if !is_known().await {
         return;
     }
+    let (cluster, office) = (Cluster::start(3, 1).await, office(Method::Asm));
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let mut load = Load::start(Plan { focus: 0..1500, ..Plan::new(proxy.data) });
     load.advance(BATCHES).await;
@@ -50,10 +50,10 @@ async fn the_servers_move_slots_under_load() {
 #[tokio::test]
 async fn a_migration_is_cancelled_and_gone_on_with() {
     let _turn = alone().await;
-    let (cluster, office) = (Cluster::start(3, 0).await, office(Method::Asm));
-    if !is_known(&cluster).await {
+    if !is_known().await {
         return;
     }
+    let (cluster, office) = (Cluster::start(3, 0).await, office(Method::Asm));
     fill(&cluster, 0, 7, 3000).await;
     let reins = Reins::default();
     let stop_now = |event| {
@@ -74,10 +74,10 @@ async fn a_migration_is_cancelled_and_gone_on_with() {
 #[tokio::test]
 async fn servers_without_it_are_left_alone_or_served_key_by_key() {
     let _turn = alone().await;
-    let cluster = Cluster::start(3, 0).await;
-    if is_known(&cluster).await {
+    if is_known().await {
         return;
     }
+    let cluster = Cluster::start(3, 0).await;
     let folder = tempfile::tempdir().expect("a folder");
     let line = |method: &str| {
         let (entry, from, to) = (cluster.address(0), cluster.id(0), cluster.id(1));

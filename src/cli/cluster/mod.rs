@@ -5,6 +5,8 @@
 //!  reach     how nodes are reached: passwords, TLS
 //!  out       lines, colours, questions, exit codes
 //!  show      nodes and findings as lines
+//!  carry     moving slots with a terminal in front of it
+//!  jobs      those that were begun, by their journals
 //!  create, members, every, …   one file for each family of subcommands
 //! ```
 //! Everything that is done to a cluster is done by `manage`; here it is asked for, shown, and turned into an exit code.
@@ -15,6 +17,7 @@ mod data;
 mod every;
 mod fix;
 mod grammar;
+mod jobs;
 mod members;
 mod moves;
 mod out;

@@ -121,7 +121,7 @@ pub enum MoveError {
     #[error("stopped with {0} slots left to move")]
     Stopped(usize),
     /// Told to stop at once, it did. Slots may be open.
-    #[error("stopped in the middle of a slot")]
+    #[error("stopped at once, as it was told to")]
     Halted,
     /// It cannot go on for now. Slots may be open.
     #[error("{0}")]
