@@ -224,20 +224,20 @@ async fn trouble_is_named(papers: &Papers, node: &str) {
     )
     .await;
     check(
-        &format!("--tls --cacert @ca.crt {client} --sni elsewhere"),
+        &format!("--tls --cacert @ca.crt {client} --sni elsewhere --tls-check-name"),
         1,
         &failed("its certificate is not for elsewhere, but for "),
     )
     .await;
-    check(&format!("--tls --cacert @ca.crt {client} --sni localhost"), 0, "[OK] All 16384").await;
     check(
-        &format!("--tls --cacert @ca.crt {client} --sni elsewhere --tls-any-name"),
+        &format!("--tls --cacert @ca.crt {client} --sni localhost --tls-check-name"),
         0,
         "[OK] All 16384",
     )
     .await;
+    check(&format!("--tls --cacert @ca.crt {client} --sni elsewhere"), 0, "[OK] All 16384").await;
     check(
-        &format!("--tls --cacert @stranger-ca.crt {client} --tls-any-name"),
+        &format!("--tls --cacert @stranger-ca.crt {client} --sni elsewhere"),
         1,
         "signed by nobody",
     )

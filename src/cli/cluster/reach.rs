@@ -18,7 +18,7 @@ const ABOUT_TLS: &[&str] = &[
     "cert",
     "key",
     "insecure",
-    "tls-any-name",
+    "tls-check-name",
     "tls-ciphers",
     "tls-ciphersuites",
 ];
@@ -72,10 +72,12 @@ fn tls(line: &Line, is_secure: bool) -> Result<Option<Tls>, String> {
         (Some(_), None) => return Err("--cert needs its --key".to_owned()),
         (None, Some(_)) => return Err("--key needs its --cert".to_owned()),
     };
-    let check = match (line.has("insecure"), line.has("tls-any-name")) {
-        (true, _) => Check::Nothing,
-        (false, true) => Check::Signature,
-        (false, false) => Check::Name,
+    let check = if line.has("insecure") {
+        Check::Nothing
+    } else if names_ca(line) && !line.has("tls-check-name") {
+        Check::Signature
+    } else {
+        Check::Name
     };
     let options = TlsOptions {
         name: line.value("sni")?.map(str::to_owned),
@@ -89,6 +91,13 @@ fn tls(line: &Line, is_secure: bool) -> Result<Option<Tls>, String> {
     Tls::new(&options).map(Some).map_err(|fault| format!("TLS Error: {fault}"))
 }
 
+/// Whether the line says whom to trust. A CA that is named signs for these nodes, whose certificates often do not have the
+/// addresses by which nodes are found, and is trusted whatever the name, as by redis-cli and by the nodes themselves. One of
+/// the system's signs for anybody.
+fn names_ca(line: &Line) -> bool {
+    line.has("cacert") || line.has("cacertdir")
+}
+
 /// What helps against trouble with TLS.
 pub(super) fn advice(trouble: &TlsTrouble) -> &'static str {
     match trouble {
@@ -97,7 +106,7 @@ pub(super) fn advice(trouble: &TlsTrouble) -> &'static str {
         }
         TlsTrouble::Stranger => ". Name the CA's certificate with --cacert or --cacertdir.",
         TlsTrouble::Name { .. } => {
-            ". Give the right name with --sni, or --tls-any-name to trust the CA whatever the name."
+            ". Give the right name with --sni, or name the CA with --cacert and leave --tls-check-name out."
         }
         TlsTrouble::Date => ". Renew it, and look at the clocks of both machines.",
         TlsTrouble::Anonymous => ". Give one with --cert and --key.",
