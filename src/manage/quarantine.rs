@@ -7,6 +7,7 @@
 //! ```
 //! Keys and dumps are bytes, in hexadecimal. A copy comes back with `RESTORE key ttl dump`, under a name of its own.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::mover::ends::{End, Sizes};
+use super::mover::ends::End;
 use super::mover::remedy::{Remedy, Setback};
 use crate::cluster::{Address, Slot};
 use crate::resp::value::{self, Value};
@@ -22,6 +23,8 @@ use crate::resp::value::{self, Value};
 /// Folder of these files below the state folder.
 const FOLDER: &str = "quarantine";
 
+/// Keys that are looked for in one go.
+const SOUGHT: usize = 500;
 /// Keys that are compared in one go; each copy may be large.
 const COMPARED: usize = 20;
 
@@ -31,6 +34,16 @@ pub struct Quarantine {
     path: PathBuf,
     file: Option<File>,
     count: usize,
+}
+
+/// Whose copies of keys that two nodes have are right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    /// The owner's of their slot, as long as it serves them.
+    Owner,
+    /// Those of the node that takes the slot in: the owner has taken over from one that had given them away, and served
+    /// nobody since.
+    Other,
 }
 
 /// A copy that has lost.
@@ -82,45 +95,45 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Keeps the copies of `other` of keys of a slot that the owner has too, where they differ; gives all those keys. `other`
-    /// has to be taking the slot in.
+    /// Keeps the copies that lose of these keys of a slot, which the owner and another node have, where they differ. The other
+    /// node has to be taking the slot in.
     pub(super) async fn keep_conflicts(
         &mut self,
-        slot: Slot,
+        (slot, both): (Slot, &[Vec<u8>]),
         owner: &mut End,
         other: &mut End,
-    ) -> Result<Vec<Vec<u8>>, Setback> {
-        let count = other.count_keys(&[slot]).await?.first().copied().unwrap_or(0);
-        let most = usize::try_from(count).unwrap_or(usize::MAX);
-        let keys = other.keys(&[slot], most, Sizes::Sampled).await?.concat();
-        let mut both = Vec::new();
-        for some in keys.chunks(COMPARED) {
+        right: Right,
+    ) -> Result<(), Setback> {
+        for some in both.chunks(COMPARED) {
             let request = |verb: &str| -> Vec<_> {
-                some.iter().map(|key| vec![verb.as_bytes().to_vec(), key.name.clone()]).collect()
+                some.iter().map(|key| vec![verb.as_bytes().to_vec(), key.clone()]).collect()
             };
-            // An owner that gives the slot away says `ASK` of keys that it does not have.
-            let right = owner.pipeline(&request("DUMP")).await?;
-            let wrong = other.ask(&request("DUMP")).await?;
-            let ttls = other.ask(&request("PTTL")).await?;
+            let dumps = (owner.ask(&request("DUMP")).await?, other.ask(&request("DUMP")).await?);
+            let loser = if right == Right::Owner { &mut *other } else { &mut *owner };
+            let ttls = loser.ask(&request("PTTL")).await?;
+            let node = loser.address.clone();
+            let (winners, losers) = match right {
+                Right::Owner => dumps,
+                Right::Other => (dumps.1, dumps.0),
+            };
             let mut copies = Vec::new();
-            for (((key, right), wrong), ttl) in some.iter().zip(right).zip(wrong).zip(ttls) {
-                let (Value::BulkString(right), Value::BulkString(wrong)) = (right, wrong) else {
-                    continue;
-                };
-                both.push(key.name.clone());
-                if right != wrong {
+            for (((key, wins), loses), ttl) in some.iter().zip(winners).zip(losers).zip(ttls) {
+                // A key that has gone since has no copy to lose.
+                if let (Value::BulkString(wins), Value::BulkString(loses)) = (wins, loses)
+                    && wins != loses
+                {
                     copies.push(Copy {
-                        node: other.address.clone(),
+                        node: node.clone(),
                         slot,
-                        key: key.name.clone(),
+                        key: key.clone(),
                         ttl_ms: value::integer(&ttl).unwrap_or(-1),
-                        dump: wrong.to_vec(),
+                        dump: loses.to_vec(),
                     });
                 }
             }
             self.keep(&copies).map_err(|error| self.lost(&error))?;
         }
-        Ok(both)
+        Ok(())
     }
 
     fn lost(&self, error: &io::Error) -> Setback {
@@ -143,6 +156,28 @@ impl Quarantine {
     pub fn kept(&self) -> Option<(usize, &Path)> {
         (self.count > 0).then_some((self.count, &self.path))
     }
+}
+
+/// The keys of slots that two nodes have, by slot.
+pub(super) async fn held_by_both(
+    slots: &[Slot],
+    owner: &mut End,
+    other: &mut End,
+) -> Result<BTreeMap<Slot, Vec<Vec<u8>>>, Setback> {
+    let counts = other.count_keys(slots).await?;
+    let counted = slots.iter().copied().zip(counts).filter(|(_, count)| *count > 0);
+    let keys = other.names(&counted.collect::<Vec<_>>()).await?;
+    let mut both: BTreeMap<Slot, Vec<Vec<u8>>> = BTreeMap::new();
+    for some in keys.chunks(SOUGHT) {
+        let exists = |(_, key): &(Slot, Vec<u8>)| vec![b"EXISTS".to_vec(), key.clone()];
+        // An owner that gives the slot away says `ASK` of keys that it does not have.
+        let there = owner.pipeline(&some.iter().map(exists).collect::<Vec<_>>()).await?;
+        let is_there = |reply: &Value| value::integer(reply) == Some(1);
+        for ((slot, key), _) in some.iter().zip(&there).filter(|(_, reply)| is_there(reply)) {
+            both.entry(*slot).or_default().push(key.clone());
+        }
+    }
+    Ok(both)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -15,27 +15,30 @@
 //! | 10 | `create`: IPv6, passwords, bus ports; names in `members`; announced names and ports in `rights`; ports for TLS in `tls` |
 //! | 12, 13 | `create`: check names what is wrong; claims, epochs and disagreement in `manage::check` |
 //! | 14–16 | `every`; 2^33 keys in `manage::view` |
-//! | 17, 18 | `data`; a backup is loaded into single servers, and not under load; databases beside 0 are named, not moved |
+//! | 17 | `service`: under load, and loaded into a new cluster; `data` |
+//! | 18 | `data`; databases beside 0 are named, not moved |
 //! | 19 | `moves` |
 //! | 20 | `atomic`, with servers that have it (`SLOTWAY_TEST_SERVER`); `tests/it/atomic` on fakes, with every failure |
 //! | 44, 45 | `tests/it/atomic`; without the throttling of writes, which is the proxy's |
 //! | 21, 22, 39, 40 | `reshard`; what balance means in `manage::plan::rebalance` |
 //! | 23, 24 | `reshard`, by the program; `faults` and `moves` |
-//! | 25–32, 37, 41, 42 | `faults`; 29 by a target that stops, not by a cut link; 35 is part of the load of 19 and 25 |
+//! | 25 | `faults`: what is lost is counted, and held against what the replica had not got |
+//! | 26–32, 37, 41, 42 | `faults`; 29 by a target that stops, not by a cut link; 35 is part of the load of 19; 30 also in `fix` |
 //! | 38 | `moves` |
 //! | 33 | `rights`: missing rights and passwords; `tls`, where no journal has the password either |
 //! | 43 | only that there are figures, in `manage::mover`: how true the time left is, nobody checks |
-//! | 63–66 | `fix`; not under load |
+//! | 63, 64 | `fix`, under load; of keys that their owner never began to give away (63 with `IMPORTING` alone) those of 66 tell |
+//! | 65, 66 | `fix`; 65 with keys on two nodes in `manage::repair::plan` alone, 66 without a restart |
 //! | 67 | claims of the same epoch in `manage::repair::plan` |
 //! | 47–51, 53, 56–58 | `members`, by the command line; who does not answer or refuses (58) in `rights` |
-//! | 54 | `reshard`: drained and removed in one go; not under load |
-//! | 62 | `members`; not under load |
+//! | 47, 54, 55, 59, 62 | `service`, under load; `reshard`, `members`; who may not leave (59) in `manage::plan::members` |
+//! | 52, 60 | `service` |
 //! | 72 | the tests here are called with the lines of operators, charts and old pages; `cli::cluster::grammar` |
 //! | the old page | `walkthrough` |
 //!
-//! Left out: real hosts (all servers are on loopback); 52, 55, 59–61
-//! (promoting and jobs of the running proxy come with the admin plane); 34 (one kind of server is at hand; versions are looked at
-//! in `manage::mover`); 36 (blocked clients are the proxy's, see `tests/live`); 46.
+//! Left out: real hosts (all servers are on loopback); 61 (jobs of the running proxy come with the admin plane); 34 (one kind of
+//! server is at hand; versions are looked at in `manage::mover`); 36 (blocked clients are the proxy's: `sessions` and `pubsub` of
+//! `tests/live`); 46 (see `benches/reshard.rs`).
 
 #[path = "../live/client.rs"]
 #[allow(dead_code, reason = "`tests/live` uses all of it")]
@@ -66,10 +69,12 @@ mod every;
 mod faults;
 mod fix;
 mod job;
+mod ledger;
 mod members;
 mod moves;
 mod reshard;
 mod rights;
+mod service;
 mod tls;
 mod tool;
 mod walkthrough;

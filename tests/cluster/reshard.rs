@@ -1,14 +1,12 @@
 //! `reshard`, `rebalance`, `resume`: their words, plans and refusals. What happens to keys meanwhile is shown by `moves`.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 
 use crate::cluster::Cluster;
-use crate::tool::{Told, call, known, text};
+use crate::tool::{Told, begin, call, known, signal, text};
 use crate::{beside_others, until, within};
 
 /// `slotway cluster` with journals in a folder of the test's own, and this typed into it.
@@ -156,24 +154,12 @@ async fn rebalance_gives_a_new_primary_its_share_and_is_done_when_it_says_so() {
     }
 }
 
-/// A move that is under way.
-fn begin(state: &TempDir, line: &str) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
-    command.arg("cluster").args(line.split_whitespace()).env("XDG_STATE_HOME", state.path());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.kill_on_drop(true).spawn().expect("the program")
-}
-
-fn signal(process: &Child, signal: Signal) {
-    let pid = process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    kill_process(pid.expect("it runs"), signal).expect("it is ours");
-}
-
 #[tokio::test]
 async fn what_was_cut_off_is_gone_on_with() {
     let _turn = beside_others().await;
     let (nodes, state) = (Cluster::start(3, 0).await, tempfile::tempdir().expect("a directory"));
     let entry = nodes.address(0);
+    let folder = format!("--state-dir {}", state.path().join("slotway").display());
     for n in 0..2000 {
         nodes.call(0, &["SET", &format!("{{491}}{n}"), "value"]).await;
     }
@@ -187,7 +173,7 @@ async fn what_was_cut_off_is_gone_on_with() {
         nodes.id(1),
         number + 1
     );
-    let mut process = begin(&state, &line);
+    let mut process = begin(&format!("{line} {folder}"));
     until(Duration::from_secs(20), "keys are on their way", async || {
         let size = text(&nodes.address(1), "INFO keyspace").await;
         if size.contains("keys=") { Ok(()) } else { Err(size) }
@@ -204,7 +190,7 @@ async fn what_was_cut_off_is_gone_on_with() {
     cluster(&state, "jobs").await.ends(0).mentions("cut off");
 
     // One Ctrl-C: what is open is finished, and nothing else begun.
-    let mut process = begin(&state, "resume --rate 2000");
+    let mut process = begin(&format!("resume --rate 2000 {folder}"));
     until(Duration::from_secs(20), "it runs", async || {
         let told = cluster(&state, "jobs").await.ends(0);
         if told.out.contains("running") { Ok(()) } else { Err(told.out) }

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use slotway::backend::Control;
 use slotway::resp::value::{self, Value};
 use tempfile::TempDir;
@@ -81,6 +82,24 @@ pub(crate) async fn call(words: &[&str], input: &str, vars: &[(&str, &str)]) -> 
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let code = output.status.code().expect("no signal ended it");
     Told { code, out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Begins `slotway cluster` with the words of a line.
+pub(crate) fn begin(line: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
+    command.arg("cluster").args(line.split_whitespace()).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("the program")
+}
+
+pub(crate) fn signal(process: &Child, signal: Signal) {
+    let pid = process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    kill_process(pid.expect("it runs"), signal).expect("it is ours");
+}
+
+/// Waits until a program has ended, and gives its exit code.
+pub(crate) async fn ended(process: &mut Child) -> Option<i32> {
+    within(Duration::from_secs(60), "it ends", process.wait()).await.expect("our child").code()
 }
 
 /// Asks a node.

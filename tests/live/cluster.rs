@@ -274,6 +274,15 @@ impl Cluster {
         own.slots.into_iter().flatten().collect()
     }
 
+    /// Waits until a replica has noticed that its primary is gone: it has then taken in all that was sent.
+    pub(crate) async fn unlinked(&self, replica: Node) {
+        until(PATIENCE, "a lost link", async || {
+            let info = self.text(replica, &["INFO", "replication"]).await?;
+            if info.contains("master_link_status:down") { Ok(()) } else { Err(info) }
+        })
+        .await;
+    }
+
     /// Waits until a replica has taken its primary's place.
     pub(crate) async fn promoted(&self, replica: Node) {
         until(PATIENCE, "a promotion", async || match self.slots_of(replica).await.len() {

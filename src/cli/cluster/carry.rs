@@ -239,7 +239,7 @@ impl Job<'_> {
             }
             Event::Quarantined { count, file } => bar.suspend(|| {
                 self.out.warning(&format!(
-                    "[WARNING] {count} keys were made anew after a failover; what they were before is kept in {}",
+                    "[WARNING] {count} copies of keys that differed from the right ones are kept in {}",
                     file.display()
                 ));
             }),

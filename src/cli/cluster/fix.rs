@@ -88,11 +88,11 @@ impl Job<'_> {
     }
 
     fn fixed(&self, report: &RepairReport, is_whole: bool) -> Exit {
-        if let Some((count, file)) = &report.quarantined {
-            let text = format!(
-                "[WARNING] {count} copies that differed from the owner's are kept in {file}"
-            );
-            self.out.warning(&text);
+        for (file, count) in &report.quarantined {
+            self.out.warning(&format!(
+                "[WARNING] {count} copies that differed from the owner's are kept in {}",
+                file.display()
+            ));
         }
         self.out.answer(&json!({ "ok": is_whole && report.left.is_empty(), "report": report }));
         if !report.left.is_empty() {

@@ -174,6 +174,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     flag(&["state-dir"], Some("folder"), KEEPING, "where journals are [~/.local/state/slotway]"),
     flag(&["drain"], None, &["del-node"], "first move its slots to the other primaries"),
+    flag(&["promote"], None, &["del-node"], "first put one of its replicas in its place"),
     flag(&["accept-risk"], None, &["fix"], "also do what somebody should have looked at"),
     flag(
         &["accept-data-loss", "fix-with-unreachable-masters", "fix-with-unreachable-primaries"],
@@ -183,7 +184,12 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     flag(&["slave", "replica"], None, &["add-node"], "as a replica"),
     flag(&["master-id", "primary-id"], Some("id"), &["add-node"], "of this primary"),
-    flag(&["force"], None, &["failover"], "without the primary's consent"),
+    flag(
+        &["force"],
+        None,
+        &["failover", "del-node"],
+        "without the primary's consent; though fewer than 3 masters are left, or one without replicas",
+    ),
     flag(&["takeover"], None, &["failover"], "without anybody's consent"),
     flag(&["only-masters", "only-primaries"], None, &["call"], "on primaries alone"),
     flag(&["only-replicas"], None, &["call"], "on replicas alone"),

@@ -7,7 +7,7 @@ use super::{Job, show};
 use crate::cluster::{Address, NodeId};
 use crate::manage::apply::{Crew, Event};
 use crate::manage::mover::Summary;
-use crate::manage::plan::members::{self, MemberError};
+use crate::manage::plan::members::{self, MemberError, WayOut};
 use crate::manage::plan::{Consent, Step, rebalance};
 use crate::manage::recruit::{Recruit, Unfit};
 use crate::manage::view::{ClusterView, NodeView};
@@ -155,13 +155,18 @@ impl Job<'_> {
         let (entry, name) = (self.address(self.arg(0)?)?, self.arg(1)?);
         self.out.info(&format!(">>> Removing node {name} from cluster {entry}"));
         let mut view = self.gather(&entry).await?;
-        let drained = if self.line.has("drain") { self.drain(&view, name).await? } else { None };
-        if drained.is_some() {
+        let way = self.way_out()?;
+        self.refuse_what_is_needed(&view, name, way)?;
+        let drained = match way {
+            WayOut::Drained => self.drain(&view, name).await?,
+            WayOut::Plain | WayOut::Promoted => None,
+        };
+        let is_promoted = way == WayOut::Promoted && self.promote(&view, name).await?;
+        if drained.is_some() || is_promoted {
             view = self.gather(&entry).await?;
         }
         let steps =
             members::remove(&view, name).map_err(|error| self.refuse(&view, name, &error))?;
-        self.warn_of_last_replica(&view, name);
         if self.line.has("dry-run") {
             return Ok(self.answer_plan(&steps));
         }
@@ -184,6 +189,49 @@ impl Job<'_> {
             .good(&format!("[OK] Node {} removed from the cluster.", name.to_ascii_lowercase()));
         self.out.answer(&json!({ "ok": !is_partial, "drained": drained, "steps": steps, "unreachable": missed, "failed": crew.shortfalls }));
         Ok(if is_partial { Exit::Partial } else { Exit::Success })
+    }
+
+    /// What is to become of the slots of a node that leaves.
+    fn way_out(&self) -> Outcome<WayOut> {
+        match (self.line.has("drain"), self.line.has("promote")) {
+            (false, false) => Ok(WayOut::Plain),
+            (true, false) => Ok(WayOut::Drained),
+            (false, true) => Ok(WayOut::Promoted),
+            (true, true) => {
+                let text = "[ERR] either --drain or --promote: its slots can go one way only";
+                Err(self.out.complain(Exit::Usage, text))
+            }
+        }
+    }
+
+    /// A node that the others can hardly do without leaves only if that is meant.
+    fn refuse_what_is_needed(&self, view: &ClusterView, name: &str, way: WayOut) -> Outcome<()> {
+        match members::lack(view, name, way) {
+            Some(lack) if self.line.has("force") => {
+                self.out.warning(&format!("[WARNING] {lack}."));
+                Ok(())
+            }
+            Some(lack) => {
+                let text = format!("[ERR] {lack}; if that is meant, pass --force");
+                Err(self.out.fail(Exit::Refused, &text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a replica in the place of a primary; false if it has no slots, or if that is only to be shown.
+    async fn promote(&self, view: &ClusterView, name: &str) -> Outcome<bool> {
+        let node = members::named(view, name).and_then(|id| view.node(id));
+        if node.is_none_or(|node| node.own.slots.is_empty()) {
+            return Ok(false);
+        }
+        let step = members::failover(view, name, None, Consent::All);
+        let step = step.map_err(|error| self.out.fail(Exit::Refused, &format!("[ERR] {error}")))?;
+        if self.line.has("dry-run") {
+            return Err(self.answer_plan(&[step]));
+        }
+        self.take_place(view, &step).await?;
+        Ok(true)
     }
 
     /// Gives the slots of a primary to the others, if it has any.
@@ -221,16 +269,6 @@ impl Job<'_> {
         self.out.fail(exit, &format!("[ERR] {error}"))
     }
 
-    fn warn_of_last_replica(&self, view: &ClusterView, name: &str) {
-        let node = members::named(view, name).and_then(|id| view.node(id));
-        let Some(primary) = node.and_then(|node| node.own.primary.as_ref()) else { return };
-        if view.replicas_of(primary).count() == 1
-            && let Some(primary) = view.node(primary)
-        {
-            self.out.warning(&format!("[WARNING] {} is left without replicas.", primary.address));
-        }
-    }
-
     async fn leave(&self, crew: &mut Crew, steps: &[Step], view: &ClusterView) -> Outcome<()> {
         let address = |id: &NodeId| {
             view.node(id).map_or_else(|| id.to_string(), |node| node.address.to_string())
@@ -264,19 +302,25 @@ impl Job<'_> {
         if self.line.has("dry-run") {
             return Ok(self.answer_plan(&[step]));
         }
-        let Step::Failover { node, .. } = &step else { return Err(Exit::Failure) };
-        let address = view.node(node).map(|node| node.address.to_string()).unwrap_or_default();
-        self.out
-            .info(&format!(">>> {address} takes the place of its {}", self.out.style.primary()));
-        let mut crew = self.crew(&view);
-        let applied = crew.apply(std::slice::from_ref(&step), &mut |event| self.tell(&event)).await;
-        applied.map_err(|error| self.failed(&error))?;
-        self.settle(&mut crew, None).await?;
+        let address = self.take_place(&view, &step).await?;
         self.out.good(&format!(
             "[OK] {address} is a {} now, and all nodes know.",
             self.out.style.primary()
         ));
         self.out.answer(&json!({ "ok": true, "steps": [step] }));
         Ok(Exit::Success)
+    }
+
+    /// Has a replica take its primary's place, and waits until all nodes know; gives where it is.
+    async fn take_place(&self, view: &ClusterView, step: &Step) -> Outcome<String> {
+        let Step::Failover { node, .. } = step else { return Err(Exit::Failure) };
+        let address = view.node(node).map(|node| node.address.to_string()).unwrap_or_default();
+        self.out
+            .info(&format!(">>> {address} takes the place of its {}", self.out.style.primary()));
+        let mut crew = self.crew(view);
+        let applied = crew.apply(std::slice::from_ref(step), &mut |event| self.tell(&event)).await;
+        applied.map_err(|error| self.failed(&error))?;
+        self.settle(&mut crew, None).await?;
+        Ok(address)
     }
 }

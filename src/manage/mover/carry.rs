@@ -20,11 +20,12 @@ use super::remedy::{Remedy, Setback};
 use super::roster::Chunk;
 use super::stage::{Ends, Stage};
 use super::together::together;
+use super::vigil::Vigil;
 use super::work::Work;
 use crate::cluster::{Address, NodeId, Slot};
 use crate::manage::journal::Entry;
 use crate::manage::plan::Move;
-use crate::manage::quarantine::Quarantine;
+use crate::manage::quarantine::{Quarantine, Right, held_by_both};
 use crate::manage::view::{ClusterView, Line};
 
 /// First pause after a setback; each further one is twice as long.
@@ -70,8 +71,14 @@ pub(super) async fn carry(
     chunk: &Chunk,
 ) -> Result<(), Setback> {
     let (mut failures, mut begun, mut moved) = (0, Instant::now(), work.keys_moved());
+    let mut vigil = Vigil::default();
     loop {
-        let Err(setback) = attempt(work, links, chunk).await else { return Ok(()) };
+        let attempted = attempt(work, links, chunk, &mut vigil).await;
+        let Err(setback) = attempted else {
+            vigil.end().await;
+            return Ok(());
+        };
+        vigil.note(&setback);
         links.clear();
         if work.keys_moved() > moved {
             (failures, begun, moved) = (0, Instant::now(), work.keys_moved());
@@ -83,24 +90,28 @@ pub(super) async fn carry(
             Remedy::Wait | Remedy::Look => begun.elapsed() > work.options.patience,
         };
         if is_hopeless || work.reins.is_halted() {
+            vigil.end().await;
             return Err(setback);
         }
         work.tell(Event::Setback { slots: chunk.slots.clone(), what: setback.what.clone() });
-        work.reins.sleep((PAUSE * 2_u32.pow(failures.min(8) - 1)).min(LONGEST_PAUSE)).await?;
-        look_around(work).await?;
+        let longest = if vigil.is_kept() { PAUSE } else { LONGEST_PAUSE };
+        work.reins.sleep((PAUSE * 2_u32.pow(failures.min(8) - 1)).min(longest)).await?;
+        if let Some(view) = look_around(work).await? {
+            vigil.keep(work, &chunk.from, &view).await;
+        }
     }
 }
 
 /// Finds out where the nodes are now, and who has taken over from whom.
-pub(super) async fn look_around(work: &Work<'_>) -> Result<(), Setback> {
+pub(super) async fn look_around(work: &Work<'_>) -> Result<Option<ClusterView>, Setback> {
     let addresses = work.company.borrow().addresses();
-    let Some(view) = any_view(work, &addresses).await else { return Ok(()) };
+    let Some(view) = any_view(work, &addresses).await else { return Ok(None) };
     let heirs = work.company.borrow_mut().learn(&view);
     for (of, is) in heirs {
         work.note(&Entry::Heir { of: of.clone(), is: is.clone() })?;
         work.tell(Event::Heir { of, is });
     }
-    Ok(())
+    Ok(Some(view))
 }
 
 /// The cluster as the first node that answers knows it.
@@ -113,7 +124,12 @@ pub(super) async fn any_view(work: &Work<'_>, addresses: &[Address]) -> Option<C
     None
 }
 
-async fn attempt(work: &Work<'_>, links: &mut Links, chunk: &Chunk) -> Result<(), Setback> {
+async fn attempt(
+    work: &Work<'_>,
+    links: &mut Links,
+    chunk: &Chunk,
+    vigil: &mut Vigil,
+) -> Result<(), Setback> {
     let (from, to) = {
         let company = work.company.borrow();
         (company.now(&chunk.from), company.now(&chunk.to))
@@ -126,7 +142,7 @@ async fn attempt(work: &Work<'_>, links: &mut Links, chunk: &Chunk) -> Result<()
         chunk,
     };
     let sorted = passage.look().await?;
-    passage.carry(sorted, links).await?;
+    passage.carry(sorted, links, vigil).await?;
     let Passage { source, scout, target, .. } = passage;
     links.keep([source, scout, target]);
     Ok(())
@@ -163,11 +179,16 @@ impl Passage<'_, '_> {
         sort(self.chunk, &company, &at_source, &at_target)
     }
 
-    async fn carry(&mut self, sorted: Sorted, links: &mut Links) -> Result<(), Setback> {
+    async fn carry(
+        &mut self,
+        sorted: Sorted,
+        links: &mut Links,
+        vigil: &mut Vigil,
+    ) -> Result<(), Setback> {
         let part = self.part();
         if !sorted.open.is_empty() {
             self.work.note(&Entry::Opening(part.clone()))?;
-            self.open(&sorted).await?;
+            self.open(&sorted, vigil).await?;
             self.drain(&sorted).await?;
         }
         if !sorted.both.is_empty() {
@@ -184,7 +205,7 @@ impl Passage<'_, '_> {
         Move { from, to, slots: self.chunk.slots.clone() }
     }
 
-    async fn open(&mut self, sorted: &Sorted) -> Result<(), Setback> {
+    async fn open(&mut self, sorted: &Sorted, vigil: &mut Vigil) -> Result<(), Setback> {
         let Self { source, target, .. } = self;
         // A target that missed a failover of the source holds the slots for the dead one's, and so for lost, until it is
         // told: what is being taken in is not rebound by what others say.
@@ -192,16 +213,24 @@ impl Passage<'_, '_> {
         target.set_slots(&sorted.import, "IMPORTING", &source.id).await?;
         source.set_slots(&sorted.export, "MIGRATING", &target.id).await?;
         self.work.tell(Event::Opened(self.part()));
-        if self.source.id == self.chunk.from { Ok(()) } else { self.keep_conflicts(sorted).await }
+        if self.work.is_continued || self.source.id != self.chunk.from {
+            self.keep_conflicts(sorted, vigil).await?;
+        }
+        vigil.end().await;
+        Ok(())
     }
 
-    /// Until it knew of the move the source's heir answered that keys which had gone over are not there, and clients may have
-    /// made them anew.
-    async fn keep_conflicts(&mut self, sorted: &Sorted) -> Result<(), Setback> {
+    /// What both ends have of slots that this run did not open from the start: keys that an earlier one could not send whole,
+    /// or that clients have made anew at the source's heir until it knew of the move.
+    async fn keep_conflicts(&mut self, sorted: &Sorted, vigil: &mut Vigil) -> Result<(), Setback> {
         let mut quarantine = Quarantine::new(&self.work.folder, &self.work.job);
-        for slot in &sorted.open {
-            let (source, target) = (&mut self.source, &mut self.target);
-            quarantine.keep_conflicts(*slot, source, target).await?;
+        let (source, target) = (&mut self.source, &mut self.target);
+        for (slot, keys) in &held_by_both(&sorted.open, source, target).await? {
+            let right = vigil.right(&source.id).await;
+            quarantine.keep_conflicts((*slot, keys), source, target, right).await?;
+            if right == Right::Other {
+                vigil.delete(&source.id, keys).await?;
+            }
         }
         if let Some((count, file)) = quarantine.kept() {
             self.work.tell(Event::Quarantined { count, file: file.to_owned() });

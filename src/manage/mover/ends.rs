@@ -175,6 +175,21 @@ impl End {
         Ok(keys)
     }
 
+    /// Names of keys of slots, so many of each.
+    pub(in crate::manage) async fn names(
+        &mut self,
+        slots: &[(Slot, u64)],
+    ) -> Result<Vec<(Slot, Vec<u8>)>, Setback> {
+        let list = |(slot, most): &(Slot, u64)| {
+            words(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), &most.to_string()])
+        };
+        let lists = self.all(&slots.iter().map(list).collect::<Vec<_>>(), |_| false).await?;
+        let each = slots.iter().zip(lists);
+        let named = each
+            .flat_map(|((slot, _), list)| keys_of(list).into_iter().map(|key| (*slot, key.name)));
+        Ok(named.collect())
+    }
+
     /// Asks for the sizes of keys.
     async fn measure(&mut self, mut keys: Vec<&mut Key>) -> Result<(), Setback> {
         for together in keys.chunks_mut(SIZES_TOGETHER) {

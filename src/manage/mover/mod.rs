@@ -7,6 +7,7 @@
 //!  carry       one chunk: look, open, drain, close; again from the look after a setback
 //!  ├─ stage      how far is a slot, by what its two ends say?                                         (pure)
 //!  ├─ drain      the keys, in batches of a size that adapts (`manage::pace`)
+//!  ├─ vigil      a source is gone: its replicas are held until the heir knows which slots are on their way
 //!  ├─ company    who stands in whose place after a failover                                           (pure)
 //!  └─ remedy     what helps against which error                                                       (pure)
 //!  atomic      one chunk, moved by the servers: start, watch, judge by who owns it then
@@ -31,6 +32,7 @@ mod roster;
 mod settle;
 mod stage;
 mod together;
+mod vigil;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,6 +150,8 @@ pub struct Prepared {
     /// Nodes that lose their last slot.
     leavers: Vec<NodeId>,
     keys_before: u64,
+    /// Slots may be open from before.
+    is_continued: bool,
 }
 
 /// Looks whether these moves can be made. Nothing is changed.
@@ -166,14 +170,15 @@ pub async fn prepare(
     let moves: Vec<Move> = moves.into_iter().map(|part| without(part, &skipped)).collect();
     let members = members(view);
     Ok(Prepared {
+        leavers: leavers(view, &moves, &Company::new(&members, &[])),
         company: Company::new(&members, &[]),
-        leavers: leavers(view, &moves),
         keys_before: keys_of(view),
         access: access.clone(),
         options: options.clone(),
         settings: Vec::new(),
         sent: Vec::new(),
         suspicions: Vec::new(),
+        is_continued: false,
         moves,
         members,
         survey,
@@ -228,7 +233,8 @@ async fn go_on(
         settings: Vec::new(),
         sent: Vec::new(),
         suspicions: Vec::new(),
-        leavers: Vec::new(),
+        leavers: leavers(view, &moves, &company),
+        is_continued: true,
         skipped: Slots::default(),
         moves,
         company,
@@ -267,19 +273,19 @@ fn keys_of(view: &ClusterView) -> u64 {
     databases.map(|(_, keys)| keys).sum()
 }
 
-/// Sources that give all they own, and their replicas.
-fn leavers(view: &ClusterView, moves: &[Move]) -> Vec<NodeId> {
-    let mut left: BTreeMap<&NodeId, BTreeSet<Slot>> = BTreeMap::new();
+/// Sources that give all they own, or have given it, and their replicas.
+fn leavers(view: &ClusterView, moves: &[Move], company: &Company) -> Vec<NodeId> {
+    let mut left: BTreeMap<NodeId, BTreeSet<Slot>> = BTreeMap::new();
     for part in moves {
-        let Some(node) = view.node(&part.from) else { continue };
-        let own =
-            left.entry(&part.from).or_insert_with(|| node.own.slots.iter().copied().collect());
+        let from = company.now(&part.from);
+        let Some(node) = view.node(&from) else { continue };
+        let own = left.entry(from).or_insert_with(|| node.own.slots.iter().copied().collect());
         own.retain(|slot| !part.slots.contains(*slot));
     }
     let leaving = left.into_iter().filter(|(_, slots)| slots.is_empty()).map(|(id, _)| id);
-    let family = |id: &NodeId| {
-        let replicas = view.replicas_of(id).map(|node| node.own.id.clone());
-        std::iter::once(id.clone()).chain(replicas).collect::<Vec<_>>()
+    let family = |id: NodeId| {
+        let replicas = view.replicas_of(&id).map(|node| node.own.id.clone());
+        replicas.collect::<Vec<_>>().into_iter().chain([id])
     };
     leaving.flat_map(family).collect()
 }

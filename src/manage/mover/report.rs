@@ -57,8 +57,8 @@ pub enum Event {
         /// How many of its replicas.
         count: u64,
     },
-    /// Keys that both ends had when the source was replaced, with different values: the source is right, and the target's
-    /// copies are in a file.
+    /// Keys of which both ends had copies that differ, when a move was gone on with or the source was replaced: those that
+    /// lose are in a file.
     Quarantined {
         /// How many copies, of one chunk.
         count: usize,

@@ -52,6 +52,8 @@ pub(super) struct Work<'a> {
     suspicions: RefCell<Vec<Suspicion>>,
     /// Slots that the servers moved by themselves.
     atomic: RefCell<usize>,
+    /// Slots may be open from before.
+    pub(super) is_continued: bool,
     /// The state folder, and the job's name there.
     pub(super) folder: PathBuf,
     pub(super) job: String,
@@ -84,6 +86,7 @@ impl<'a> Work<'a> {
             earlier: &prepared.sent,
             suspicions: RefCell::new(prepared.suspicions.clone()),
             atomic: RefCell::new(0),
+            is_continued: prepared.is_continued,
             folder,
             job,
         }

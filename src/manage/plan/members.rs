@@ -8,6 +8,9 @@ use super::{Consent, Step};
 use crate::cluster::{Address, NodeId};
 use crate::manage::view::{ClusterView, NodeView};
 
+/// Fewest primaries with slots of which one can fail: the others are to be a majority.
+const MAJORITY_OF: usize = 3;
+
 /// What cannot be done.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MemberError {
@@ -66,6 +69,38 @@ pub fn remove(view: &ClusterView, name: &str) -> Result<Vec<Step>, MemberError> 
         steps.push(Step::Reset { node: id.clone() });
     }
     Ok(steps)
+}
+
+/// What becomes of the slots of a node that leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayOut {
+    /// It has none, or it cannot leave.
+    Plain,
+    /// Others take them.
+    Drained,
+    /// Its replica takes them with its place.
+    Promoted,
+}
+
+/// What the cluster would lack without a node: nothing, primaries enough to replace one that fails, or somebody who could take
+/// a primary's place.
+pub fn lack(view: &ClusterView, name: &str, way: WayOut) -> Option<String> {
+    let node = named(view, name).and_then(|id| view.node(id))?;
+    let owners = view.primaries().filter(|node| !node.own.slots.is_empty()).count();
+    let bare = |node: &NodeView| format!("{} would be left without replicas", node.address);
+    match (&node.own.primary, way) {
+        (Some(primary), _) => {
+            let primary = view.node(primary).filter(|primary| !primary.own.slots.is_empty())?;
+            (view.replicas_of(&primary.own.id).count() == 1).then(|| bare(primary))
+        }
+        (None, WayOut::Drained) if !node.own.slots.is_empty() && owners <= MAJORITY_OF => {
+            Some(format!("only {} masters with slots would be left", owners - 1))
+        }
+        (None, WayOut::Promoted) if view.replicas_of(&node.own.id).count() == 1 => {
+            best_replica(view, &node.own.id).map(bare)
+        }
+        _ => None,
+    }
 }
 
 /// The step that puts a replica in the place of its primary. `name` is that of the primary, or of the replica itself; with
@@ -192,6 +227,21 @@ mod tests {
         cluster.absent.push(Absent { line: gone.own, reason: "refused".into() });
         assert_eq!(remove(&cluster, "a").unwrap_err().to_string(), text);
         assert_eq!(remove(&cluster, "zz").unwrap_err().to_string(), "No such node ID zz");
+    }
+
+    #[test]
+    fn what_would_be_lacking_is_told() {
+        let bare = |node: &str| Some(format!("{node} would be left without replicas"));
+        let check = |name, slots, expected: Option<String>| {
+            assert_eq!(lack(&cluster(), name, slots), expected, "{name} {slots:?}");
+        };
+        check("f", WayOut::Plain, bare("10.0.0.97:97"));
+        check("e", WayOut::Plain, None);
+        check("d", WayOut::Drained, None);
+        check("b", WayOut::Drained, Some("only 2 masters with slots would be left".to_owned()));
+        check("a", WayOut::Promoted, bare("10.0.0.102:102"));
+        check("a", WayOut::Plain, None);
+        check("zz", WayOut::Plain, None);
     }
 
     #[test]

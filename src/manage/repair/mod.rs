@@ -10,7 +10,8 @@
 
 mod plan;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -24,7 +25,7 @@ use super::mover::ends::{End, KEYS_LISTED, Key, Migrated, Route, Sizes, words};
 use super::mover::remedy::Setback;
 use super::mover::{self, Event, MoveError, MoveOptions, Reins};
 use super::plan::Move;
-use super::quarantine::Quarantine;
+use super::quarantine::{Quarantine, Right, held_by_both};
 use super::view::{ClusterView, NodeView, ViewError};
 use crate::cluster::{Address, NodeId, Slot, Slots};
 
@@ -72,8 +73,8 @@ pub struct RepairReport {
     pub done: Vec<Repair>,
     /// What was left, since the caller did not agree to it.
     pub left: Vec<Repair>,
-    /// Copies that lost, and the file they are in.
-    pub quarantined: Option<(usize, String)>,
+    /// Copies that lost: how many are in which file.
+    pub quarantined: BTreeMap<PathBuf, usize>,
 }
 
 /// Finds out which keys lie where.
@@ -121,12 +122,20 @@ pub async fn apply(
     let name = format!("fix-{}", std::process::id());
     let mut quarantine = Quarantine::new(workshop.folder, &name);
     let mut repairing = Repairing { view, workshop, quarantine: &mut quarantine };
-    for repair in &done {
-        repairing.act(&repair.action, &plan.heirs).await?;
-    }
     let moves = plan::moves(&done);
+    for part in &moves {
+        repairing.open(part, &plan.heirs).await?;
+    }
+    for repair in &done {
+        repairing.act(&repair.action).await?;
+    }
+    let mut quarantined = BTreeMap::new();
     if !moves.is_empty() {
-        resume(moves, &plan.heirs, view, workshop, tell).await?;
+        let mut tell = |event| match event {
+            Event::Quarantined { count, file } => *quarantined.entry(file).or_default() += count,
+            event => tell(event),
+        };
+        resume(moves, &plan.heirs, view, workshop, &mut tell).await?;
     }
     for repair in &done {
         repairing.close(&repair.action).await?;
@@ -134,7 +143,7 @@ pub async fn apply(
     if left.is_empty() {
         agree(view, workshop.access).await?;
     }
-    let quarantined = quarantine.kept().map(|(count, path)| (count, path.display().to_string()));
+    quarantined.extend(quarantine.kept().map(|(count, file)| (file.to_owned(), count)));
     Ok(RepairReport { done, left, quarantined })
 }
 
@@ -182,17 +191,30 @@ impl Repairing<'_> {
         open(node, self.workshop.access).await
     }
 
+    /// Opens slots at once: until they are, clients are told of keys which have moved that they are not there, or get no
+    /// answer. A node that holds the slots for the dead node's is told of the heir first.
+    async fn open(&self, part: &Move, heirs: &[(NodeId, NodeId)]) -> Result<(), RepairError> {
+        let now = |id: &NodeId| {
+            let heir = heirs.iter().find(|(of, _)| of == id);
+            heir.map_or_else(|| id.clone(), |(_, is)| is.clone())
+        };
+        let (owner, other) = (now(&part.from), now(&part.to));
+        let (mut source, mut target) = (self.end(&owner).await?, self.end(&other).await?);
+        if owner != part.from {
+            target.set_slots(&part.slots, "NODE", &owner).await?;
+        }
+        target.set_slots(&part.slots, "IMPORTING", &owner).await?;
+        Ok(source.set_slots(&part.slots, "MIGRATING", &other).await?)
+    }
+
     /// What comes before the moves.
-    async fn act(
-        &mut self,
-        action: &Action,
-        heirs: &[(NodeId, NodeId)],
-    ) -> Result<(), RepairError> {
+    async fn act(&mut self, action: &Action) -> Result<(), RepairError> {
         match action {
             Action::Raise { node } => {
                 let bumped = self.end(node).await?.say(&["CLUSTER", "BUMPEPOCH"]).await;
                 bumped.map_err(Setback::from)?;
             }
+            Action::Finish { node, slots } => self.announce(node, slots).await?,
             Action::Cover { node, slots } => {
                 let add = |slot: &str| words(&["CLUSTER", "ADDSLOTS", slot]);
                 self.free(node, slots).await?;
@@ -200,20 +222,7 @@ impl Repairing<'_> {
                 self.announce(node, slots).await?;
             }
             Action::Merge { from, owner, slots } => self.merge(from, owner, slots).await?,
-            Action::Resume(part) => {
-                let now = |id: &NodeId| {
-                    let heir = heirs.iter().find(|(of, _)| of == id);
-                    heir.map_or_else(|| id.clone(), |(_, is)| is.clone())
-                };
-                let (mut owner, mut other) =
-                    (self.end(&now(&part.from)).await?, self.end(&now(&part.to)).await?);
-                // Before keys of a slot can be asked for the node has to take it in.
-                other.set_slots(&part.slots, "IMPORTING", &owner.id.clone()).await?;
-                for slot in &part.slots {
-                    self.quarantine.keep_conflicts(*slot, &mut owner, &mut other).await?;
-                }
-            }
-            Action::Close { .. } | Action::Announce { .. } => {}
+            Action::Resume(_) | Action::Close { .. } | Action::Announce { .. } => {}
         }
         Ok(())
     }
@@ -284,7 +293,9 @@ impl Repairing<'_> {
         let batch = self.workshop.options.batch.clamp(1, GIVEN);
         for _ in 0..TRIES {
             loop {
-                let lost = self.quarantine.keep_conflicts(slot, right, stray).await?;
+                let both = held_by_both(&[slot], right, stray).await?;
+                let lost = both.into_values().next().unwrap_or_default();
+                self.quarantine.keep_conflicts((slot, &lost), right, stray, Right::Owner).await?;
                 let delete = |key: &Vec<u8>| vec![b"DEL".to_vec(), key.clone()];
                 stray.ask(&lost.iter().map(delete).collect::<Vec<_>>()).await?;
                 let keys = stray.keys(&[slot], KEYS_LISTED, Sizes::Sampled).await?.concat();

@@ -40,6 +40,13 @@ pub enum Action {
         /// Which slots.
         slots: Slots,
     },
+    /// A node takes slots that it was given and not told of.
+    Finish {
+        /// Which one.
+        node: NodeId,
+        /// Which slots.
+        slots: Slots,
+    },
     /// Every node is told who owns slots.
     Announce {
         /// Who.
@@ -124,6 +131,7 @@ impl fmt::Display for Action {
                 write!(f, "go on with moving slots {slots} from {from} to {to}")
             }
             Self::Close { node, slots } => write!(f, "close slots {slots} on {node}"),
+            Self::Finish { node, slots } => write!(f, "let {node} take slots {slots}"),
             Self::Announce { owner, slots } => {
                 write!(f, "tell all that {owner} owns slots {slots}")
             }
@@ -164,6 +172,7 @@ struct Found {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Order {
     Raise(NodeId),
+    Finish(NodeId),
     Cover(NodeId),
     Merge(NodeId, NodeId),
     Resume(NodeId, NodeId),
@@ -188,6 +197,7 @@ impl Found {
             let slots: Slots = slots.into_iter().collect();
             let action = match order {
                 Order::Raise(node) => Action::Raise { node },
+                Order::Finish(node) => Action::Finish { node, slots },
                 Order::Cover(node) => Action::Cover { node, slots },
                 Order::Merge(from, owner) => Action::Merge { from, owner, slots },
                 Order::Resume(from, to) => Action::Resume(Move { from, to, slots }),
@@ -330,6 +340,10 @@ impl Patient<'_> {
 
     /// A slot that nobody who answers calls its own.
     fn cover(&self, slot: Slot, found: &mut Found) {
+        if let Some(node) = self.given(slot) {
+            let order = Order::Finish(node.own.id.clone());
+            return found.add(order, Risk::Safe, "a move was not ended", slot);
+        }
         let believed = self.told[slot.index()].as_ref();
         let is_absent = |id: &NodeId| self.view.absent.iter().any(|absent| absent.line.id == *id);
         let mut holders: Vec<&NodeView> =
@@ -349,6 +363,15 @@ impl Patient<'_> {
         for node in holders.into_iter().filter(|node| node.own.id != owner.own.id) {
             found.add(Order::Merge(node.own.id.clone(), owner.own.id.clone()), risk, why, slot);
         }
+    }
+
+    /// The node that takes a slot in which its source has given to it. A source says so only when it has no key of it left.
+    fn given(&self, slot: Slot) -> Option<&NodeView> {
+        let is_given = |node: &&NodeView| {
+            let from = peer(&node.own.importing, slot).and_then(|from| self.view.node(from));
+            from.is_some_and(|from| !is_wrong(from, slot, &node.own.id))
+        };
+        self.importers(slot).find(is_given)
     }
 
     fn least_loaded(&self) -> Option<&NodeView> {
@@ -428,6 +451,24 @@ mod tests {
             &[("a", 3, 5)],
             &[],
         );
+    }
+
+    /// The source has closed the slot, and the target has not: whose config epoch is higher does not matter.
+    #[test]
+    fn a_slot_that_was_given_is_taken() {
+        for epoch in [1, 3] {
+            let b = format!("b 10.0.0.2:1@1 master - 0 0 {epoch} connected");
+            let at_a =
+                format!("a 10.0.0.1:1@1 myself,master - 0 0 2 connected 0-6 8-9\n{b} 7 10-16383");
+            let at_b = format!(
+                "a 10.0.0.1:1@1 master - 0 0 2 connected 0-9\n{} 10-16383 [7-<-a]",
+                b.replace("master", "myself,master")
+            );
+            let plan = plan(&ClusterView::said(&[&at_a, &at_b]), &keys(&[("b", 7, 5)]));
+            let told: Vec<String> =
+                plan.repairs.iter().map(|r| format!("{}: {}", r.risk, r.action)).collect();
+            assert_eq!(told, ["safe: let b take slots 7"], "{epoch}");
+        }
     }
 
     /// §2.3 of every row that has one owner.
