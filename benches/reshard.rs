@@ -147,6 +147,7 @@ async fn front(view: &ClusterView) -> Outcome<Running> {
     let mut options = Config::default().into_options()?;
     options.listen = String::from("127.0.0.1:0");
     options.http = None;
+    options.admin = None;
     options.workers = 1;
     options.discovery.seeds = view.nodes.iter().map(|node| node.address.to_string()).collect();
     let running = proxy::start(options).await?;

@@ -27,7 +27,7 @@
 //!
 //! Every worker thread (`worker`) has its own sessions and its own connections to the nodes; workers share nothing but
 //! immutable snapshots. The control thread (`proxy`) accepts clients, keeps the map of the cluster up to date
-//! (`discovery`) and serves metrics and health (`observe`).
+//! (`discovery`), serves metrics and health (`observe`) and the admin port (`admin`).
 //!
 //! # What always holds
 //!
@@ -84,6 +84,8 @@ pub mod discovery;
 pub mod observe;
 
 pub mod manage;
+
+pub mod admin;
 
 // Putting it together.
 pub mod config;

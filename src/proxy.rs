@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
@@ -13,9 +13,11 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cluster::Topology;
+use crate::admin::{self, Admin};
+use crate::cluster::{Address, Topology};
 use crate::discovery::{self, Discovery, Outcomes};
 use crate::local::{self, Proxy};
+use crate::manage::access::Access;
 use crate::observe::{self, Observed, Process};
 use crate::session::Message;
 use crate::stats::Stats;
@@ -36,6 +38,10 @@ pub struct Options {
     pub listen: String,
     /// Address of the HTTP listener; `None` for none.
     pub http: Option<String>,
+    /// Address of the admin listener; `None` for none.
+    pub admin: Option<String>,
+    /// Password that administrators must give.
+    pub admin_password: Option<String>,
     /// Number of worker threads.
     pub workers: usize,
     /// Password that clients must give.
@@ -67,6 +73,8 @@ pub struct Running {
     pub data: SocketAddr,
     /// Address of the HTTP listener.
     pub http: Option<SocketAddr>,
+    /// Address of the admin listener.
+    pub admin: Option<SocketAddr>,
     topology: Arc<ArcSwap<Topology>>,
     drain_delay: Duration,
     draining: Arc<AtomicBool>,
@@ -154,14 +162,27 @@ pub async fn start(options: Options) -> Result<Running> {
     let stats: Vec<Arc<Stats>> = (0..options.workers).map(|_| Arc::default()).collect();
     let mut control = JoinSet::new();
     let draining = Arc::<AtomicBool>::default();
-    let observed = Observed {
+    let observed = Arc::new(Observed {
         workers: stats.clone(),
         topology: Arc::clone(&topology),
         draining: Arc::clone(&draining),
         process: process(Arc::clone(&proxy), outcomes),
-    };
+    });
     let (stage, stages) = watch::channel(Stage::Serving);
-    let (http, pages) = listen_http(options.http.as_deref(), observed, stages.clone()).await?;
+    let (http, pages) =
+        listen_http(options.http.as_deref(), Arc::clone(&observed), stages.clone()).await?;
+    let admin = match &options.admin {
+        Some(address) => {
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address} for administrators"))?;
+            let bound = listener.local_addr()?;
+            let admin = administration(&options, observed, hints.clone());
+            control.spawn(admin::serve(listener, Arc::new(admin)));
+            Some(bound)
+        }
+        None => None,
+    };
     let setup = Setup {
         session: options.session,
         backend: options.backend,
@@ -182,6 +203,7 @@ pub async fn start(options: Options) -> Result<Running> {
     Ok(Running {
         data,
         http,
+        admin,
         topology,
         drain_delay: options.drain_delay,
         draining,
@@ -210,7 +232,7 @@ fn spawn_workers(
 /// Serves metrics and health, if that is wanted, until all clients are gone.
 async fn listen_http(
     address: Option<&str>,
-    observed: Observed,
+    observed: Arc<Observed>,
     mut stages: watch::Receiver<Stage>,
 ) -> Result<(Option<SocketAddr>, JoinSet<()>)> {
     let mut pages = JoinSet::new();
@@ -222,11 +244,30 @@ async fn listen_http(
     // A proxy that was dropped has no clients any more either.
     let empty = async move { drop(stages.wait_for(|stage| *stage == Stage::Empty).await) };
     pages.spawn(async move {
-        if let Err(error) = observe::serve(listener, Arc::new(observed), empty).await {
+        if let Err(error) = observe::serve(listener, observed, empty).await {
             tracing::error!(%error, "HTTP is not served any more");
         }
     });
     Ok((Some(bound), pages))
+}
+
+/// What the admin port works with.
+fn administration(
+    options: &Options,
+    observed: Arc<Observed>,
+    hints: UnboundedSender<backend::Hint>,
+) -> Admin {
+    let seeds = options.discovery.seeds.iter().filter_map(|seed| Address::parse(seed, None));
+    Admin {
+        password: options.admin_password.clone(),
+        access: Access { credentials: options.discovery.credentials.clone(), ..Access::default() },
+        seeds: seeds.collect(),
+        observed,
+        // Discovery lives as long as the proxy.
+        refresh: Box::new(move || drop(hints.send(backend::Hint::Refresh))),
+        started: Instant::now(),
+        clients: AtomicU64::new(0),
+    }
 }
 
 /// The numbers that belong to no worker, as they are when asked for.

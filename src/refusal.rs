@@ -25,6 +25,8 @@ pub enum Refusal {
     NotAllowed(String),
     #[error("ERR command '{0}' is not supported by this proxy yet")]
     NotYet(String),
+    #[error("ERR PROXY is for the admin port")]
+    AdminPort,
     #[error("CROSSSLOT Keys in request don't hash to the same slot")]
     CrossSlot,
     #[error("ERR Command not allowed inside a transaction")]
@@ -190,7 +192,7 @@ impl Refusal {
             Self::UnknownCommand { .. } | Self::UnknownSubcommand { .. } => Reason::UnknownCommand,
             Self::Arity(_) => Reason::Arity,
             Self::NoProto | Self::Text(_) => Reason::Argument,
-            Self::NotAllowed(_) => Reason::NotAllowed,
+            Self::NotAllowed(_) | Self::AdminPort => Reason::NotAllowed,
             Self::NotYet(_) => Reason::NotSupported,
             Self::CrossSlot => Reason::CrossSlot,
             Self::InMulti | Self::ExecAbort | Self::Subscribed(_) => Reason::Transaction,

@@ -84,10 +84,10 @@ pub fn single(request: &Request<'_>, client: &Client) -> Option<(&'static Spec, 
 pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Decision {
     let name = request.name();
     let Some(spec) = table::lookup(name).or_else(|| learned.lookup(name)) else {
-        let refusal = if client.authenticated {
-            Refusal::unknown(name, request.args(1))
-        } else {
-            Refusal::NoAuth
+        let refusal = match client.authenticated {
+            false => Refusal::NoAuth,
+            true if name.eq_ignore_ascii_case(b"PROXY") => Refusal::AdminPort,
+            true => Refusal::unknown(name, request.args(1)),
         };
         return refuse(refusal);
     };

@@ -83,7 +83,7 @@ struct Serve {
     /// Where metrics and health are served, or off [default: 127.0.0.1:9380].
     #[arg(long, value_name = "ADDR|off", value_parser = or_off)]
     http: Option<Choice<String>>,
-    /// Reserved for PROXY commands, or off; nothing listens there yet [default: 127.0.0.1:6381].
+    /// Where administrators connect (PROXY commands), or off [default: 127.0.0.1:6381].
     #[arg(long, value_name = "ADDR|off", value_parser = or_off)]
     admin: Option<Choice<String>>,
     /// Worker threads, or auto for one per core [default: auto].
@@ -193,7 +193,8 @@ async fn serve_until_told(options: proxy::Options) -> anyhow::Result<()> {
         () = stop.told() => return Ok(()),
     };
     let http = running.http.map_or("off".to_owned(), |address| address.to_string());
-    info!(data = %running.data, %http, "listening");
+    let admin = running.admin.map_or("off".to_owned(), |address| address.to_string());
+    info!(data = %running.data, %http, %admin, "listening");
     stop.told().await;
     info!("shutting down");
     tokio::select! {

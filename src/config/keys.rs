@@ -85,6 +85,8 @@ pub(super) const KEYS: &[Key] = &[
     key("node", "queue_bytes", |c, v| put(&mut c.node.queue_bytes, size(v, 0..=1024 * GB))),
     key("node", "exclusive_connections", |c, v| put(&mut c.node.exclusive_connections, count(v, 1..=1_000_000))),
     key("node", "read_from", |c, v| put(&mut c.node.read_from, choice(v, READ_FROM))),
+    key("admin", "password", |c, v| put(&mut c.admin.password, text(v).map(|t| t.map(Secret)))),
+    key("admin", "password_file", |c, v| put(&mut c.admin.password_file, path(v))),
     key("log", "level", |c, v| put(&mut c.log.filter, log_filter(v))),
     key("log", "format", |c, v| put(&mut c.log.format, choice(v, FORMAT))),
 ];

@@ -37,6 +37,8 @@ pub struct Config {
     pub client: Client,
     /// `[node]`: how nodes are dealt with; their credentials stand in `[cluster]`.
     pub node: backend::Options,
+    /// `[admin]`: the admin port.
+    pub admin: Admin,
     /// `[log]`: what is logged, and how.
     pub log: log::Options,
 }
@@ -67,7 +69,7 @@ pub struct Listen {
     pub data: String,
     /// For metrics and health.
     pub http: Option<String>,
-    /// For `PROXY …` commands; reserved, nothing listens there yet.
+    /// For administrators.
     pub admin: Option<String>,
 }
 
@@ -99,6 +101,15 @@ pub struct Client {
     pub max_clients: usize,
     /// What a single client may do.
     pub session: session::Options,
+}
+
+/// The admin port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// Password that administrators must give.
+    pub password: Option<Secret>,
+    /// File that holds the password that administrators must give.
+    pub password_file: Option<PathBuf>,
 }
 
 /// A text that is not shown.
@@ -170,10 +181,13 @@ impl Config {
         }
         let password = secret("client", self.client.password, self.client.password_file)?;
         let node_password = secret("cluster", self.cluster.password, self.cluster.password_file)?;
+        let admin_password = secret("admin", self.admin.password, self.admin.password_file)?;
         let credentials = credentials(self.cluster.username, node_password)?;
         Ok(proxy::Options {
             listen: self.listen.data,
             http: self.listen.http,
+            admin: self.listen.admin,
+            admin_password,
             workers: self.proxy.workers.unwrap_or_else(cores),
             password,
             max_clients: self.client.max_clients,
@@ -219,6 +233,7 @@ impl Default for Config {
                 read_from: backend::ReadFrom::Primary,
                 credentials: None,
             },
+            admin: Admin::default(),
             log: log::Options::default(),
         }
     }
@@ -380,7 +395,7 @@ mod tests {
         );
         check(
             "[clinet]\nwindow = 1",
-            "line 1: unknown section [clinet]; did you mean client? known sections are cluster, listen, proxy, client, node, log",
+            "line 1: unknown section [clinet]; did you mean client? known sections are cluster, listen, proxy, client, node, admin, log",
         );
         check("window = 1", "line 1: window: belongs under [client]");
         check("client = 1", "line 1: client = 1: must be a section, [client]");

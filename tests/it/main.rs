@@ -34,6 +34,7 @@ mod resp3;
 mod rig;
 mod scan;
 mod scripts;
+mod shell;
 mod store;
 mod topology;
 mod waiting;

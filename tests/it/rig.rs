@@ -59,6 +59,11 @@ impl Setup {
         self
     }
 
+    /// With an admin port.
+    pub(crate) fn administered(self) -> Self {
+        self.with(|options| options.admin = Some("127.0.0.1:0".to_owned()))
+    }
+
     /// With so much time for a request to find its node.
     pub(crate) fn budget(self, budget: Duration) -> Self {
         self.with(move |options| options.backend.request_budget = budget)
@@ -106,6 +111,8 @@ fn options(seeds: Vec<String>) -> Options {
     Options {
         listen: "127.0.0.1:0".to_owned(),
         http: None,
+        admin: None,
+        admin_password: None,
         workers: 1,
         password: None,
         max_clients: 1000,
@@ -165,6 +172,11 @@ impl Rig {
 
     pub(crate) async fn client(&self) -> Client {
         Client::connect(self.data).await
+    }
+
+    /// One at the admin port, which has to be open.
+    pub(crate) async fn administrator(&self) -> Client {
+        Client::connect(self.proxy().admin.expect("the admin port is open")).await
     }
 
     pub(crate) async fn resp3_client(&self) -> Client {

@@ -30,7 +30,14 @@ impl Program {
     async fn serve(seeds: Vec<String>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
         command.arg("serve").args(seeds).args(["--workers", "2"]);
-        command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.kill_on_drop(true).spawn().expect("the program");
         let log = process.stderr.take().map(|log| BufReader::new(log).lines());

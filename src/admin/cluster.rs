@@ -1,0 +1,170 @@
+//! `CLUSTER …` as a node tells it, and `PROXY CLUSTER …` as the proxy has it.
+
+use std::fmt::Write;
+
+use super::Admin;
+use super::answer::Answer;
+use super::complaint::Complaint;
+use super::proxy::primaries;
+use super::words::{Outcome, arity, unknown_subcommand};
+use crate::cluster::{SLOTS, Slot, Slots, Topology};
+use crate::manage::check;
+use crate::manage::view::ClusterView;
+
+/// What any node is asked on behalf of an administrator: subcommands that only look.
+const READERS: &[&str] = &["INFO", "NODES", "SLOTS", "SHARDS", "MYID"];
+/// Verbs of the grammar that nothing stands behind yet.
+const LATER: &[&str] = &[
+    "CREATE",
+    "ADDNODE",
+    "DELNODE",
+    "RESHARD",
+    "REBALANCE",
+    "FAILOVER",
+    "FIX",
+    "CALL",
+    "SETTIMEOUT",
+    "IMPORT",
+    "BACKUP",
+];
+
+/// `CLUSTER …`: the first node that answers is asked.
+pub(super) async fn of_a_node(admin: &Admin, words: &[&str]) -> Outcome {
+    let sub = words.get(1).ok_or_else(|| arity("cluster"))?;
+    let name = sub.to_ascii_uppercase();
+    if !READERS.contains(&name.as_str()) {
+        return Err(unknown_subcommand("CLUSTER", sub));
+    }
+    if words.len() != 2 {
+        return Err(arity(&format!("cluster|{}", name.to_ascii_lowercase())));
+    }
+    let mut last = String::new();
+    for entry in admin.entries()? {
+        let asked =
+            async { admin.access.open(&entry).await?.call(&[b"CLUSTER", name.as_bytes()]).await };
+        match asked.await {
+            Ok(value) => return Ok(Answer::Node(value)),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(Complaint::Unreachable(last))
+}
+
+/// `PROXY CLUSTER …`; at least one word is given.
+pub(super) async fn answer(admin: &Admin, words: &[&str]) -> Outcome {
+    let verb = words[0].to_ascii_uppercase();
+    match (verb.as_str(), words.len()) {
+        ("INFO", 1) => Ok(info(admin)),
+        ("NODES", 1) => Ok(Answer::Lines(nodes(&admin.topology()))),
+        ("SLOTS", 1) => Ok(slots(&admin.topology())),
+        ("TOPOLOGY", 1) => topology(admin).await,
+        ("CHECK", 1) => check_all(admin).await,
+        (verb, _) if LATER.contains(&verb) => {
+            Err(Complaint::Unsupported(format!("PROXY CLUSTER {verb}")))
+        }
+        ("INFO" | "NODES" | "SLOTS" | "TOPOLOGY" | "CHECK", _) => {
+            Err(arity(&format!("proxy|cluster|{}", verb.to_ascii_lowercase())))
+        }
+        _ => Err(unknown_subcommand("PROXY CLUSTER", words[0])),
+    }
+}
+
+fn info(admin: &Admin) -> Answer {
+    let topology = admin.topology();
+    let age = (admin.observed.process)().topology_age;
+    Answer::map([
+        ("readiness", admin.observed.readiness().to_string().into()),
+        ("nodes", Answer::count(topology.nodes().len())),
+        ("primaries", Answer::count(primaries(&topology))),
+        ("slots_covered", Answer::count(topology.covered())),
+        ("topology_age_ms", age.map_or(Answer::Nil, |age| Answer::count(age.as_millis()))),
+    ])
+}
+
+/// One line for each node: name, address, role, the primary it follows, config epoch, slots.
+fn nodes(topology: &Topology) -> String {
+    let mut text = String::new();
+    for (index, node) in topology.nodes().iter().enumerate() {
+        let primary = node.primary.map(|primary| &topology.node(primary).id);
+        let role = if primary.is_none() { "primary" } else { "replica" };
+        let failed = if node.failed { ",fail" } else { "" };
+        let primary = primary.map_or("-", |id| id.0.as_ref());
+        let slots = owned(topology, index);
+        let line =
+            format!("{} {} {role}{failed} {primary} {} {slots}", node.id, node.address, node.epoch);
+        writeln!(text, "{}", line.trim_end()).expect("a text takes all");
+    }
+    text
+}
+
+fn owned(topology: &Topology, index: usize) -> Slots {
+    let all = (0..SLOTS).filter_map(Slot::new);
+    all.filter(|slot| topology.owner(*slot).is_some_and(|owner| usize::from(owner) == index))
+        .collect()
+}
+
+/// Ranges with their owners, as `CLUSTER SLOTS` begins.
+fn slots(topology: &Topology) -> Answer {
+    let mut ranges = Vec::new();
+    for (index, node) in topology.nodes().iter().enumerate() {
+        for range in owned(topology, index).ranges() {
+            let place: Vec<Answer> = vec![
+                node.address.host().into(),
+                Answer::count(node.address.port()),
+                node.id.0.as_ref().into(),
+            ];
+            ranges.push((*range.start(), *range.end(), place));
+        }
+    }
+    ranges.sort_by_key(|(start, ..)| *start);
+    let row = |(start, end, place)| {
+        Answer::List(vec![Answer::count(start), Answer::count(end), Answer::List(place)])
+    };
+    Answer::List(ranges.into_iter().map(row).collect())
+}
+
+/// All nodes by their own word, from the first entry that answers.
+pub(super) async fn gather(admin: &Admin) -> Result<ClusterView, Complaint> {
+    let mut last = String::new();
+    for entry in admin.entries()? {
+        match ClusterView::gather(&entry, &admin.access).await {
+            Ok(view) => return Ok(view),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(Complaint::Unreachable(last))
+}
+
+/// The proxy's map, and who among the nodes tells other owners of slots than the first one.
+async fn topology(admin: &Admin) -> Outcome {
+    let view = gather(admin).await?;
+    let first = view.nodes[0].signature();
+    let said = view.nodes.iter().map(|node| {
+        let agrees = if node.signature() == first { "yes" } else { "no" };
+        Answer::map([
+            ("id", node.own.id.0.as_ref().into()),
+            ("address", node.address.to_string().into()),
+            ("epoch", Answer::count(node.own.epoch)),
+            ("agrees", agrees.into()),
+        ])
+    });
+    let absent = view.absent.iter().map(|absent| absent.line.id.0.as_ref().into());
+    Ok(Answer::map([
+        ("proxy", Answer::Lines(nodes(&admin.topology()))),
+        ("nodes", Answer::List(said.collect())),
+        ("unreachable", Answer::List(absent.collect())),
+    ]))
+}
+
+async fn check_all(admin: &Admin) -> Outcome {
+    let findings = check::findings(&gather(admin).await?);
+    let is_whole = !findings.iter().any(check::Finding::is_fault);
+    let row = |finding: &check::Finding| {
+        let grade = if finding.is_fault() { "ERR" } else { "WARNING" };
+        Answer::from(format!("[{grade}] {finding}"))
+    };
+    Ok(Answer::map([
+        ("ok", if is_whole { "yes" } else { "no" }.into()),
+        ("findings", Answer::List(findings.iter().map(row).collect())),
+    ]))
+}

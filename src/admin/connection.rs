@@ -1,0 +1,135 @@
+//! One administrator: bytes to words, answers to bytes, in the order of the requests.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Admin;
+use super::complaint::Complaint;
+use super::words;
+use crate::resp::frame::{Limits, Progress, RequestFramer};
+use crate::resp::request::{Request, from_inline};
+use crate::resp::{Protocol, write};
+
+/// What a request may be: words of a command line, none of them large.
+const LIMITS: Limits =
+    Limits { args: 4096, bulk: 1 << 20, request: 4 << 20, unauthenticated: false };
+/// How long, and how much, a client may still send that is told to go, so that it reads why before the connection is reset.
+const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL_BYTES: usize = 64 << 20;
+
+/// What is known of a client.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) number: u64,
+    pub(super) protocol: Protocol,
+    pub(super) is_known: bool,
+    pub(super) is_leaving: bool,
+    pub(super) name: String,
+}
+
+/// Serves a client until it leaves.
+pub(super) async fn serve(mut stream: TcpStream, admin: Arc<Admin>, number: u64) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut session = Session {
+        number,
+        protocol: Protocol::default(),
+        is_known: admin.password.is_none(),
+        is_leaving: false,
+        name: String::new(),
+    };
+    let (mut framer, mut buf, mut out) = (RequestFramer::default(), BytesMut::new(), Vec::new());
+    while !session.is_leaving {
+        let limits = if session.is_known { LIMITS } else { LIMITS.before_auth() };
+        match next(&mut framer, &mut buf, &limits) {
+            Ok(Some(words)) => {
+                if !words.is_empty() {
+                    answer(&admin, &mut session, &words, &mut out).await;
+                }
+                continue;
+            }
+            Ok(None) => {}
+            Err(Broken(complaint)) => {
+                write::error(&mut out, &complaint.to_string());
+                stream.write_all(&out).await?;
+                return see_off(stream).await;
+            }
+        }
+        stream.write_all(&out).await?;
+        out.clear();
+        if stream.read_buf(&mut buf).await? == 0 {
+            return Ok(());
+        }
+    }
+    stream.write_all(&out).await
+}
+
+async fn answer(admin: &Arc<Admin>, session: &mut Session, words: &[Vec<u8>], out: &mut Vec<u8>) {
+    let texts: Result<Vec<&str>, _> = words.iter().map(|word| std::str::from_utf8(word)).collect();
+    let answered = match texts {
+        Ok(words) => words::answer(admin, session, &words).await,
+        Err(_) => Err(Complaint::BadArg("a word is not UTF-8".into())),
+    };
+    match answered {
+        Ok(answer) => answer.write(out, session.protocol),
+        Err(complaint) => write::error(out, &complaint.to_string()),
+    }
+}
+
+/// Nothing that comes after it can be understood.
+struct Broken(Complaint);
+
+/// The words of the next request; `None` if it has not come whole.
+fn next(
+    framer: &mut RequestFramer,
+    buf: &mut BytesMut,
+    limits: &Limits,
+) -> Result<Option<Vec<Vec<u8>>>, Broken> {
+    let broken = |error| Broken(Complaint::from(error));
+    match framer.frame(buf, limits).map_err(broken)? {
+        Progress::Partial(_) => Ok(None),
+        Progress::Complete(len) => {
+            let words =
+                Request::new(&buf[..len], framer.args()).args(0).map(<[u8]>::to_vec).collect();
+            buf.advance(len);
+            Ok(Some(words))
+        }
+        Progress::Inline(len) => {
+            let line = buf.split_to(len);
+            let wire = from_inline(&line).map_err(broken)?;
+            let mut framer = RequestFramer::default();
+            match framer.frame(&wire, &Limits::NONE) {
+                Ok(Progress::Complete(len)) => {
+                    let request = Request::new(&wire[..len], framer.args());
+                    Ok(Some(request.args(0).map(<[u8]>::to_vec).collect()))
+                }
+                // An empty line.
+                _ => Ok(Some(Vec::new())),
+            }
+        }
+    }
+}
+
+/// Takes in what a client still sends that does not know yet that nobody listens: else its end of the connection would be
+/// reset, and what it was told be lost.
+async fn see_off(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = vec![0; 64 << 10];
+    let drain = async {
+        let mut taken = 0;
+        while taken < FAREWELL_BYTES {
+            match stream.read(&mut rest).await {
+                Ok(0) | Err(_) => return,
+                Ok(read) => taken += read,
+            }
+        }
+    };
+    // Whoever takes longer is not waited for.
+    let _ = timeout(FAREWELL, drain).await;
+    Ok(())
+}

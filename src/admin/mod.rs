@@ -1,0 +1,107 @@
+//! The admin port: what an operator asks of a running proxy, in RESP, so that any client is an admin shell.
+//!
+//! ```text
+//!  connection   bytes to words, answers to bytes; one task for each client
+//!  words        which words there are, and who answers them
+//!  ├─ cluster     the cluster, as its nodes tell it and as the proxy has it
+//!  └─ proxy       the proxy's own numbers
+//!  answer       replies in either version of the protocol                       (pure)
+//!  complaint    errors, each with a code that machines read                     (pure)
+//! ```
+//! Runs on the control thread, apart from the way of clients' requests.
+
+mod answer;
+mod cluster;
+mod complaint;
+mod connection;
+mod proxy;
+mod words;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::cluster::{Address, Topology};
+use crate::manage::access::Access;
+use crate::observe::Observed;
+use complaint::Complaint;
+
+/// Most clients at once; there are few administrators, and each may take memory for a request.
+const CLIENTS: usize = 64;
+
+/// What the admin port works with.
+pub struct Admin {
+    /// Password that clients must give.
+    pub password: Option<String>,
+    /// How nodes are reached.
+    pub access: Access,
+    /// Nodes that are asked as long as no map is known.
+    pub seeds: Vec<Address>,
+    /// The proxy, as it is looked at from outside.
+    pub observed: Arc<Observed>,
+    /// Has the map of the cluster looked at again.
+    pub refresh: Box<dyn Fn() + Send + Sync>,
+    /// When the proxy was started.
+    pub started: Instant,
+    /// Clients so far; also the source of their numbers.
+    pub clients: AtomicU64,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admin")
+    }
+}
+
+/// Serves until it is dropped.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    let mut clients = JoinSet::new();
+    loop {
+        while clients.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) if clients.len() >= CLIENTS => {
+                // A fresh socket's buffer takes this at once, or the client is gone.
+                let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
+            }
+            Ok((stream, peer)) => {
+                let (admin, number) = (Arc::clone(&admin), admin.clients.fetch_add(1, Relaxed) + 1);
+                clients.spawn(async move {
+                    let served: io::Result<()> = connection::serve(stream, admin, number).await;
+                    if let Err(error) = served {
+                        tracing::debug!(%peer, %error, "an administrator's connection broke");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an administrator");
+                // Out of file descriptors, most likely: time for some to be closed.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Admin {
+    fn topology(&self) -> Arc<Topology> {
+        self.observed.topology.load_full()
+    }
+
+    /// Where the cluster is asked: its nodes, those first that are not held for failed, or the seeds if none is known.
+    fn entries(&self) -> Result<Vec<Address>, Complaint> {
+        let topology = self.topology();
+        let mut nodes: Vec<_> = topology.nodes().iter().collect();
+        nodes.sort_by_key(|node| (node.failed, node.primary.is_some()));
+        let known = nodes.into_iter().map(|node| node.address.clone());
+        let entries: Vec<Address> = known.chain(self.seeds.iter().cloned()).collect();
+        if entries.is_empty() {
+            Err(Complaint::Unreachable("no node is known".into()))
+        } else {
+            Ok(entries)
+        }
+    }
+}

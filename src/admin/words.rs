@@ -1,0 +1,188 @@
+//! Which words the admin port knows, and who answers them.
+
+use std::sync::Arc;
+
+use super::answer::Answer;
+use super::complaint::Complaint;
+use super::connection::Session;
+use super::{Admin, cluster, proxy};
+use crate::refusal::Refusal;
+use crate::resp::Protocol;
+
+/// What comes of a request.
+pub(super) type Outcome = Result<Answer, Complaint>;
+
+const HELP: &[&str] = &[
+    "PROXY <word> … on the admin port. Words are:",
+    "CLUSTER INFO|NODES|SLOTS",
+    "    The cluster as the proxy has it.",
+    "CLUSTER TOPOLOGY",
+    "    The same, and what each node says of the owners of slots.",
+    "CLUSTER CHECK",
+    "    What is wrong with the cluster.",
+    "CLIENTS",
+    "    How many clients there are, and where.",
+    "STATS",
+    "    The proxy's numbers.",
+    "REFRESH",
+    "    Look at the cluster's map again.",
+    "Beside PROXY: CLUSTER INFO|NODES|SLOTS|SHARDS|MYID as a node tells it, INFO, PING, AUTH, HELLO, QUIT.",
+];
+
+/// Words of the grammar that nothing stands behind yet.
+const LATER: &[&str] = &["JOB", "CONFIG", "DRAIN", "LOGLEVEL"];
+
+/// Answers a request, which has at least one word.
+pub(super) async fn answer(admin: &Arc<Admin>, session: &mut Session, words: &[&str]) -> Outcome {
+    let name = words[0].to_ascii_uppercase();
+    match (name.as_str(), session.is_known) {
+        ("AUTH", _) => authenticate(admin, session, words),
+        ("HELLO", _) => hello(admin, session, words),
+        ("QUIT", _) => {
+            session.is_leaving = true;
+            Ok(Answer::ok())
+        }
+        (_, false) => Err(Refusal::NoAuth.into()),
+        ("PING", _) => match words {
+            [_] => Ok(Answer::Simple("PONG".to_owned())),
+            [_, text] => Ok((*text).into()),
+            _ => Err(arity("ping")),
+        },
+        ("CLIENT", _) => client(session, words),
+        // What a shell asks for its completions: none are better than those of other commands.
+        ("COMMAND", _) => match words.get(1).map(|sub| sub.to_ascii_uppercase()).as_deref() {
+            Some("DOCS") => Ok(Answer::Map(Vec::new())),
+            Some("COUNT") => Ok(Answer::Integer(0)),
+            _ => Ok(Answer::List(Vec::new())),
+        },
+        ("INFO", _) => Ok(Answer::Lines(proxy::info(admin))),
+        ("CLUSTER", _) => cluster::of_a_node(admin, words).await,
+        ("PROXY", _) => proxy_words(admin, words).await,
+        _ => Err(unknown(words)),
+    }
+}
+
+async fn proxy_words(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
+    let word = words.get(1).ok_or_else(|| arity("proxy"))?.to_ascii_uppercase();
+    match (word.as_str(), words.len()) {
+        ("HELP", 2) => Ok(Answer::List(HELP.iter().map(|line| (*line).into()).collect())),
+        ("CLIENTS", 2) => Ok(proxy::clients(admin)),
+        ("STATS", 2) => Ok(proxy::stats(admin)),
+        ("REFRESH", 2) => {
+            (admin.refresh)();
+            Ok(Answer::ok())
+        }
+        ("CLUSTER", 3..) => cluster::answer(admin, &words[2..]).await,
+        (word, _) if LATER.contains(&word) => Err(Complaint::Unsupported(format!("PROXY {word}"))),
+        ("HELP" | "CLIENTS" | "STATS" | "REFRESH" | "CLUSTER", _) => {
+            Err(arity(&format!("proxy|{}", word.to_ascii_lowercase())))
+        }
+        _ => Err(unknown_subcommand("PROXY", words[1])),
+    }
+}
+
+pub(super) fn arity(command: &str) -> Complaint {
+    Refusal::Arity(command.to_owned()).into()
+}
+
+pub(super) fn unknown_subcommand(command: &str, sub: &str) -> Complaint {
+    Refusal::UnknownSubcommand { command: command.to_owned(), sub: short(sub) }.into()
+}
+
+fn unknown(words: &[&str]) -> Complaint {
+    let args: Vec<String> =
+        words[1..].iter().take(8).map(|word| format!("'{}'", short(word))).collect();
+    Refusal::UnknownCommand { name: short(words[0]), args: args.join(" ") }.into()
+}
+
+/// As much of a word as an error repeats.
+pub(super) fn short(word: &str) -> String {
+    word.chars().take(128).collect()
+}
+
+fn authenticate(admin: &Admin, session: &mut Session, words: &[&str]) -> Outcome {
+    let (user, password) = match words {
+        [_, password] if admin.password.is_none() && !password.is_empty() => {
+            return Err(Refusal::NoPassword.into());
+        }
+        [_, password] => ("default", *password),
+        [_, user, password] => (*user, *password),
+        _ => return Err(arity("auth")),
+    };
+    check(admin, user, password)?;
+    session.is_known = true;
+    Ok(Answer::ok())
+}
+
+/// The default user without a password accepts any, as in the server.
+fn check(admin: &Admin, user: &str, password: &str) -> Result<(), Complaint> {
+    let is_right = admin.password.as_ref().is_none_or(|expected| same(expected, password));
+    if user == "default" && is_right { Ok(()) } else { Err(Refusal::WrongPass.into()) }
+}
+
+/// Compares in a time that tells nothing but the length.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+}
+
+/// `HELLO [2|3] [AUTH user password] [SETNAME name]`. A failure changes nothing.
+fn hello(admin: &Admin, session: &mut Session, words: &[&str]) -> Outcome {
+    let protocol = match words.get(1) {
+        None => session.protocol,
+        Some(&"2") => Protocol::Resp2,
+        Some(&"3") => Protocol::Resp3,
+        Some(_) => return Err(Refusal::NoProto.into()),
+    };
+    let (mut is_known, mut name, mut rest) =
+        (session.is_known, None, words.get(2..).unwrap_or(&[]));
+    loop {
+        rest = match rest {
+            [] => break,
+            [auth, user, password, rest @ ..] if auth.eq_ignore_ascii_case("auth") => {
+                check(admin, user, password)?;
+                is_known = true;
+                rest
+            }
+            [setname, given, rest @ ..] if setname.eq_ignore_ascii_case("setname") => {
+                name = Some((*given).to_owned());
+                rest
+            }
+            [word, ..] => {
+                let text = format!("ERR Syntax error in HELLO option '{}'", short(word));
+                return Err(Refusal::text(text).into());
+            }
+        };
+    }
+    if !is_known {
+        return Err(Refusal::HelloNoAuth.into());
+    }
+    (session.is_known, session.protocol) = (is_known, protocol);
+    session.name = name.unwrap_or_else(|| std::mem::take(&mut session.name));
+    Ok(Answer::map([
+        ("server", "slotway".into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("proto", Answer::Integer(if protocol == Protocol::Resp3 { 3 } else { 2 })),
+        ("id", Answer::count(session.number)),
+        ("mode", "admin".into()),
+        ("role", "master".into()),
+        ("modules", Answer::List(Vec::new())),
+    ]))
+}
+
+fn client(session: &mut Session, words: &[&str]) -> Outcome {
+    let sub = words.get(1).ok_or_else(|| arity("client"))?.to_ascii_uppercase();
+    match (sub.as_str(), words) {
+        ("SETINFO", [_, _, _, _]) => Ok(Answer::ok()),
+        ("SETNAME", [_, _, name]) => {
+            (*name).clone_into(&mut session.name);
+            Ok(Answer::ok())
+        }
+        ("GETNAME", [_, _]) if session.name.is_empty() => Ok(Answer::Nil),
+        ("GETNAME", [_, _]) => Ok(session.name.as_str().into()),
+        ("ID", [_, _]) => Ok(Answer::count(session.number)),
+        ("SETINFO" | "SETNAME" | "GETNAME" | "ID", _) => {
+            Err(arity(&format!("client|{}", sub.to_ascii_lowercase())))
+        }
+        _ => Err(unknown_subcommand("CLIENT", words[1])),
+    }
+}
