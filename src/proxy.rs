@@ -1,6 +1,7 @@
 //! Assembly: bind, discover, start the workers, serve; and the same in reverse.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Jobs};
 use crate::cluster::{Address, Topology};
 use crate::discovery::{self, Discovery, Outcomes};
 use crate::local::{self, Proxy};
@@ -26,6 +27,9 @@ use crate::{backend, session};
 
 /// Idle time after which the kernel asks whether a client is still there, as Redis' `tcp-keepalive`.
 const KEEPALIVE: Duration = Duration::from_secs(300);
+
+/// How long a job may take to finish the slots that are on their way when the proxy ends.
+const WIND_UP: Duration = Duration::from_secs(5);
 
 /// From how many microseconds on a command is slow, and how many slow ones are kept: the server's own defaults.
 const SLOW_US: i64 = 10_000;
@@ -42,6 +46,8 @@ pub struct Options {
     pub admin: Option<String>,
     /// Password that administrators must give.
     pub admin_password: Option<String>,
+    /// Where journals of jobs are; `None` for the usual place.
+    pub state_folder: Option<PathBuf>,
     /// Number of worker threads.
     pub workers: usize,
     /// Password that clients must give.
@@ -75,6 +81,7 @@ pub struct Running {
     pub http: Option<SocketAddr>,
     /// Address of the admin listener.
     pub admin: Option<SocketAddr>,
+    administration: Option<Arc<Admin>>,
     topology: Arc<ArcSwap<Topology>>,
     drain_delay: Duration,
     draining: Arc<AtomicBool>,
@@ -126,7 +133,13 @@ impl Running {
                 let _ = worker.join();
             }
         });
-        if joined.await.is_err() {
+        let wound_up = async {
+            if let Some(admin) = &self.administration {
+                admin.jobs.wind_up(WIND_UP).await;
+            }
+        };
+        let (joined, ()) = tokio::join!(joined, wound_up);
+        if joined.is_err() {
             tracing::error!("a worker could not be joined");
         }
         self.stage.send_replace(Stage::Empty);
@@ -171,18 +184,7 @@ pub async fn start(options: Options) -> Result<Running> {
     let (stage, stages) = watch::channel(Stage::Serving);
     let (http, pages) =
         listen_http(options.http.as_deref(), Arc::clone(&observed), stages.clone()).await?;
-    let admin = match &options.admin {
-        Some(address) => {
-            let listener = TcpListener::bind(address)
-                .await
-                .with_context(|| format!("cannot listen on {address} for administrators"))?;
-            let bound = listener.local_addr()?;
-            let admin = administration(&options, observed, hints.clone());
-            control.spawn(admin::serve(listener, Arc::new(admin)));
-            Some(bound)
-        }
-        None => None,
-    };
+    let (admin, administration) = listen_admin(&options, observed, &hints, &mut control).await?;
     let setup = Setup {
         session: options.session,
         backend: options.backend,
@@ -204,6 +206,7 @@ pub async fn start(options: Options) -> Result<Running> {
         data,
         http,
         admin,
+        administration,
         topology,
         drain_delay: options.drain_delay,
         draining,
@@ -251,6 +254,23 @@ async fn listen_http(
     Ok((Some(bound), pages))
 }
 
+/// Serves administrators, if that is wanted, until the proxy ends.
+async fn listen_admin(
+    options: &Options,
+    observed: Arc<Observed>,
+    hints: &UnboundedSender<backend::Hint>,
+    control: &mut JoinSet<()>,
+) -> Result<(Option<SocketAddr>, Option<Arc<Admin>>)> {
+    let Some(address) = &options.admin else { return Ok((None, None)) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} for administrators"))?;
+    let bound = listener.local_addr()?;
+    let admin = Arc::new(administration(options, observed, hints.clone()));
+    control.spawn(admin::serve(listener, Arc::clone(&admin)));
+    Ok((Some(bound), Some(admin)))
+}
+
 /// What the admin port works with.
 fn administration(
     options: &Options,
@@ -265,6 +285,8 @@ fn administration(
         observed,
         // Discovery lives as long as the proxy.
         refresh: Box::new(move || drop(hints.send(backend::Hint::Refresh))),
+        state_folder: options.state_folder.clone(),
+        jobs: Jobs::default(),
         started: Instant::now(),
         clients: AtomicU64::new(0),
     }

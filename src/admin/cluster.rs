@@ -1,12 +1,13 @@
 //! `CLUSTER …` as a node tells it, and `PROXY CLUSTER …` as the proxy has it.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use super::Admin;
 use super::answer::Answer;
 use super::complaint::Complaint;
 use super::proxy::primaries;
 use super::words::{Outcome, arity, unknown_subcommand};
+use super::{Admin, jobs};
 use crate::cluster::{SLOTS, Slot, Slots, Topology};
 use crate::manage::check;
 use crate::manage::view::ClusterView;
@@ -14,19 +15,9 @@ use crate::manage::view::ClusterView;
 /// What any node is asked on behalf of an administrator: subcommands that only look.
 const READERS: &[&str] = &["INFO", "NODES", "SLOTS", "SHARDS", "MYID"];
 /// Verbs of the grammar that nothing stands behind yet.
-const LATER: &[&str] = &[
-    "CREATE",
-    "ADDNODE",
-    "DELNODE",
-    "RESHARD",
-    "REBALANCE",
-    "FAILOVER",
-    "FIX",
-    "CALL",
-    "SETTIMEOUT",
-    "IMPORT",
-    "BACKUP",
-];
+const LATER: &[&str] = &["CREATE", "FIX", "CALL", "SETTIMEOUT", "IMPORT", "BACKUP"];
+/// Verbs that change the cluster.
+const MUTATING: &[&str] = &["ADDNODE", "DELNODE", "RESHARD", "REBALANCE", "FAILOVER"];
 
 /// `CLUSTER …`: the first node that answers is asked.
 pub(super) async fn of_a_node(admin: &Admin, words: &[&str]) -> Outcome {
@@ -51,7 +42,7 @@ pub(super) async fn of_a_node(admin: &Admin, words: &[&str]) -> Outcome {
 }
 
 /// `PROXY CLUSTER …`; at least one word is given.
-pub(super) async fn answer(admin: &Admin, words: &[&str]) -> Outcome {
+pub(super) async fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
     let verb = words[0].to_ascii_uppercase();
     match (verb.as_str(), words.len()) {
         ("INFO", 1) => Ok(info(admin)),
@@ -59,6 +50,7 @@ pub(super) async fn answer(admin: &Admin, words: &[&str]) -> Outcome {
         ("SLOTS", 1) => Ok(slots(&admin.topology())),
         ("TOPOLOGY", 1) => topology(admin).await,
         ("CHECK", 1) => check_all(admin).await,
+        (verb, _) if MUTATING.contains(&verb) => jobs::begin(admin, words).await,
         (verb, _) if LATER.contains(&verb) => {
             Err(Complaint::Unsupported(format!("PROXY CLUSTER {verb}")))
         }

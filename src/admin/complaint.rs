@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::manage::plan::members::MemberError;
 use crate::refusal::Refusal;
 use crate::resp::frame::RequestError;
 
@@ -12,10 +13,39 @@ pub(super) enum Complaint {
     Plain(#[from] Refusal),
     #[error("BADARG {0}")]
     BadArg(String),
+    #[error("NOTFOUND {0}")]
+    NotFound(String),
+    #[error("JOBRUNNING {0}")]
+    JobRunning(String),
+    #[error("NOTEMPTY {0}")]
+    NotEmpty(String),
+    #[error("OPENSLOTS {0} {1}")]
+    OpenSlots(usize, String),
+    #[error("DISAGREE {0}")]
+    Disagree(String),
+    #[error("PRECONDITION {0}")]
+    Precondition(String),
+    #[error("NEEDFORCE {0}")]
+    NeedForce(String),
+    #[error("CONFLICT {0}")]
+    Conflict(String),
     #[error("UNREACHABLE {0}")]
     Unreachable(String),
     #[error("UNSUPPORTED {0} is not built yet")]
     Unsupported(String),
+}
+
+impl From<MemberError> for Complaint {
+    fn from(error: MemberError) -> Self {
+        let text = error.to_string();
+        match error {
+            MemberError::Unknown(_) => Self::NotFound(text),
+            MemberError::NotEmpty(_) => Self::NotEmpty(text),
+            MemberError::Owner(_) | MemberError::NoHome(_) | MemberError::NoReplica(_) => {
+                Self::Precondition(text)
+            }
+        }
+    }
 }
 
 impl From<RequestError> for Complaint {

@@ -4,6 +4,8 @@
 //!  connection   bytes to words, answers to bytes; one task for each client
 //!  words        which words there are, and who answers them
 //!  ├─ cluster     the cluster, as its nodes tell it and as the proxy has it
+//!  ├─ jobs        what changes the cluster, one at a time: `order` is what is wanted (pure), `job` how far it is,
+//!  │              `run` does it by means of `manage`
 //!  └─ proxy       the proxy's own numbers
 //!  answer       replies in either version of the protocol                       (pure)
 //!  complaint    errors, each with a code that machines read                     (pure)
@@ -14,11 +16,18 @@ mod answer;
 mod cluster;
 mod complaint;
 mod connection;
+#[expect(clippy::disallowed_types, reason = "a job's status is no worker's")]
+mod job;
+#[expect(clippy::disallowed_types, reason = "the list of jobs is no worker's")]
+mod jobs;
+mod order;
 mod proxy;
+mod run;
 mod words;
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -30,6 +39,7 @@ use crate::cluster::{Address, Topology};
 use crate::manage::access::Access;
 use crate::observe::Observed;
 use complaint::Complaint;
+pub use jobs::Jobs;
 
 /// Most clients at once; there are few administrators, and each may take memory for a request.
 const CLIENTS: usize = 64;
@@ -46,6 +56,10 @@ pub struct Admin {
     pub observed: Arc<Observed>,
     /// Has the map of the cluster looked at again.
     pub refresh: Box<dyn Fn() + Send + Sync>,
+    /// Where journals of jobs are; `None` for where other programs of this user keep them.
+    pub state_folder: Option<PathBuf>,
+    /// The jobs.
+    pub jobs: Jobs,
     /// When the proxy was started.
     pub started: Instant,
     /// Clients so far; also the source of their numbers.

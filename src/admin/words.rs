@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answer::Answer;
 use super::complaint::Complaint;
 use super::connection::Session;
-use super::{Admin, cluster, proxy};
+use super::{Admin, cluster, jobs, proxy};
 use crate::refusal::Refusal;
 use crate::resp::Protocol;
 
@@ -20,6 +20,22 @@ const HELP: &[&str] = &[
     "    The same, and what each node says of the owners of slots.",
     "CLUSTER CHECK",
     "    What is wrong with the cluster.",
+    "CLUSTER ADDNODE <addr> [REPLICA|REPLICAOF <id>] [REBALANCE yes|no]",
+    "    A job: a node joins and gets its share of the slots, or follows a primary.",
+    "CLUSTER DELNODE <id|addr> [STRATEGY auto|drain|promote|forget]",
+    "    A job: a node gives its slots away (auto, drain), or its replica takes its place, and it leaves.",
+    "CLUSTER RESHARD SLOTS <n> [FROM ALL|<id>[,<id> ...]] TO <id>",
+    "    A job: slots go to a primary.",
+    "CLUSTER REBALANCE [WEIGHT <id>=<w> ...] [USEEMPTY] [THRESHOLD <percent>]",
+    "    A job: primaries get their shares.",
+    "CLUSTER FAILOVER <id> [TO <replica-id>] [FORCE|TAKEOVER]",
+    "    A job: a replica takes its primary's place.",
+    "    All jobs: [DRYRUN] [JOBID <token>] [FORCE <flag>] [METHOD auto|asm|legacy] [BATCH <n>] [MAXBLOCKMS <n>]",
+    "    [PARALLEL <n>] [RATE <keys/s>] [BIGKEYS fail|skip|allow].",
+    "JOB LIST [ACTIVE] | STATUS <id>|ALL | LOG <id> [COUNT <n>]",
+    "    Jobs, how far they are, and what they did.",
+    "JOB CANCEL <id> [NOW] | PAUSE <id> | RESUME <id> | SETRATE <id> <keys/s>",
+    "    Stop one after the slots on their way, or at once; hold it; go on, also with one that was cut off; slow it down.",
     "CLIENTS",
     "    How many clients there are, and where.",
     "STATS",
@@ -30,7 +46,7 @@ const HELP: &[&str] = &[
 ];
 
 /// Words of the grammar that nothing stands behind yet.
-const LATER: &[&str] = &["JOB", "CONFIG", "DRAIN", "LOGLEVEL"];
+const LATER: &[&str] = &["CONFIG", "DRAIN", "LOGLEVEL"];
 
 /// Answers a request, which has at least one word.
 pub(super) async fn answer(admin: &Arc<Admin>, session: &mut Session, words: &[&str]) -> Outcome {
@@ -73,8 +89,9 @@ async fn proxy_words(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
             Ok(Answer::ok())
         }
         ("CLUSTER", 3..) => cluster::answer(admin, &words[2..]).await,
+        ("JOB", 3..) => jobs::answer(admin, &words[2..]),
         (word, _) if LATER.contains(&word) => Err(Complaint::Unsupported(format!("PROXY {word}"))),
-        ("HELP" | "CLIENTS" | "STATS" | "REFRESH" | "CLUSTER", _) => {
+        ("HELP" | "CLIENTS" | "STATS" | "REFRESH" | "CLUSTER" | "JOB", _) => {
             Err(arity(&format!("proxy|{}", word.to_ascii_lowercase())))
         }
         _ => Err(unknown_subcommand("PROXY", words[1])),

@@ -110,6 +110,8 @@ pub struct Admin {
     pub password: Option<Secret>,
     /// File that holds the password that administrators must give.
     pub password_file: Option<PathBuf>,
+    /// Folder for what is kept of jobs.
+    pub state_folder: Option<PathBuf>,
 }
 
 /// A text that is not shown.
@@ -188,6 +190,7 @@ impl Config {
             http: self.listen.http,
             admin: self.listen.admin,
             admin_password,
+            state_folder: self.admin.state_folder,
             workers: self.proxy.workers.unwrap_or_else(cores),
             password,
             max_clients: self.client.max_clients,

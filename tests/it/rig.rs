@@ -113,6 +113,7 @@ fn options(seeds: Vec<String>) -> Options {
         http: None,
         admin: None,
         admin_password: None,
+        state_folder: None,
         workers: 1,
         password: None,
         max_clients: 1000,

@@ -28,6 +28,7 @@ mod events;
 mod faults;
 mod figures;
 mod front;
+mod grow;
 mod load;
 mod local;
 mod moves;

@@ -88,8 +88,9 @@ impl Job<'_> {
         primary: Option<&NodeView>,
     ) -> Outcome<Vec<Step>> {
         let new = &recruit.view;
-        let (is_known, node) = (view.node(&new.own.id).is_some(), new.own.id.clone());
-        if !is_known && let Some(fault) = recruit.unfit() {
+        if view.node(&new.own.id).is_none()
+            && let Some(fault) = recruit.unfit()
+        {
             let equal_functions = matches!(fault, Unfit::Functions(_)) && primary.is_none();
             // A replica gets those of its primary; a primary may have been given them by a try that did not get further.
             if !equal_functions {
@@ -99,24 +100,8 @@ impl Job<'_> {
                 return Err(Exit::Refused);
             }
         }
-        let mut steps = Vec::new();
-        if !is_known {
-            if let (None, Some(from)) = (primary, view.primaries().next()) {
-                steps.push(Step::CopyFunctions { from: from.own.id.clone(), to: node.clone() });
-            }
-            steps.push(Step::Join { nodes: vec![node.clone()] });
-        }
-        if let Some(primary) =
-            primary.filter(|primary| new.own.primary.as_ref() != Some(&primary.own.id))
-        {
-            if !new.own.slots.is_empty() {
-                let text =
-                    format!("[ERR] Node {} owns slots and cannot become a replica", new.address);
-                return Err(self.out.fail(Exit::Refused, &text));
-            }
-            steps.push(Step::Replicate { node, primary: primary.own.id.clone() });
-        }
-        Ok(steps)
+        members::join(view, new, primary)
+            .map_err(|error| self.out.fail(Exit::Refused, &format!("[ERR] {error}")))
     }
 
     async fn join(
@@ -239,11 +224,7 @@ impl Job<'_> {
         let Some(node) = members::named(view, name).and_then(|id| view.node(id)) else {
             return Ok(None);
         };
-        let takes = |other: &&NodeView| other.own.id != node.own.id && !other.own.slots.is_empty();
-        let others = view.primaries().filter(takes);
-        let others: Vec<(NodeId, usize)> =
-            others.map(|other| (other.own.id.clone(), other.own.slots.len())).collect();
-        let moves = rebalance::drain(&node.own.id, &node.own.slots, &others);
+        let moves = rebalance::leaving(view, node);
         if moves.is_empty() {
             return Ok(None);
         }

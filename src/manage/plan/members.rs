@@ -20,6 +20,9 @@ pub enum MemberError {
     /// The node owns slots.
     #[error("Node {0} is not empty! Reshard data away and try again.")]
     NotEmpty(String),
+    /// The node is to follow another one, and owns slots.
+    #[error("Node {0} owns slots and cannot become a replica")]
+    Owner(Address),
     /// There is nobody whom the replicas of the node could follow.
     #[error("Could not find a reachable primary node to reassign replica {0}.")]
     NoHome(Address),
@@ -38,6 +41,32 @@ pub fn named<'a>(view: &'a ClusterView, name: &str) -> Option<&'a NodeId> {
 pub fn least_replicated<'a>(view: &'a ClusterView, host: &str) -> Option<&'a NodeView> {
     let owners = view.primaries().filter(|node| !node.own.slots.is_empty());
     owners.min_by_key(|node| (view.replicas_of(&node.own.id).count(), node.address.host() == host))
+}
+
+/// What is still missing for a node to be the member it is to be, the replica of `primary` if there is one; nothing if it is
+/// that already.
+pub fn join(
+    view: &ClusterView,
+    new: &NodeView,
+    primary: Option<&NodeView>,
+) -> Result<Vec<Step>, MemberError> {
+    let (is_known, node) = (view.node(&new.own.id).is_some(), new.own.id.clone());
+    let mut steps = Vec::new();
+    if !is_known {
+        if let (None, Some(from)) = (primary, view.primaries().next()) {
+            steps.push(Step::CopyFunctions { from: from.own.id.clone(), to: node.clone() });
+        }
+        steps.push(Step::Join { nodes: vec![node.clone()] });
+    }
+    if let Some(primary) =
+        primary.filter(|primary| new.own.primary.as_ref() != Some(&primary.own.id))
+    {
+        if !new.own.slots.is_empty() {
+            return Err(MemberError::Owner(new.address.clone()));
+        }
+        steps.push(Step::Replicate { node, primary: primary.own.id.clone() });
+    }
+    Ok(steps)
 }
 
 /// The steps that remove a node: whoever follows it is given another primary first, never the node itself.

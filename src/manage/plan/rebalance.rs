@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::Move;
 use crate::cluster::{NodeId, SLOTS, Slots};
+use crate::manage::view::{ClusterView, NodeView};
 
 /// A primary that takes part.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +119,15 @@ fn pair(bearers: &[Bearer], shares: &[usize]) -> Vec<Move> {
         }
     }
     moves
+}
+
+/// Gives all that a primary has to the others that own slots.
+pub fn leaving(view: &ClusterView, node: &NodeView) -> Vec<Move> {
+    let takes = |other: &&NodeView| other.own.id != node.own.id && !other.own.slots.is_empty();
+    let others = view.primaries().filter(takes);
+    let others: Vec<(NodeId, usize)> =
+        others.map(|other| (other.own.id.clone(), other.own.slots.len())).collect();
+    drain(&node.own.id, &node.own.slots, &others)
 }
 
 /// Spreads all that one primary has over others, so that those who own least get most; each gets neighbours.

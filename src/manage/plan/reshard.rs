@@ -2,6 +2,7 @@
 
 use super::Move;
 use crate::cluster::{NodeId, Slots};
+use crate::manage::view::{ClusterView, NodeView};
 
 /// Takes `count` slots from the sources, from each by the share it has of all their slots, the lowest first. There are
 /// fewer if the sources have fewer.
@@ -20,6 +21,20 @@ pub fn plan(sources: &[(NodeId, Slots)], to: &NodeId, count: usize) -> Vec<Move>
             slots: slots.iter().take(take).copied().collect(),
         })
         .collect()
+}
+
+/// Gives a new primary its share, from the others by what they have, and moves nothing between those.
+pub fn arriving(view: &ClusterView, new: &NodeView) -> Vec<Move> {
+    let owns = |node: &&NodeView| node.own.id != new.own.id && !node.own.slots.is_empty();
+    let others: Vec<(NodeId, Slots)> = view
+        .primaries()
+        .filter(owns)
+        .map(|node| (node.own.id.clone(), node.own.slots.clone()))
+        .collect();
+    let all: usize = others.iter().map(|(_, slots)| slots.len()).sum();
+    let have = new.own.slots.len();
+    let share = (all + have) / (others.len() + 1);
+    plan(&others, &new.own.id, share.saturating_sub(have))
 }
 
 /// How many to take of each pile so that all shares are within one of being proportional and the sum is right; the
@@ -67,6 +82,27 @@ mod tests {
         check(&three, 500, &[("b", "5461-5627"), ("a", "0-166"), ("c", "10923-11088")]);
         check(&three, 1, &[("b", "5461")]);
         check(&three[..1], 3, &[("a", "0-2")]);
+    }
+
+    #[test]
+    fn who_arrives_gets_a_share_once() {
+        let cluster = |new: &str| {
+            let line = |own: &str, id: &str, slots: &str| {
+                let myself = if own == id { "myself," } else { "" };
+                format!("{id} 10.0.0.1:1@2 {myself}master - 0 0 1 connected {slots}\n")
+            };
+            let all = [("a", "0-99"), ("b", "200-299"), ("n", new)];
+            let text = |own| all.map(|(id, slots)| line(own, id, slots)).concat();
+            let texts = all.map(|(own, _)| text(own));
+            ClusterView::said(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        let moves = |new: &str| {
+            let view = cluster(new);
+            let moves = arriving(&view, &view.nodes[2]);
+            moves.iter().map(|part| (part.from.to_string(), part.slots.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(moves(""), [("a".to_owned(), 33), ("b".to_owned(), 33)]);
+        assert_eq!(moves("400-499"), []);
     }
 
     #[test]

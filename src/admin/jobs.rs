@@ -1,0 +1,255 @@
+//! The jobs of this proxy: one at a time changes the cluster. `PROXY JOB …`.
+//!
+//! A job runs on a thread of its own, so that it never keeps the control thread from anything. What it tells goes into its
+//! status, from where it is read; what is wanted of it goes through its reins.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Admin;
+use super::answer::Answer;
+use super::complaint::Complaint;
+use super::job::{End, Job, now_ms};
+use super::order::{self, Request};
+use super::run::{self, Ground};
+use super::words::{Outcome, arity, unknown_subcommand};
+use crate::manage::journal::{self, Record};
+
+/// Jobs that are over and still known.
+const KEPT: usize = 100;
+
+/// The jobs, the oldest first.
+#[derive(Debug, Default)]
+pub struct Jobs(Mutex<Vec<Arc<Job>>>);
+
+impl Jobs {
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Job>>> {
+        // Nothing is left half done in it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, id: &str) -> Option<Arc<Job>> {
+        self.all().iter().find(|job| job.id == id).cloned()
+    }
+
+    fn running(&self) -> Option<Arc<Job>> {
+        self.all().iter().find(|job| !job.state().is_over()).cloned()
+    }
+
+    /// The job that was begun with this token, if the words are the same.
+    fn known(&self, token: &str, words: &[String]) -> Result<Option<Arc<Job>>, Complaint> {
+        let jobs = self.all();
+        match jobs.iter().find(|job| job.token.as_deref() == Some(token)) {
+            None => Ok(None),
+            Some(job) if job.words == words => Ok(Some(Arc::clone(job))),
+            Some(job) => Err(Complaint::Conflict(format!(
+                "{token} is the token of {}, which is another one",
+                job.id
+            ))),
+        }
+    }
+
+    /// Takes up a job unless one runs.
+    fn admit(&self, make: impl FnOnce(String) -> Job) -> Result<Arc<Job>, Complaint> {
+        let mut jobs = self.all();
+        if let Some(job) = jobs.iter().find(|job| !job.state().is_over()) {
+            return Err(Complaint::JobRunning(job.id.clone()));
+        }
+        let mut at = now_ms();
+        let id = |at: u64| format!("j-{at:014}-{}", std::process::id());
+        while jobs.iter().any(|job| job.id == id(at)) {
+            at += 1;
+        }
+        let job = Arc::new(make(id(at)));
+        if jobs.len() == KEPT {
+            jobs.remove(0);
+        }
+        jobs.push(Arc::clone(&job));
+        Ok(job)
+    }
+
+    /// Has what runs finish the slots that are on their way, or leave them open if that takes too long: the next proxy can
+    /// go on with it.
+    pub async fn wind_up(&self, patience: Duration) {
+        for at_once in [false, true] {
+            let Some(job) = self.running() else { return };
+            job.cancel(at_once);
+            let over = async {
+                while !job.state().is_over() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            // One that does not even stop at once is resumed as one that was killed.
+            let _ = tokio::time::timeout(patience, over).await;
+        }
+    }
+}
+
+/// `PROXY CLUSTER <verb> …` with a verb that changes the cluster.
+pub(super) async fn begin(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
+    let request = order::parse(words)?;
+    let Request { token, is_dry, .. } = request.clone();
+    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    if let Some(token) = &token
+        && let Some(job) = admin.jobs.known(token, &words)?
+    {
+        return Ok(job.id.as_str().into());
+    }
+    if let Some(job) = admin.jobs.running().filter(|_| !is_dry) {
+        return Err(Complaint::JobRunning(job.id.clone()));
+    }
+    let ground = ground(admin)?;
+    let plan = run::plan(&ground, &request).await?;
+    if is_dry {
+        return Ok(Answer::Lines(plan));
+    }
+    let (kind, method) = (request.order.kind(), request.options.method);
+    let job = admin.jobs.admit(|id| Job::new(id, kind, words, token, method))?;
+    tracing::info!(job = job.id, kind, plan, "an administrator began a job");
+    spawn(&job, move |job| async move { run::carry_out(&ground, &request, &job).await })?;
+    Ok(job.id.as_str().into())
+}
+
+fn ground(admin: &Arc<Admin>) -> Result<Ground, Complaint> {
+    Ok(Ground { admin: Arc::clone(admin), folder: folder(admin)? })
+}
+
+fn folder(admin: &Admin) -> Result<PathBuf, Complaint> {
+    admin.state_folder.clone().or_else(journal::default_folder).ok_or_else(|| {
+        Complaint::Precondition("there is no folder for journals: set admin.state_folder".into())
+    })
+}
+
+/// Does it on a thread of its own.
+fn spawn<F: Future<Output = Result<(), End>>>(
+    job: &Arc<Job>,
+    work: impl FnOnce(Arc<Job>) -> F + Send + 'static,
+) -> Result<(), Complaint> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let failed = |error: std::io::Error| {
+        job.end(Err(End::failed(&error)));
+        Complaint::Precondition(error.to_string())
+    };
+    let runtime = runtime.map_err(failed)?;
+    let own = Arc::clone(job);
+    let run = move || {
+        let end = runtime.block_on(work(Arc::clone(&own)));
+        own.end(end);
+        tracing::info!(job = own.id, state = ?own.state(), "a job is over");
+    };
+    std::thread::Builder::new().name("job".to_owned()).spawn(run).map(drop).map_err(failed)
+}
+
+/// `PROXY JOB …`; at least one word is given.
+pub(super) fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
+    let verb = words[0].to_ascii_uppercase();
+    // `STATUS ID x` says the same as `STATUS x`.
+    let rest = match words[1..] {
+        [word, ref rest @ ..] if word.eq_ignore_ascii_case("id") && !rest.is_empty() => rest,
+        ref rest => rest,
+    };
+    match (verb.as_str(), rest) {
+        ("LIST", []) => list(admin, false),
+        ("LIST", [word]) if word.eq_ignore_ascii_case("active") => list(admin, true),
+        ("STATUS", [word]) if word.eq_ignore_ascii_case("all") => {
+            let jobs = admin.jobs.all();
+            Ok(Answer::List(jobs.iter().map(|job| job.fields()).collect()))
+        }
+        ("STATUS", [id]) => Ok(find(admin, id)?.fields()),
+        ("LOG", [id]) => Ok(find(admin, id)?.lines(usize::MAX)),
+        ("LOG", [id, word, count]) if word.eq_ignore_ascii_case("count") => {
+            let count =
+                count.parse().map_err(|_| Complaint::BadArg("COUNT is no number".into()))?;
+            Ok(find(admin, id)?.lines(count))
+        }
+        ("PAUSE", [id]) => told(admin, id, Job::pause),
+        ("CANCEL", [id]) => told(admin, id, |job| job.cancel(false)),
+        ("CANCEL", [id, now]) if now.eq_ignore_ascii_case("now") => {
+            told(admin, id, |job| job.cancel(true))
+        }
+        ("RESUME", [id]) => resume(admin, id),
+        ("SETRATE", [id, rate]) => {
+            let rate = rate.parse().map_err(|_| {
+                Complaint::BadArg("the rate is a number of keys each second; 0 for no limit".into())
+            })?;
+            told(admin, id, |job| {
+                job.reins.set_rate(rate);
+                job.note(format!("at most {rate} keys each second"));
+            })
+        }
+        ("WATCH" | "PLAN", _) => Err(Complaint::Unsupported(format!("PROXY JOB {verb}"))),
+        ("LIST" | "STATUS" | "LOG" | "PAUSE" | "CANCEL" | "RESUME" | "SETRATE", _) => {
+            Err(arity(&format!("proxy|job|{}", verb.to_ascii_lowercase())))
+        }
+        _ => Err(unknown_subcommand("PROXY JOB", words[0])),
+    }
+}
+
+fn find(admin: &Admin, id: &str) -> Result<Arc<Job>, Complaint> {
+    admin.jobs.find(id).ok_or_else(|| Complaint::NotFound(format!("there is no job {id}")))
+}
+
+/// Tells a job that runs to do something.
+fn told(admin: &Admin, id: &str, tell: impl FnOnce(&Job)) -> Outcome {
+    let job = find(admin, id)?;
+    if job.state().is_over() {
+        return Err(Complaint::Precondition(format!("job {id} is over")));
+    }
+    tell(&job);
+    Ok(Answer::ok())
+}
+
+/// Those of this proxy, then those that others have left behind.
+fn list(admin: &Admin, active: bool) -> Outcome {
+    let jobs = admin.jobs.all().clone();
+    let wanted = jobs.iter().filter(|job| !active || !job.state().is_over());
+    let mut rows: Vec<Answer> = wanted.map(|job| job.fields()).collect();
+    let ours: Vec<String> = jobs.iter().filter_map(|job| job.journal()).collect();
+    for record in cut_off(admin)?.iter().filter(|record| !active && !ours.contains(&record.id)) {
+        let total: usize = record.begun.moves.iter().map(|part| part.slots.len()).sum();
+        rows.push(Answer::map([
+            ("id", record.id.as_str().into()),
+            ("kind", "moves".into()),
+            ("state", "failed".into()),
+            ("slots_total", Answer::count(total)),
+            ("slots_done", Answer::count(record.closed.len())),
+            ("resumable", "yes".into()),
+        ]));
+    }
+    Ok(Answer::List(rows))
+}
+
+fn cut_off(admin: &Admin) -> Result<Vec<Record>, Complaint> {
+    let records = journal::records(&folder(admin)?);
+    let records = records.map_err(|error| Complaint::Precondition(error.to_string()))?;
+    Ok(records.into_iter().filter(|record| record.is_resumable() && !record.is_whole).collect())
+}
+
+/// Lets a job go on that was paused; or takes up the moves of one that was cut off, of this proxy or another program.
+fn resume(admin: &Arc<Admin>, id: &str) -> Outcome {
+    let job = admin.jobs.find(id);
+    if let Some(job) = job.as_ref().filter(|job| !job.state().is_over()) {
+        job.resume();
+        return Ok(Answer::ok());
+    }
+    let name = job.and_then(|job| job.journal()).unwrap_or_else(|| id.to_owned());
+    let folder = folder(admin)?;
+    let records = journal::records(&folder);
+    let records = records.map_err(|error| Complaint::Precondition(error.to_string()))?;
+    let record = records.into_iter().find(|record| record.id == name);
+    let record = record.ok_or_else(|| Complaint::NotFound(format!("there is no job {id}")))?;
+    if record.is_running {
+        return Err(Complaint::JobRunning(name));
+    }
+    if record.ended.is_some() {
+        return Err(Complaint::Precondition(format!("job {id} is over")));
+    }
+    let ground = ground(admin)?;
+    let method = record.begun.method;
+    let words = vec!["RESUME".to_owned(), name.clone()];
+    let job = admin.jobs.admit(|id| Job::new(id, "resume", words, None, method))?;
+    tracing::info!(job = job.id, journal = name, "an administrator resumed a job");
+    spawn(&job, move |job| async move { run::go_on(&ground, &name, &job).await })?;
+    Ok(job.id.as_str().into())
+}

@@ -1,0 +1,355 @@
+//! Does what was ordered, with what `manage` has for it: plan by what the nodes say, apply, move, look again.
+//!
+//! Every stage looks at the cluster anew and does what is still missing, so an order that was cut off can be given again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::complaint::Complaint;
+use super::job::{End, Job};
+use super::order::{Follow, Order, Request, Strategy};
+use super::{Admin, cluster};
+use crate::cluster::{Address, NodeId};
+use crate::manage::apply::{self, Crew};
+use crate::manage::check::{self, Finding};
+use crate::manage::journal::{self, Journal};
+use crate::manage::mover::{self, MoveOptions, Prepared};
+use crate::manage::plan::members::{self, MemberError};
+use crate::manage::plan::rebalance::{self, Bearer, Verdict};
+use crate::manage::plan::{Consent, Move, Step, reshard};
+use crate::manage::recruit::{Recruit, Unfit};
+use crate::manage::view::{ClusterView, NodeView};
+
+/// How long a step may take to reach all nodes.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long nodes may take to hear of what was just done, and how often they are asked again.
+const LAG: u32 = 50;
+const LOOK: Duration = Duration::from_millis(200);
+/// Primaries that a cluster needs to elect another one.
+const FEWEST: usize = 3;
+
+/// What a job works with.
+pub(super) struct Ground {
+    pub(super) admin: Arc<Admin>,
+    /// Where journals are.
+    pub(super) folder: PathBuf,
+}
+
+/// What is still to be done, as far as it can be known before the first of it is.
+#[derive(Default)]
+struct Plan {
+    /// Nodes that are no members yet.
+    recruits: Vec<NodeView>,
+    before: Vec<Step>,
+    moves: Vec<Move>,
+}
+
+/// What would be done, for people and machines; or why it cannot be.
+pub(super) async fn plan(ground: &Ground, request: &Request) -> Result<String, Complaint> {
+    let view = whole(ground).await?;
+    idle(ground, &view)?;
+    let Plan { before, moves, .. } = make(ground, &view, request).await?;
+    let leaves = matches!(request.order, Order::DelNode { .. });
+    Ok(json!({ "steps": before, "moves": moves, "then_removed": leaves }).to_string())
+}
+
+/// No job on these nodes runs elsewhere, or waits for somebody to go on with it.
+fn idle(ground: &Ground, view: &ClusterView) -> Result<(), Complaint> {
+    let records = journal::records(&ground.folder);
+    let records = records.map_err(|error| Complaint::Precondition(error.to_string()))?;
+    let ours = records.into_iter().find(|record| {
+        let is_over = record.ended.is_some() || record.is_whole && !record.is_running;
+        !is_over && record.begun.members.iter().any(|member| view.node(&member.id).is_some())
+    });
+    match ours {
+        None => Ok(()),
+        Some(record) if record.is_running => Err(Complaint::JobRunning(record.id)),
+        Some(record) => Err(Complaint::Precondition(format!(
+            "job {} was cut off: PROXY JOB RESUME it first",
+            record.id
+        ))),
+    }
+}
+
+/// The cluster, once its nodes agree; they may have to hear yet of what was just done.
+async fn whole(ground: &Ground) -> Result<ClusterView, Complaint> {
+    let mut looks = 0;
+    loop {
+        let view = cluster::gather(&ground.admin).await?;
+        let Some(fault) = check::findings(&view).into_iter().find(Finding::is_fault) else {
+            return Ok(view);
+        };
+        let may_pass = matches!(fault, Finding::Disagreement { .. } | Finding::Claimed { .. });
+        if !may_pass || looks == LAG {
+            return Err(match fault {
+                Finding::Disagreement { .. } => Complaint::Disagree(fault.to_string()),
+                Finding::Migrating { ref slots, .. } | Finding::Importing { ref slots, .. } => {
+                    Complaint::OpenSlots(slots.len(), fault.to_string())
+                }
+                _ => Complaint::Precondition(fault.to_string()),
+            });
+        }
+        looks += 1;
+        sleep(LOOK).await;
+    }
+}
+
+async fn make(ground: &Ground, view: &ClusterView, request: &Request) -> Result<Plan, Complaint> {
+    match &request.order {
+        Order::AddNode { address, follow, .. } => arrive(ground, view, address, follow).await,
+        Order::DelNode { name, strategy } => leave(view, name, *strategy, &request.force),
+        Order::Reshard { count, from, to } => {
+            let to = primary(view, to)?;
+            let is_source = |node: &&NodeView| match from.as_slice() {
+                [] => node.own.id != to.own.id,
+                names => names.iter().any(|name| *node.own.id.0 == *name.to_ascii_lowercase()),
+            };
+            for name in from {
+                if primary(view, name)?.own.id == to.own.id {
+                    return Err(Complaint::BadArg("the target cannot be a source".into()));
+                }
+            }
+            let sources: Vec<_> = view.primaries().filter(is_source).collect();
+            let sources: Vec<_> =
+                sources.iter().map(|node| (node.own.id.clone(), node.own.slots.clone())).collect();
+            Ok(Plan { moves: reshard::plan(&sources, &to.own.id, *count), ..Plan::default() })
+        }
+        Order::Rebalance { weights, with_empty, threshold } => {
+            let mut bearers: Vec<Bearer> = view
+                .primaries()
+                .filter(|node| *with_empty || !node.own.slots.is_empty())
+                .map(|node| Bearer {
+                    id: node.own.id.clone(),
+                    slots: node.own.slots.clone(),
+                    weight: 1.0,
+                })
+                .collect();
+            for (name, weight) in weights {
+                let id = &primary(view, name)?.own.id;
+                bearers
+                    .iter_mut()
+                    .filter(|bearer| bearer.id == *id)
+                    .for_each(|bearer| bearer.weight = *weight);
+            }
+            let verdict = rebalance::plan(&bearers, *threshold);
+            match verdict.map_err(|error| Complaint::BadArg(error.to_string()))? {
+                Verdict::Balanced => Ok(Plan::default()),
+                Verdict::Moves(moves) => Ok(Plan { moves, ..Plan::default() }),
+            }
+        }
+        Order::Failover { name, to, consent } => {
+            let step = members::failover(view, &called(view, name)?, to.as_deref(), *consent)?;
+            Ok(Plan { before: vec![step], ..Plan::default() })
+        }
+    }
+}
+
+async fn arrive(
+    ground: &Ground,
+    view: &ClusterView,
+    address: &Address,
+    follow: &Follow,
+) -> Result<Plan, Complaint> {
+    let recruit = Recruit::ask(address, &ground.admin.access).await;
+    let recruit = recruit.map_err(|error| Complaint::Unreachable(error.to_string()))?;
+    let home = match follow {
+        Follow::Nobody => None,
+        Follow::Anybody => Some(
+            members::least_replicated(view, address.host())
+                .ok_or_else(|| Complaint::Precondition("no primary owns any slots".into()))?,
+        ),
+        Follow::Node(name) => {
+            let id = called(view, name)?;
+            let node =
+                view.lines().find(|line| *line.id.0 == *id).and_then(|line| view.node(&line.id));
+            let node = node.and_then(|node| match &node.own.primary {
+                Some(primary) => view.node(primary),
+                None => Some(node),
+            });
+            Some(node.ok_or(Complaint::Unreachable(id))?)
+        }
+    };
+    let new = recruit.view.clone();
+    if view.node(&new.own.id).is_none()
+        && let Some(fault) = recruit.unfit()
+    {
+        match fault {
+            // A replica gets those of its primary; a primary may have been given them by a try that did not get further.
+            Unfit::Functions(_) if home.is_none() => {}
+            Unfit::NotEmpty { .. } => {
+                return Err(Complaint::NotEmpty(format!("Node {address} is not empty: {fault}")));
+            }
+            _ => return Err(Complaint::Precondition(format!("{address}: {fault}"))),
+        }
+    }
+    let before = members::join(view, &new, home)?;
+    Ok(Plan { recruits: vec![new], before, moves: Vec::new() })
+}
+
+/// What comes before the node can be removed.
+fn leave(
+    view: &ClusterView,
+    name: &str,
+    strategy: Strategy,
+    force: &[String],
+) -> Result<Plan, Complaint> {
+    let id = called(view, name)?;
+    let node = view.nodes.iter().find(|node| *node.own.id.0 == *id);
+    let Some(node) = node.filter(|node| !node.own.slots.is_empty()) else {
+        // Looks whether it can be removed; that is done at the end.
+        members::remove(view, &id)?;
+        return Ok(Plan::default());
+    };
+    match strategy {
+        Strategy::Forget => Err(MemberError::NotEmpty(node.address.to_string()).into()),
+        Strategy::Promote => {
+            let step = members::failover(view, &id, None, Consent::All)?;
+            Ok(Plan { before: vec![step], ..Plan::default() })
+        }
+        Strategy::Drain => {
+            let left = view.primaries().filter(|other| !other.own.slots.is_empty()).count() - 1;
+            if left < FEWEST && !force.iter().any(|flag| flag == "few-primaries") {
+                return Err(Complaint::NeedForce("few-primaries".into()));
+            }
+            Ok(Plan { moves: rebalance::leaving(view, node), ..Plan::default() })
+        }
+    }
+}
+
+/// The name of the node that is meant, by its name or its address.
+fn called(view: &ClusterView, name: &str) -> Result<String, Complaint> {
+    let at = |line: &&crate::manage::view::Line| {
+        line.address.as_ref().is_some_and(|address| address.to_string() == name)
+    };
+    let id = members::named(view, name).or_else(|| view.lines().find(at).map(|line| &line.id));
+    id.map(ToString::to_string)
+        .ok_or_else(|| Complaint::NotFound(MemberError::Unknown(name.to_owned()).to_string()))
+}
+
+fn primary<'v>(view: &'v ClusterView, name: &str) -> Result<&'v NodeView, Complaint> {
+    let id = called(view, name)?;
+    let node = view.primaries().find(|node| *node.own.id.0 == *id);
+    node.ok_or_else(|| Complaint::BadArg(format!("{name} is no primary that answers")))
+}
+
+/// Does all of an order.
+pub(super) async fn carry_out(ground: &Ground, request: &Request, job: &Job) -> Result<(), End> {
+    job.reins.set_rate(request.rate);
+    let view = whole(ground).await.map_err(|error| End::failed(&error))?;
+    let plan = make(ground, &view, request).await.map_err(|error| End::failed(&error))?;
+    let mut crew = Crew::new(&view, &ground.admin.access, PATIENCE);
+    plan.recruits.iter().for_each(|recruit| crew.enrol(recruit));
+    apply(ground, &mut crew, &plan.before, None, job).await?;
+    match &request.order {
+        Order::AddNode { address, follow: Follow::Nobody, rebalance: true } => {
+            let view = whole(ground).await.map_err(|error| End::failed(&error))?;
+            let new = view.nodes.iter().find(|node| node.address == *address);
+            let new =
+                new.or_else(|| plan.recruits.first().and_then(|node| view.node(&node.own.id)));
+            let moves = new.map(|new| reshard::arriving(&view, new)).unwrap_or_default();
+            move_slots(ground, &view, moves, &request.options, job).await
+        }
+        Order::DelNode { name, .. } => {
+            let id = called(&view, name).map_err(|error| End::failed(&error))?;
+            move_slots(ground, &view, plan.moves, &request.options, job).await?;
+            remove(ground, &id, job).await
+        }
+        _ => move_slots(ground, &view, plan.moves, &request.options, job).await,
+    }
+}
+
+async fn remove(ground: &Ground, id: &str, job: &Job) -> Result<(), End> {
+    let view = whole(ground).await.map_err(|error| End::failed(&error))?;
+    let steps = members::remove(&view, id).map_err(|error| End::failed(&error))?;
+    let mut crew = Crew::new(&view, &ground.admin.access, PATIENCE);
+    apply(ground, &mut crew, &steps, Some(&NodeId(id.into())), job).await?;
+    for (address, why) in &crew.shortfalls {
+        job.note(format!("{address} was left out: {why}"));
+    }
+    Ok(())
+}
+
+/// Does steps, if there are any, and waits until all nodes know of it.
+async fn apply(
+    ground: &Ground,
+    crew: &mut Crew,
+    steps: &[Step],
+    gone: Option<&NodeId>,
+    job: &Job,
+) -> Result<(), End> {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let mut tell = |event: apply::Event<'_>| match event {
+        apply::Event::Step(step) => {
+            let text = serde_json::to_string(step).expect("our values can be written");
+            job.enter("applying");
+            job.note(text);
+        }
+        apply::Event::Waiting(what) => job.note(format!("waiting: {what}")),
+        apply::Event::Note(text) => job.note(text),
+    };
+    crew.apply(steps, &mut tell).await.map_err(|error| End::failed(&error))?;
+    job.enter("verifying");
+    let mut tell = |event: apply::Event<'_>| {
+        if let apply::Event::Waiting(what) = event {
+            job.note(format!("waiting: {what}"));
+        }
+    };
+    let settled = crew.settle(gone, &mut tell).await;
+    (ground.admin.refresh)();
+    settled.map_err(|error| End::failed(&error))
+}
+
+async fn move_slots(
+    ground: &Ground,
+    view: &ClusterView,
+    moves: Vec<Move>,
+    options: &MoveOptions,
+    job: &Job,
+) -> Result<(), End> {
+    if moves.is_empty() {
+        return Ok(());
+    }
+    let prepared = mover::prepare(moves, view, &ground.admin.access, options).await?;
+    let journal =
+        Journal::begin(&ground.folder, prepared.begun()).map_err(|error| End::failed(&error))?;
+    run(ground, prepared, journal, job).await
+}
+
+/// Takes up the moves of a job that was cut off.
+pub(super) async fn go_on(ground: &Ground, name: &str, job: &Job) -> Result<(), End> {
+    let (journal, record) =
+        Journal::resume(&ground.folder, name).map_err(|error| End::failed(&error))?;
+    let options = MoveOptions { method: record.begun.method, ..MoveOptions::default() };
+    let prepared = mover::prepare_again(&record, &ground.admin.access, &options).await?;
+    run(ground, prepared, journal, job).await
+}
+
+async fn run(
+    ground: &Ground,
+    prepared: Prepared,
+    mut journal: Journal,
+    job: &Job,
+) -> Result<(), End> {
+    job.writes_to(journal.id());
+    job.enter("moving");
+    job.note(format!("{} keys are to be moved, about {} bytes", prepared.keys(), prepared.bytes()));
+    prepared.warnings().iter().for_each(|warning| job.note(warning.clone()));
+    let mut tell = |event: mover::Event| {
+        if matches!(event, mover::Event::Closed(_)) {
+            (ground.admin.refresh)();
+        }
+        job.take(&event);
+    };
+    let summary = prepared.run(&mut journal, &job.reins, &mut tell).await?;
+    (ground.admin.refresh)();
+    if !summary.skipped.is_empty() {
+        return Err(End::failed(&format!("slots {} have big keys and stayed", summary.skipped)));
+    }
+    Ok(())
+}

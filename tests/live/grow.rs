@@ -1,0 +1,131 @@
+//! A cluster grows and shrinks through the admin port while clients use it, and notices nothing.
+
+use std::time::Duration;
+
+use slotway::proxy::Running;
+use slotway::resp::value::{self, Value};
+use tempfile::TempDir;
+
+use crate::client::{Client, bulk, ok};
+use crate::cluster::Cluster;
+use crate::load::{Load, Plan};
+use crate::{alone, front, until};
+
+/// How long a job may take on a busy machine.
+const JOB: Duration = Duration::from_secs(60);
+
+/// A proxy with an admin port, and where its journals are.
+async fn administered(cluster: &Cluster) -> (Running, Client, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = front::options(cluster.addresses());
+    options.admin = Some("127.0.0.1:0".to_owned());
+    options.state_folder = Some(folder.path().to_owned());
+    let proxy = front::start(options).await;
+    let admin = Client::to(proxy.admin.expect("an admin port")).await;
+    (proxy, admin, folder)
+}
+
+/// Begins a job and gives its name.
+async fn begin(admin: &mut Client, line: &str) -> String {
+    let answer = admin.call(&format!("PROXY CLUSTER {line}")).await;
+    value::text(&answer).unwrap_or_else(|| panic!("{line}: {answer:?}")).to_owned()
+}
+
+/// One field of a job.
+async fn field(admin: &mut Client, id: &str, name: &str) -> String {
+    let status = admin.call(&format!("PROXY JOB STATUS {id}")).await;
+    let fields = value::array(&status).unwrap_or_else(|| panic!("{status:?}")).to_vec();
+    let at = fields.iter().step_by(2).position(|field| value::text(field) == Some(name));
+    let value = &fields[2 * at.unwrap_or_else(|| panic!("no {name} in {status:?}")) + 1];
+    value::text(value).map_or_else(|| format!("{value:?}"), str::to_owned)
+}
+
+/// Waits until a job is so.
+async fn becomes(admin: &mut Client, id: &str, state: &str) {
+    until(JOB, "another state", async || {
+        let is = field(admin, id, "state").await;
+        if is == state {
+            return Ok(());
+        }
+        assert!(is != "failed", "{:?}", admin.call(&format!("PROXY JOB LOG {id}")).await);
+        Err(is)
+    })
+    .await;
+}
+
+fn error(text: &str) -> Value {
+    Value::Error(text.to_owned().into())
+}
+
+#[tokio::test]
+async fn a_node_joins_and_leaves_under_load() {
+    let _turn = alone().await;
+    let mut cluster = Cluster::start(3, 0).await;
+    let new = cluster.start_node().await;
+    let address = cluster.address(new);
+    let (proxy, mut admin, _folder) = administered(&cluster).await;
+    let mut load = Load::start(Plan::new(proxy.data));
+    load.advance(10).await;
+    let add = format!("ADDNODE {address} JOBID first");
+    let plan = admin.call(&format!("PROXY CLUSTER ADDNODE {address} DRYRUN")).await;
+    assert!(value::text(&plan).is_some_and(|plan| plan.contains("\"join\"")), "{plan:?}");
+    let id = begin(&mut admin, &add).await;
+    assert_eq!(begin(&mut admin, &add).await, id, "the same token is the same job");
+    let other = admin.call("PROXY CLUSTER REBALANCE JOBID first").await;
+    let text = format!("CONFLICT first is the token of {id}, which is another one");
+    assert_eq!(other, error(&text));
+    becomes(&mut admin, &id, "completed").await;
+    load.advance(10).await;
+    assert_eq!(cluster.slots_of(new).await.len(), 4096);
+    assert_eq!(field(&mut admin, &id, "slots_done").await, "Integer(4096)");
+    // It is what it is to be already.
+    let again = begin(&mut admin, &format!("ADDNODE {address}")).await;
+    becomes(&mut admin, &again, "completed").await;
+    assert_eq!(cluster.slots_of(new).await.len(), 4096);
+    let refused = admin.call(&format!("PROXY CLUSTER DELNODE {address} STRATEGY forget")).await;
+    let text = format!("NOTEMPTY Node {address} is not empty! Reshard data away and try again.");
+    assert_eq!(refused, error(&text));
+    let id = begin(&mut admin, &format!("DELNODE {address}")).await;
+    becomes(&mut admin, &id, "completed").await;
+    load.advance(10).await;
+    load.stop().await.expect_flawless();
+    cluster.agreed().await;
+    assert_eq!(proxy.topology().nodes().len(), 3);
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_job_is_paused_cut_off_and_resumed() {
+    let _turn = alone().await;
+    let cluster = Cluster::start(3, 0).await;
+    let (proxy, mut admin, _folder) = administered(&cluster).await;
+    let mut client = Client::to(proxy.data).await;
+    for n in 0..3000 {
+        assert_eq!(client.ask(&["SET", &format!("key{n}"), &n.to_string()]).await, ok());
+    }
+    let from = cluster.id(0).to_owned();
+    let reshard = format!("RESHARD SLOTS 1500 FROM {from} TO {} RATE 50", cluster.id(1));
+    let id = begin(&mut admin, &reshard).await;
+    becomes(&mut admin, &id, "running").await;
+    let refused = admin.call("PROXY CLUSTER REBALANCE").await;
+    assert_eq!(refused, error(&format!("JOBRUNNING {id}")));
+    assert_eq!(admin.call(&format!("PROXY JOB PAUSE {id}")).await, ok());
+    assert_eq!(field(&mut admin, &id, "state").await, "paused");
+    assert_eq!(admin.call(&format!("PROXY JOB RESUME {id}")).await, ok());
+    assert_eq!(admin.call(&format!("PROXY JOB CANCEL {id} NOW")).await, ok());
+    becomes(&mut admin, &id, "cancelled").await;
+    assert_eq!(field(&mut admin, &id, "resumable").await, "yes");
+    assert!(cluster.slots_of(1).await.len() < 5461 + 1500);
+    let again = admin.call(&format!("PROXY JOB RESUME {id}")).await;
+    let again = value::text(&again).unwrap_or_else(|| panic!("{again:?}")).to_owned();
+    becomes(&mut admin, &again, "completed").await;
+    assert_eq!(cluster.slots_of(1).await.len(), 5461 + 1500);
+    for n in 0..3000 {
+        assert_eq!(client.ask(&["GET", &format!("key{n}")]).await, bulk(n.to_string()));
+    }
+    assert_eq!(
+        admin.call(&format!("PROXY JOB PAUSE {id}")).await,
+        error(&format!("PRECONDITION job {id} is over"))
+    );
+    proxy.shutdown().await;
+}
