@@ -131,15 +131,15 @@ async fn a_backup_can_be_loaded() {
     let saved: Vec<BTreeMap<String, serde_json::Value>> =
         serde_json::from_str(&saved).expect("JSON");
     assert_eq!(saved.len(), 6);
+    let files: Vec<_> = std::fs::read_dir(folder.path()).expect("the files").flatten().collect();
     let mut all = 0;
     for node in saved.iter().filter(|node| node["replicate"].is_null()) {
-        let name = format!(
-            "redis-node-{}-{}-{}.rdb",
-            node["host"].as_str().unwrap(),
-            node["port"],
-            node["name"].as_str().unwrap()
-        );
-        all += loaded(&folder.path().join(name)).await;
+        let (host, port, id) = (&node["host"], &node["port"], &node["name"]);
+        let name = format!("-node-{}-{port}-{}.rdb", host.as_str().unwrap(), id.as_str().unwrap());
+        // `redis-` or `valkey-` stands in front, whichever it is.
+        let mut paths = files.iter().map(std::fs::DirEntry::path);
+        let file = paths.find(|path| path.to_string_lossy().ends_with(&name));
+        all += loaded(&file.expect(&name)).await;
         assert_eq!(node["slots"].as_array().map(Vec::len), Some(1), "{node:?}");
     }
     assert_eq!(all, 300);

@@ -8,7 +8,9 @@ use slotway::backend::Control;
 use slotway::cluster::{Address, NodeId, Slot};
 use slotway::manage::access::Access;
 use slotway::manage::journal::{self, Journal};
-use slotway::manage::mover::{self, Event, MoveError, MoveOptions, Prepared, Reins, Summary};
+use slotway::manage::mover::{
+    self, Event, Method, MoveError, MoveOptions, Prepared, Reins, Summary,
+};
 use slotway::manage::plan::Move;
 use slotway::manage::view::ClusterView;
 use tempfile::TempDir;
@@ -26,9 +28,11 @@ pub(crate) struct Office {
 }
 
 impl Office {
-    /// One that gives up on nodes that are gone after a while that a test can wait.
+    /// One that sends key after key, whatever servers there are, and gives up on nodes that are gone after a while that a test
+    /// can wait.
     pub(crate) fn new() -> Self {
-        let options = MoveOptions { patience: Duration::from_secs(20), ..MoveOptions::default() };
+        let patience = Duration::from_secs(20);
+        let options = MoveOptions { method: Method::Legacy, patience, ..MoveOptions::default() };
         let folder = tempfile::tempdir().expect("a folder");
         Self { options, access: Access::default(), folder }
     }
