@@ -288,6 +288,46 @@ async fn of_two_values_the_owner_s_survives() {
     cluster.agreed().await;
 }
 
+/// What a target has of a slot beforehand, as after a restore, is older than what the owner has, even if that dies on the way
+/// and a replica takes over that clients were kept from until it knew of the move.
+#[tokio::test]
+async fn old_copies_at_the_target_do_not_win() {
+    const OLD: usize = 50;
+    let _turn = beside_others().await;
+    let (mut cluster, office) = (Cluster::start(3, 1).await, Office::new());
+    fill(&cluster, 0, SLOT, KEYS).await;
+    set(&cluster, 1, &["IMPORTING", cluster.id(0)]).await;
+    let (tag, mut target) = (tag(SLOT), control(&cluster, 1).await);
+    for n in 0..OLD {
+        let key = key(&tag, n);
+        let old = [vec!["ASKING"], vec!["SET", &key, "old"]];
+        target.pipeline(&old).await.expect("the target answers");
+    }
+    set(&cluster, 1, &["STABLE"]).await;
+    let prepared = office.prepare(&cluster, &[(0, 1, 0..64)]).await.expect("it can be done");
+    let reins = Reins::default();
+    reins.set_rate(SLOWLY);
+    let (mut watch_it, mut told) = halfway();
+    let mut kept = 0;
+    let tell = |event| {
+        if let Event::Quarantined { count, .. } = &event {
+            kept += count;
+        }
+        watch_it(event);
+    };
+    let kill = async {
+        reached(&mut told).await;
+        cluster.kill9(0);
+        reins.set_rate(0);
+    };
+    let (summary, ()) = tokio::join!(office.begin(prepared, &reins, tell), kill);
+    summary.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()));
+    cluster.agreed().await;
+    assert_eq!(whole(&cluster, 1).await, KEYS);
+    // Those that were still there when the replica had taken over are kept once more.
+    assert!(kept >= OLD, "{kept}");
+}
+
 /// The states that a slot can be left in by a tool or a failover, which all lead to the same end: scenario 63 for the mover.
 #[tokio::test]
 async fn slots_that_were_left_half_way_are_gone_on_with() {

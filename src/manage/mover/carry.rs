@@ -206,6 +206,7 @@ impl Passage<'_, '_> {
     }
 
     async fn open(&mut self, sorted: &Sorted, vigil: &mut Vigil) -> Result<(), Setback> {
+        self.look_for_old_copies(sorted, vigil).await?;
         let Self { source, target, .. } = self;
         // A target that missed a failover of the source holds the slots for the dead one's, and so for lost, until it is
         // told: what is being taken in is not rebound by what others say.
@@ -213,15 +214,31 @@ impl Passage<'_, '_> {
         target.set_slots(&sorted.import, "IMPORTING", &source.id).await?;
         source.set_slots(&sorted.export, "MIGRATING", &target.id).await?;
         self.work.tell(Event::Opened(self.part()));
-        if self.work.is_continued || self.source.id != self.chunk.from {
+        if vigil.expects_conflicts() {
             self.keep_conflicts(sorted, vigil).await?;
         }
         vigil.end().await;
         Ok(())
     }
 
-    /// What both ends have of slots that this run did not open from the start: keys that an earlier one could not send whole,
-    /// or that clients have made anew at the source's heir until it knew of the move.
+    /// Whatever the target has of slots that are opened for the first time is older than this move.
+    async fn look_for_old_copies(
+        &mut self,
+        sorted: &Sorted,
+        vigil: &mut Vigil,
+    ) -> Result<(), Setback> {
+        if vigil.expects_conflicts() {
+            return Ok(());
+        }
+        let counts = self.target.count_keys(&sorted.open).await?;
+        if self.work.is_continued || counts.iter().any(|count| *count > 0) {
+            vigil.doubt();
+        }
+        Ok(())
+    }
+
+    /// What both ends have: keys that were at the target before, that could not be sent whole, or that clients have made anew at
+    /// the source's heir until it knew of the move.
     async fn keep_conflicts(&mut self, sorted: &Sorted, vigil: &mut Vigil) -> Result<(), Setback> {
         let mut quarantine = Quarantine::new(&self.work.folder, &self.work.job);
         let (source, target) = (&mut self.source, &mut self.target);

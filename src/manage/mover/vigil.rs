@@ -6,8 +6,11 @@
 //! ```
 //! A replica does not know which slots are on their way (before Valkey 8), and cannot be told. When it has taken over it answers
 //! that keys which have moved are not there, and clients would make them anew beside what the target has of them. So it lets no
-//! write through from before it takes over until it knows. Where that holds without a gap, what the target has of a key is
-//! right: the heir has at most what the source had sent on before the key moved.
+//! write through from before it takes over until it knows. Where that holds without a gap, and the target had no keys of these
+//! slots before, what the target has of a key is right: the heir has at most what the source had sent on before the key moved.
+//!
+//! A replica that is held takes nothing from its source either. So only one is held that has lost its source itself: that this
+//! program does not reach it may be this program's fault.
 
 use std::time::{Duration, Instant};
 
@@ -21,14 +24,17 @@ use crate::resp::value;
 
 /// For how long a node is held each time. Should this program die meanwhile, so long do clients wait for nothing.
 const HOLD: Duration = Duration::from_secs(2);
-/// Keys that are deleted in one go with letting clients through: a short request, which arrives in one piece.
-const DELETED: usize = 20;
+/// Bytes of keys that are deleted in one go with letting clients through: a node reads so much in one piece.
+const DELETED: usize = 8 << 10;
 
 /// Nodes that are held.
 #[derive(Default)]
 pub(super) struct Vigil {
     held: Vec<Held>,
-    /// The source has failed to send keys, and may have served them since: what the target has of them may be old.
+    /// Something has failed since the slots were opened.
+    has_failed: bool,
+    /// What the target has of a key may be older than what the source has, or had: it was there before, or the source may have
+    /// served the key after it had failed to send it.
     in_doubt: bool,
 }
 
@@ -48,16 +54,30 @@ impl Vigil {
 
     /// Takes note of what went wrong.
     pub(super) fn note(&mut self, setback: &Setback) {
+        self.has_failed = true;
         self.in_doubt |= setback.remedy == Remedy::Again;
+    }
+
+    /// The target may have old copies.
+    pub(super) fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// Whether both ends may have copies of a key that differ.
+    pub(super) fn expects_conflicts(&self) -> bool {
+        self.has_failed || self.in_doubt
     }
 
     /// Holds the replicas of a source that does not answer, and who has taken over from it until it knows of the move.
     pub(super) async fn keep(&mut self, work: &Work<'_>, source: &NodeId, view: &ClusterView) {
         let source = work.company.borrow().now(source);
-        for held in &mut self.held {
-            held.again().await;
+        for mut held in std::mem::take(&mut self.held) {
+            if held.again().await {
+                self.held.push(held);
+            }
         }
         if view.node(&source).is_some() {
+            self.in_doubt |= self.held.iter().all(|held| held.end.id != source);
             return;
         }
         for node in view.replicas_of(&source) {
@@ -74,8 +94,8 @@ impl Vigil {
         let Some(held) = self.held.iter_mut().find(|held| held.end.id == *source) else {
             return Right::Owner;
         };
-        held.again().await;
-        if held.is_unbroken && !self.in_doubt { Right::Other } else { Right::Owner }
+        let is_held = held.again().await;
+        if is_held && held.is_unbroken && !self.in_doubt { Right::Other } else { Right::Owner }
     }
 
     /// Deletes copies of a source that are wrong, before it lets any client through who would use them.
@@ -87,7 +107,7 @@ impl Vigil {
         let Some(held) = self.held.iter_mut().find(|held| held.end.id == *source) else {
             return Ok(());
         };
-        for some in keys.chunks(DELETED) {
+        for some in pieces(keys) {
             let delete = [words(&["DEL"]), some.to_vec()].concat();
             let requests = [words(&["CLIENT", "UNPAUSE"]), delete, pause()];
             held.end.pipeline(&requests).await?;
@@ -105,8 +125,11 @@ impl Vigil {
 }
 
 impl Held {
-    /// Holds a node, if it can be: servers before 6.2 cannot hold writes alone.
+    /// Holds a replica that has lost its source, if it can be: servers before 6.2 cannot hold writes alone.
     async fn begin(mut end: End) -> Option<Self> {
+        if link(&mut end).await != Some(Link::Lost) {
+            return None;
+        }
         let until = Instant::now() + HOLD;
         let replies = end.pipeline(&[pause(), words(&["ROLE"])]).await.ok()?;
         let [paused, role] = replies.as_slice() else { return None };
@@ -115,14 +138,90 @@ impl Held {
         is_held.then_some(Self { end, until, is_unbroken: is_replica })
     }
 
-    async fn again(&mut self) {
+    /// Holds it on, unless it has its source back; tells whether it does.
+    async fn again(&mut self) -> bool {
         let begun = Instant::now();
+        if link(&mut self.end).await == Some(Link::Up) {
+            // What does not hear of it goes on by itself soon.
+            let _ = self.end.say(&["CLIENT", "UNPAUSE"]).await;
+            return false;
+        }
         let is_held = self.end.pipeline(&[pause()]).await.is_ok() && Instant::now() < self.until;
         self.is_unbroken &= is_held;
         self.until = begun + HOLD;
+        true
     }
+}
+
+/// What a node says of its link to its primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Up,
+    Lost,
+    /// It is a primary.
+    None,
+}
+
+async fn link(end: &mut End) -> Option<Link> {
+    let reply = end.say(&["INFO", "replication"]).await.ok()?;
+    Link::of(value::text(&reply)?)
+}
+
+impl Link {
+    fn of(info: &str) -> Option<Self> {
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
+        match (field("role:")?.trim(), field("master_link_status:").map(str::trim)) {
+            ("master", _) => Some(Self::None),
+            (_, Some("up")) => Some(Self::Up),
+            (_, Some("down")) => Some(Self::Lost),
+            _ => None,
+        }
+    }
+}
+
+/// Keys in pieces of a bounded size; one that is longer goes alone.
+fn pieces(keys: &[Vec<u8>]) -> Vec<&[Vec<u8>]> {
+    let (mut pieces, mut rest) = (Vec::new(), keys);
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |key: &&Vec<u8>| {
+            bytes += key.len() + 16;
+            bytes <= DELETED
+        };
+        let (piece, behind) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        pieces.push(piece);
+        rest = behind;
+    }
+    pieces
 }
 
 fn pause() -> Vec<Vec<u8>> {
     words(&["CLIENT", "PAUSE", &HOLD.as_millis().to_string(), "WRITE"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_replica_that_has_lost_its_primary_is_held() {
+        let check = |info: &str, expected: Option<Link>| assert_eq!(Link::of(info), expected);
+        check("# Replication\r\nrole:slave\r\nmaster_link_status:up\r\n", Some(Link::Up));
+        check("# Replication\r\nrole:slave\r\nmaster_link_status:down\r\n", Some(Link::Lost));
+        check("# Replication\r\nrole:master\r\nconnected_slaves:0\r\n", Some(Link::None));
+        check("", None);
+    }
+
+    #[test]
+    fn keys_are_deleted_in_pieces_that_are_read_at_once() {
+        let check = |sizes: &[usize], expected: &[usize]| {
+            let keys: Vec<_> = sizes.iter().map(|size| vec![b'k'; *size]).collect();
+            let pieces: Vec<_> = pieces(&keys).iter().map(|piece| piece.len()).collect();
+            assert_eq!(pieces, expected);
+        };
+        check(&[], &[]);
+        check(&[10; 5], &[5]);
+        check(&[4000, 4000, 4000], &[2, 1]);
+        check(&[10, 100_000, 10], &[1, 1, 1]);
+    }
 }
