@@ -36,7 +36,7 @@ async fn a_user_needs_few_rights_and_the_one_that_is_missing_is_named() {
     fill(&nodes, 0, 7, 20).await;
     let user = "--user mover --pass pw";
     let line = format!(
-        "reshard {entry} {user} --from {} --to {} --slots 8 --yes",
+        "reshard {entry} {user} --from {} --to {} --slots 8 --yes --method legacy",
         nodes.id(0),
         nodes.id(1)
     );

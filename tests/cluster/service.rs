@@ -103,7 +103,10 @@ async fn comes_back(saved: &Path) {
         let folder = tempfile::tempdir().expect("a folder");
         let (host, id) =
             (node["host"].as_str().expect("text"), node["name"].as_str().expect("text"));
-        let file = saved.join(format!("redis-node-{host}-{}-{id}.rdb", node["port"]));
+        let port = &node["port"];
+        let files = ["redis", "valkey"]
+            .map(|kind| saved.join(format!("{kind}-node-{host}-{port}-{id}.rdb")));
+        let file = files.iter().find(|file| file.exists()).expect("the data is there");
         std::fs::copy(file, folder.path().join("dump.rdb")).expect("it is there");
         let ranges = node["slots"].as_array().expect("ranges").iter().map(|range| {
             let ends: Vec<String> =

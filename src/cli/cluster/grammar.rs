@@ -202,7 +202,7 @@ pub(super) const FLAGS: &[Flag] = &[
         &["wait"],
         Some("seconds"),
         CHANGING,
-        "how long each step may take to reach all nodes [60]",
+        "how long each step may take to reach all nodes [75]",
     ),
     flag(&["yes"], None, CHANGING, "do not ask; also REDISCLI_CLUSTER_YES=1"),
     flag(&["dry-run"], None, CHANGING, "say what would be done, and do nothing"),

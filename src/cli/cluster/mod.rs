@@ -42,8 +42,9 @@ use crate::manage::view::{ClusterView, ViewError};
 use grammar::{FLAGS, Line, VERBS};
 use out::{Exit, Out, Outcome, Style};
 
-/// How long a step may take to reach all nodes unless told otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a step may take to reach all nodes unless told otherwise: longer than the minute for which nodes do not take back one
+/// that they were told to forget.
+const PATIENCE: Duration = Duration::from_secs(75);
 
 /// Does what the words say.
 pub async fn run(words: Vec<OsString>) -> ExitCode {
