@@ -148,6 +148,7 @@ async fn front(view: &ClusterView) -> Outcome<Running> {
     options.listen = String::from("127.0.0.1:0");
     options.http = None;
     options.admin = None;
+    options.admin = None;
     options.workers = 1;
     options.discovery.seeds = view.nodes.iter().map(|node| node.address.to_string()).collect();
     let running = proxy::start(options).await?;
