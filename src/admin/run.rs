@@ -50,8 +50,9 @@ struct Plan {
 
 /// What would be done, for people and machines; or why it cannot be.
 pub(super) async fn plan(ground: &Ground, request: &Request) -> Result<String, Complaint> {
+    // A job that was cut off explains what else would be found amiss.
+    idle(ground, &cluster::gather(&ground.admin).await?)?;
     let view = whole(ground).await?;
-    idle(ground, &view)?;
     let Plan { before, moves, .. } = make(ground, &view, request).await?;
     let leaves = matches!(request.order, Order::DelNode { .. });
     Ok(json!({ "steps": before, "moves": moves, "then_removed": leaves }).to_string())

@@ -1,10 +1,14 @@
 //! A cluster grows and shrinks through the admin port while clients use it, and notices nothing.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use slotway::proxy::Running;
 use slotway::resp::value::{self, Value};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
 
 use crate::client::{Client, bulk, ok};
 use crate::cluster::Cluster;
@@ -12,7 +16,7 @@ use crate::load::{Load, Plan};
 use crate::{alone, front, until};
 
 /// How long a job may take on a busy machine.
-const JOB: Duration = Duration::from_secs(60);
+const JOB: Duration = Duration::from_secs(120);
 
 /// A proxy with an admin port, and where its journals are.
 async fn administered(cluster: &Cluster) -> (Running, Client, TempDir) {
@@ -128,4 +132,64 @@ async fn a_job_is_paused_cut_off_and_resumed() {
         error(&format!("PRECONDITION job {id} is over"))
     );
     proxy.shutdown().await;
+}
+
+/// A proxy as a program of its own; its log has to be kept, or it would be written to nobody.
+type Program = (Child, Lines<BufReader<ChildStderr>>);
+
+async fn program(cluster: &Cluster, state: &Path) -> (Program, Client) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
+    command.arg("serve").args(cluster.addresses()).args(["--workers", "1", "--http", "off"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.env("XDG_STATE_HOME", state).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut process = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+    let mut log = BufReader::new(process.stderr.take().expect("a log")).lines();
+    loop {
+        let line = log.next_line().await.expect("a log").expect("it runs");
+        if let Some((_, address)) = line.split_once(" admin=") {
+            return ((process, log), Client::to(address.trim()).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_job_of_a_proxy_that_was_killed_is_taken_up_by_the_next() {
+    let _turn = alone().await;
+    let mut cluster = Cluster::start(3, 0).await;
+    let new = cluster.start_node().await;
+    let state = tempfile::tempdir().expect("a folder");
+    let serving = front::start(front::options(cluster.addresses())).await;
+    let mut client = Client::to(serving.data).await;
+    for n in 0..3000 {
+        assert_eq!(client.ask(&["SET", &format!("key{n}"), &n.to_string()]).await, ok());
+    }
+    let mut load = Load::start(Plan::new(serving.data));
+    let ((mut process, log), mut admin) = program(&cluster, state.path()).await;
+    let id = begin(&mut admin, &format!("ADDNODE {} RATE 50", cluster.address(new))).await;
+    until(JOB, "some slots arrive", async || match cluster.slots_of(new).await.len() {
+        0 => Err(field(&mut admin, &id, "phase").await),
+        _ => Ok(()),
+    })
+    .await;
+    process.kill().await.expect("it is ours");
+    drop(log);
+    assert!(cluster.slots_of(new).await.len() < 4096, "it was over before");
+    let (program, mut admin) = program(&cluster, state.path()).await;
+    let list = admin.call("PROXY JOB LIST").await;
+    let job = value::array(&list).and_then(|jobs| value::array(jobs.first()?)).map(<[_]>::to_vec);
+    let name = job.unwrap_or_else(|| panic!("{list:?}"))[1].clone();
+    let name = value::text(&name).expect("a name").to_owned();
+    let refused = admin.call("PROXY CLUSTER REBALANCE").await;
+    assert!(matches!(&refused, Value::Error(text) if text.contains(&name[..])), "{refused:?}");
+    let resumed = admin.call(&format!("PROXY JOB RESUME {name}")).await;
+    let resumed = value::text(&resumed).unwrap_or_else(|| panic!("{resumed:?}")).to_owned();
+    becomes(&mut admin, &resumed, "completed").await;
+    assert_eq!(cluster.slots_of(new).await.len(), 4096);
+    load.advance(10).await;
+    load.stop().await.expect_flawless();
+    for n in 0..3000 {
+        assert_eq!(client.ask(&["GET", &format!("key{n}")]).await, bulk(n.to_string()));
+    }
+    drop(program);
+    serving.shutdown().await;
 }
