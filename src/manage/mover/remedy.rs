@@ -66,6 +66,7 @@ const REMEDIES: &[(&str, Remedy)] = &[
     ("TRYAGAIN", Remedy::Wait),
     ("UNBLOCKED", Remedy::Wait),
     ("BUSY ", Remedy::Wait),
+    ("ERR max number of clients reached", Remedy::Wait),
     ("CLUSTERDOWN", Remedy::Look),
     ("READONLY", Remedy::Look),
     ("MOVED", Remedy::Look),
@@ -128,6 +129,7 @@ mod tests {
         check("NOREPLICAS Not enough good replicas to write.", Remedy::Wait);
         check("TRYAGAIN Multiple keys request during rehashing of slot", Remedy::Wait);
         check("BUSY Redis is busy running a script.", Remedy::Wait);
+        check("ERR max number of clients reached", Remedy::Wait);
         check("NOAUTH Authentication required.", Remedy::Nothing);
         check("WRONGPASS invalid username-password pair or user is disabled.", Remedy::Nothing);
         check(
