@@ -145,6 +145,19 @@ async fn a_backup_can_be_loaded() {
     assert_eq!(all, 300);
 }
 
+#[tokio::test]
+async fn a_backup_without_a_primary_says_what_is_missing() {
+    let _turn = beside_others().await;
+    let mut nodes = Cluster::start(3, 0).await;
+    let (entry, dead) = (nodes.address(0), nodes.address(1));
+    nodes.kill9(1);
+    let folder = tempfile::tempdir().expect("a directory");
+    let told = cluster(&format!("backup {entry} {}", folder.path().display())).await.ends(5);
+    told.mentions(&format!("[WARNING] {dead} does not answer: what it has of slots 5461-10921"))
+        .mentions(", without part of the data.");
+    assert!(!told.out.contains("[OK] Backup"), "{}", told.out);
+}
+
 /// Number of keys of a server that begins with this file.
 async fn loaded(file: &Path) -> u64 {
     let folder = tempfile::tempdir().expect("a directory");

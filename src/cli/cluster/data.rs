@@ -118,9 +118,34 @@ impl Job<'_> {
                 "*** Cluster seems to have some problems, please be aware of it if you're going to restore this backup.",
             );
         }
-        self.out.good(&format!("[OK] Backup created into: {}", folder.display()));
-        self.out.answer(&json!({ "ok": is_whole, "folder": folder }));
-        Ok(Exit::Success)
+        let missing: Vec<_> = view
+            .absent
+            .iter()
+            .map(|absent| &absent.line)
+            .filter(|line| !line.slots.is_empty())
+            .collect();
+        for line in &missing {
+            let place =
+                line.address.as_ref().map_or_else(|| line.id.to_string(), ToString::to_string);
+            self.out.warning(&format!(
+                "[WARNING] {place} does not answer: what it has of slots {} is not in this backup.",
+                line.slots
+            ));
+        }
+        let missing: Vec<Value> = missing
+            .iter()
+            .map(|line| json!({ "node": line.id, "address": line.address, "slots": line.slots }))
+            .collect();
+        let created = format!("Backup created into: {}", folder.display());
+        if missing.is_empty() {
+            self.out.good(&format!("[OK] {created}"));
+        } else {
+            self.out.warning(&format!("[WARNING] {created}, without part of the data."));
+        }
+        self.out.answer(
+            &json!({ "ok": is_whole && missing.is_empty(), "folder": folder, "missing": missing }),
+        );
+        Ok(if missing.is_empty() { Exit::Success } else { Exit::Partial })
     }
 
     async fn save(&self, node: &NodeView, folder: &Path) -> Result<(), String> {
