@@ -128,7 +128,13 @@ pub(super) const FLAGS: &[Flag] = &[
         &["rebalance"],
         "also give to primaries that own nothing",
     ),
-    flag(&["threshold"], Some("percent"), &["rebalance"], "what may stay uneven [2]"),
+    flag(
+        &["threshold"],
+        Some("percent"),
+        &["rebalance"],
+        "what may stay uneven; with 0 all of it [2]",
+    ),
+    flag(&["auto-weights"], None, &["rebalance"], "taken and not needed, as by redis-trib.rb"),
     flag(&["simulate"], None, &["rebalance"], "the same as --dry-run"),
     flag(
         &["timeout"],
@@ -209,7 +215,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["json"], None, &[], "answer in JSON"),
     flag(&["style"], Some("redis|trib|valkey"), &[], "whose words to use [redis]"),
     flag(&["color"], Some("auto|always|never"), &[], "colours [auto: on a terminal]"),
-    flag(&["exit-compat"], None, &[], "no exit codes but those of redis-cli: 0 and 1"),
+    flag(&["exit-compat"], None, &[], "exit with 0 instead of 5, and with 1 instead of 2, 3 and 4"),
     flag(&["pass", "a"], Some("password"), &[], "password; else REDISCLI_AUTH or VALKEYCLI_AUTH"),
     flag(&["user"], Some("name"), &[], "ACL user"),
     flag(&["askpass"], None, &[], "ask for the password"),
@@ -418,6 +424,7 @@ mod tests {
             "reshard --from x --to y --slots 5 --yes a:1",
             "reshard a:1 from=x to=y slots=5 yes=",
         );
+        check("rebalance --auto-weights h:1", "rebalance h:1 auto-weights=");
         check(
             "rebalance --weight a=1 --use-empty-masters h:1",
             "rebalance h:1 weight=a=1 use-empty-masters=",

@@ -191,7 +191,7 @@ impl<'a> Job<'a> {
         self.out.plain(
             "\nExit codes: 0 done; 1 failed, or not whole; 2 wrong usage; 3 refused, nothing was changed;\n\
              4 interrupted, can be resumed; 5 done on some nodes only, or with something to be looked at.\n\
-             --exit-compat makes them 0 and 1.",
+             --exit-compat exits with 0 instead of 5, and with 1 instead of 2, 3 and 4.",
         );
         Exit::Success
     }

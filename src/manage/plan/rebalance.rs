@@ -41,7 +41,7 @@ pub enum WeightError {
 }
 
 /// Plans for primaries in the order of the nodes. `threshold` is how many percent of what it has a primary may be away from
-/// its share; with 0 every difference counts.
+/// its share; with 0 nothing moves, as redis-cli has it.
 pub fn plan(bearers: &[Bearer], threshold: f64) -> Result<Verdict, WeightError> {
     if let Some(bad) = bearers.iter().find(|b| !b.weight.is_finite() || b.weight < 0.0) {
         return Err(WeightError::Invalid(bad.id.clone(), bad.weight));
@@ -65,7 +65,7 @@ pub fn plan(bearers: &[Bearer], threshold: f64) -> Result<Verdict, WeightError> 
 
 fn is_over(have: usize, share: usize, threshold: f64) -> bool {
     match have {
-        _ if have == share => false,
+        _ if have == share || threshold == 0.0 => false,
         // One slot of rounding is no reason to move anything.
         _ if have.abs_diff(share) <= 1 && share > 0 => false,
         0 => share > 1,
@@ -192,7 +192,8 @@ mod tests {
         assert_eq!(plan(&bearers(&THREE), 0.0), Ok(Verdict::Balanced));
         let uneven = [("a", "0-8200", 1.0), ("b", "8201-16383", 1.0)];
         assert_eq!(plan(&bearers(&uneven), 2.0), Ok(Verdict::Balanced));
-        assert!(matches!(plan(&bearers(&uneven), 0.0), Ok(Verdict::Moves(_))));
+        assert!(matches!(plan(&bearers(&uneven), 0.01), Ok(Verdict::Moves(_))));
+        assert_eq!(plan(&bearers(&uneven), 0.0), Ok(Verdict::Balanced));
     }
 
     #[test]
@@ -237,7 +238,7 @@ mod tests {
             let bearers: Vec<Bearer> = model.primaries().into_iter().zip(&weights)
                 .map(|((id, slots), weight)| Bearer { id, slots, weight: f64::from(*weight) }).collect();
             let weight: f64 = bearers.iter().map(|b| b.weight).sum();
-            match plan(&bearers, 0.0) {
+            match plan(&bearers, f64::MIN_POSITIVE) {
                 Err(error) => prop_assert!(weight == 0.0, "{}", error),
                 Ok(verdict) => {
                     let moves = if let Verdict::Moves(moves) = verdict { moves } else { Vec::new() };
