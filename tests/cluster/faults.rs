@@ -282,9 +282,11 @@ async fn of_two_values_the_owner_s_survives() {
             kept += count;
         }
     };
-    office.resume(tell).await.expect("it goes on");
+    let summary = office.resume(tell).await.expect("it goes on");
     assert_eq!(value::text(&cluster.call(1, &["GET", &key]).await), Some("newer"));
     assert_eq!(kept, 1);
+    assert_eq!(summary.quarantined.iter().map(|kept| kept.count).sum::<usize>(), 1);
+    assert!(!summary.is_clean());
     cluster.agreed().await;
 }
 

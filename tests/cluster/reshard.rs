@@ -132,9 +132,13 @@ async fn rebalance_gives_a_new_primary_its_share_and_is_done_when_it_says_so() {
         told.mentions(&text);
     }
     cluster(&state, &format!("{line} --cluster-threshold -1")).await.ends(2);
+    let never = format!("rebalance {entry} --threshold 0 --auto-weights");
+    let told = cluster(&state, &format!("{never} --weight {}=5", nodes.id(0))).await.ends(0);
+    told.says("*** No rebalancing needed! All nodes are within the 0.00% threshold.");
 
     // Weight 0 empties it, and it stays a primary.
-    cluster(&state, &weigh(&format!("{}=0", short(new)))).await.ends(0);
+    // A timeout of 0 is a second, as by redis-trib.
+    cluster(&state, &format!("{} --timeout 0", weigh(&format!("{}=0", short(new))))).await.ends(0);
     nodes.agreed().await;
     assert_eq!(nodes.slots_of(new).await.len(), 0);
     let role = text(&nodes.address(new), "INFO replication").await;
@@ -189,14 +193,14 @@ async fn what_was_cut_off_is_gone_on_with() {
         .mentions("Go on with: slotway cluster resume j-");
     cluster(&state, "jobs").await.ends(0).mentions("cut off");
 
-    // One Ctrl-C: what is open is finished, and nothing else begun.
+    // A terminal that is gone is one Ctrl-C: what is open is finished, and nothing else begun.
     let mut process = begin(&format!("resume --rate 2000 {folder}"));
     until(Duration::from_secs(20), "it runs", async || {
         let told = cluster(&state, "jobs").await.ends(0);
         if told.out.contains("running") { Ok(()) } else { Err(told.out) }
     })
     .await;
-    signal(&process, Signal::INT);
+    signal(&process, Signal::HUP);
     let status =
         within(Duration::from_secs(30), "it ends", process.wait()).await.expect("our child");
     assert!([Some(0), Some(4)].contains(&status.code()), "{status}");

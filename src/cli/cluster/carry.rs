@@ -1,6 +1,7 @@
 //! Moving slots with a terminal in front of it: what the plan costs, a bar while it runs, Ctrl-C, and jobs that were cut off.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -67,12 +68,8 @@ impl Job<'_> {
     /// How long one transfer may take, if that is given.
     pub(super) fn transfer(&self) -> Outcome<Option<Duration>> {
         let given: Option<u64> = self.flag(self.line.number("timeout"))?;
-        match given {
-            Some(0) => {
-                Err(self.out.complain(Exit::Usage, "[ERR] --cluster-timeout must be at least 1 ms"))
-            }
-            given => Ok(given.map(Duration::from_millis)),
-        }
+        // To `MIGRATE`, and so to the other tools, 0 is a second.
+        Ok(given.map(|ms| Duration::from_millis(if ms == 0 { 1000 } else { ms })))
     }
 
     pub(super) fn move_options(&self) -> Outcome<MoveOptions> {
@@ -196,8 +193,11 @@ impl Job<'_> {
     pub(super) fn hold(&self) -> Outcome<Hold> {
         let reins = Reins::default();
         reins.set_rate(self.flag(self.line.number("rate"))?.unwrap_or(0));
-        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-            (Ok(interrupt), Ok(terminate)) => Ok(Hold { reins, interrupt, terminate }),
+        let hangup = (!is_hangup_ignored()).then(|| signal(SignalKind::hangup())).transpose();
+        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), hangup) {
+            (Ok(interrupt), Ok(terminate), Ok(hangup)) => {
+                Ok(Hold { reins, interrupt, terminate, hangup })
+            }
             _ => Err(self.out.complain(Exit::Failure, "[ERR] signals cannot be heard")),
         }
     }
@@ -271,7 +271,7 @@ impl Job<'_> {
                 summary.skipped
             ));
         }
-        let is_clean = summary.skipped.is_empty() && summary.suspicions.is_empty();
+        let is_clean = summary.is_clean();
         self.out.answer(&json!({ "ok": is_clean, "summary": summary }));
         if is_clean { Exit::Success } else { Exit::Partial }
     }
@@ -312,16 +312,34 @@ pub(super) struct Hold {
     pub(super) reins: Reins,
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal is gone. None below `nohup`, which wants that to change nothing.
+    hangup: Option<Signal>,
 }
 
 impl Hold {
     /// Waits until it is told to stop.
     async fn told(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = hangup => {}
         }
     }
+}
+
+/// Whether whoever started us has a hangup ignored, as `nohup` does; elsewhere than on Linux that is not known.
+fn is_hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // SIGHUP is the first signal.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 /// What a bar tells beside how long it is.

@@ -43,7 +43,7 @@ use thiserror::Error;
 pub use method::Method;
 pub use preflight::BigKey;
 pub use reins::Reins;
-pub use report::{Event, Progress, Summary, Suspicion};
+pub use report::{Event, Progress, Quarantined, Summary, Suspicion};
 
 use company::Company;
 use method::Way;

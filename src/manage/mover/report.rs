@@ -128,8 +128,26 @@ pub struct Summary {
     pub atomic: usize,
     /// What has arrived otherwise than it should have.
     pub suspicions: Vec<Suspicion>,
+    /// Where copies of keys are kept that differed from the right ones.
+    pub quarantined: Vec<Quarantined>,
     /// Keys of the whole cluster before and after; they differ by what clients wrote and what expired meanwhile.
     pub keys_before: u64,
     /// See above.
     pub keys_after: u64,
+}
+
+impl Summary {
+    /// Whether there is nothing to be looked at.
+    pub fn is_clean(&self) -> bool {
+        self.skipped.is_empty() && self.suspicions.is_empty() && self.quarantined.is_empty()
+    }
+}
+
+/// Copies of keys that are kept in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Quarantined {
+    /// The file.
+    pub file: PathBuf,
+    /// How many.
+    pub count: usize,
 }

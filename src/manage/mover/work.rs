@@ -17,8 +17,8 @@ use super::remedy::{Remedy, Setback};
 use super::roster::{Chunk, Next, Roster};
 use super::together::together;
 use super::{
-    Event, MoveError, MoveOptions, Prepared, Progress, Reins, Summary, Suspicion, first_view,
-    keys_of,
+    Event, MoveError, MoveOptions, Prepared, Progress, Quarantined, Reins, Summary, Suspicion,
+    first_view, keys_of,
 };
 use crate::cluster::{NodeId, Slots};
 use crate::manage::access::Access;
@@ -50,6 +50,8 @@ pub(super) struct Work<'a> {
     /// Migrations that an earlier run has begun.
     earlier: &'a [(Slots, String)],
     suspicions: RefCell<Vec<Suspicion>>,
+    /// How many copies are kept, by file.
+    quarantined: RefCell<BTreeMap<PathBuf, usize>>,
     /// Slots that the servers moved by themselves.
     atomic: RefCell<usize>,
     /// Slots may be open from before.
@@ -85,6 +87,7 @@ impl<'a> Work<'a> {
             key_bytes: prepared.bytes().checked_div(prepared.keys()).unwrap_or(0),
             earlier: &prepared.sent,
             suspicions: RefCell::new(prepared.suspicions.clone()),
+            quarantined: RefCell::default(),
             atomic: RefCell::new(0),
             is_continued: prepared.is_continued,
             folder,
@@ -193,6 +196,9 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn tell(&self, event: Event) {
+        if let Event::Quarantined { count, file } = &event {
+            *self.quarantined.borrow_mut().entry(file.clone()).or_default() += count;
+        }
         (self.tell.borrow_mut())(event);
     }
 
@@ -304,11 +310,13 @@ impl<'a> Work<'a> {
         self.conclude(done)?;
         let addresses = self.company.borrow().addresses();
         let view = first_view(&addresses, self.access).await?;
+        let quarantined = self.quarantined.take().into_iter();
         Ok(Summary {
             progress: *self.progress.borrow(),
             skipped: prepared.skipped.clone(),
             atomic: *self.atomic.borrow(),
             suspicions: self.suspicions.borrow().clone(),
+            quarantined: quarantined.map(|(file, count)| Quarantined { file, count }).collect(),
             keys_before: prepared.keys_before,
             keys_after: keys_of(&view),
         })
