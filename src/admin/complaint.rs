@@ -40,7 +40,7 @@ impl From<MemberError> for Complaint {
         let text = error.to_string();
         match error {
             MemberError::Unknown(_) => Self::NotFound(text),
-            MemberError::NotEmpty(_) => Self::NotEmpty(text),
+            MemberError::NotEmpty(_) | MemberError::StrayKeys(..) => Self::NotEmpty(text),
             MemberError::Owner(_) | MemberError::NoHome(_) | MemberError::NoReplica(_) => {
                 Self::Precondition(text)
             }

@@ -395,13 +395,16 @@ impl Crew {
         answers.into_iter().filter_map(|(id, answer)| Some((id, answer.err()?))).collect()
     }
 
-    /// The node has left: that it could not be told so is worth a note.
+    /// The node has left: that it could not be told so is a shortfall.
     async fn reset(&mut self, node: &NodeId, tell: Tell<'_>) -> Result<(), ApplyError> {
-        if let Err(error) = self.call(node, &["CLUSTER", "RESET", "HARD"]).await {
-            tell(Event::Note(format!("the node was removed, but not reset: {error}")));
-        }
-        self.members.remove(node);
+        let reset = self.call(node, &["CLUSTER", "RESET", "HARD"]).await;
         self.open.remove(node);
+        let place = self.members.remove(node).ok_or_else(|| ApplyError::Absent(node.clone()))?;
+        if let Err(error) = reset {
+            let why = format!("it was removed, but not reset: {error}");
+            tell(Event::Note(format!("{}: {why}", place.dialled)));
+            self.shortfalls.push((place.dialled, why));
+        }
         Ok(())
     }
 }

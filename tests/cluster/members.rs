@@ -1,7 +1,10 @@
 //! `add-node`, `del-node`, `failover`.
 
+use slotway::cluster::Slot;
+
 use crate::beside_others;
 use crate::cluster::Cluster;
+use crate::job::control;
 use crate::tool::{ask, cluster, known, text};
 
 /// Everybody knows so many nodes.
@@ -112,6 +115,36 @@ async fn del_node_removes_masters_without_slots_and_dead_nodes() {
     nodes.call(5 - 1, &["PING"]).await;
     let told = cluster(&format!("del-node {entry} {}", nodes.id(5))).await.ends(5);
     told.mentions(&format!(">>> Skipping unreachable node {}.", nodes.address(2)));
+}
+
+#[tokio::test]
+async fn del_node_leaves_no_keys_behind_and_tells_of_a_node_that_was_not_reset() {
+    let _turn = beside_others().await;
+    let mut nodes = Cluster::start(3, 0).await;
+    let empty = nodes.start_node().await;
+    let (entry, empty_at, id) =
+        (nodes.address(0), nodes.address(empty), nodes.id(empty).to_owned());
+    cluster(&format!("add-node {empty_at} {entry}")).await.ends(0);
+    let owner = nodes.owners().await[Slot::of(b"stray").index()];
+    let slot = Slot::of(b"stray").to_string();
+    nodes.call(empty, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", nodes.id(owner)]).await;
+    let stray = [vec!["ASKING"], vec!["SET", "stray", "only here"]];
+    control(&nodes, empty).await.pipeline(&stray).await.expect("the node answers");
+    nodes.call(empty, &["CLUSTER", "SETSLOT", &slot, "STABLE"]).await;
+    for how in ["", " --drain --yes"] {
+        let told = cluster(&format!("del-node {entry} {id}{how}")).await.ends(3);
+        told.mentions(&format!(
+            "[ERR] Node {empty_at} owns no slots, but has keys that may be nowhere else: 1."
+        ))
+        .mentions("slotway cluster fix brings stray keys home");
+    }
+    all_know(&nodes, &[0, 1, 2, empty], 4).await;
+
+    nodes.call(empty, &["FLUSHALL"]).await;
+    nodes.call(empty, &["ACL", "SETUSER", "default", "-cluster|reset"]).await;
+    let told = cluster(&format!("del-node {entry} {id}")).await.ends(5);
+    told.mentions("it was removed, but not reset: ");
+    all_know(&nodes, &[0, 1, 2], 3).await;
 }
 
 #[tokio::test]

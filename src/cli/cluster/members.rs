@@ -169,7 +169,8 @@ impl Job<'_> {
             let text = "It may need manual reconfiguration when it comes back online.";
             self.out.warning(&format!(">>> Skipping unreachable node {address}. {text}"));
         }
-        let is_partial = !missed.is_empty() || !crew.shortfalls.is_empty();
+        let is_clean = drained.as_ref().is_none_or(Summary::is_clean);
+        let is_partial = !missed.is_empty() || !crew.shortfalls.is_empty() || !is_clean;
         self.out
             .good(&format!("[OK] Node {} removed from the cluster.", name.to_ascii_lowercase()));
         self.out.answer(&json!({ "ok": !is_partial, "drained": drained, "steps": steps, "unreachable": missed, "failed": crew.shortfalls }));

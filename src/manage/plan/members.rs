@@ -23,6 +23,11 @@ pub enum MemberError {
     /// The node is to follow another one, and owns slots.
     #[error("Node {0} owns slots and cannot become a replica")]
     Owner(Address),
+    /// The node owns no slots, and has the only copies of keys all the same.
+    #[error(
+        "Node {0} owns no slots, but has keys that may be nowhere else: {1}. slotway cluster fix brings stray keys home."
+    )]
+    StrayKeys(Address, u64),
     /// There is nobody whom the replicas of the node could follow.
     #[error("Could not find a reachable primary node to reassign replica {0}.")]
     NoHome(Address),
@@ -80,6 +85,12 @@ pub fn remove(view: &ClusterView, name: &str) -> Result<Vec<Step>, MemberError> 
     if owns || !line.slots.is_empty() {
         let place = line.address.as_ref().map_or_else(|| id.to_string(), ToString::to_string);
         return Err(MemberError::NotEmpty(place));
+    }
+    if let Some(primary) = view.primaries().find(|node| node.own.id == *id) {
+        let keys = primary.info.databases().iter().map(|(_, keys)| keys).sum();
+        if keys > 0 {
+            return Err(MemberError::StrayKeys(primary.address.clone(), keys));
+        }
     }
     let mut load: BTreeMap<&NodeId, usize> = view
         .primaries()
