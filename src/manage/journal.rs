@@ -220,9 +220,8 @@ impl Journal {
     /// Begins a job, unless another one on some of the same nodes runs or was cut off.
     pub fn begin(folder: &Path, begun: Begun) -> Result<Self, JournalError> {
         let jobs = folder.join(JOBS);
-        fs::create_dir_all(&jobs).map_err(io_error(&jobs))?;
         // Two that begin at once see each other: the second one looks when the first one's file is there.
-        let _turn = lock(&folder.join("lock"))?;
+        let _turn = ready(folder)?;
         match records(folder)?.into_iter().find(|record| record.concerns(&begun)) {
             Some(Record { id, is_running: true, .. }) => return Err(JournalError::Running(id)),
             Some(Record { id, .. }) => return Err(JournalError::CutOff(id)),
@@ -319,6 +318,13 @@ impl Record {
     pub fn is_resumable(&self) -> bool {
         self.ended.is_none() && !self.is_running
     }
+}
+
+/// Makes a state folder if it is not there, and gives the lock that whoever begins a job there holds.
+pub fn ready(folder: &Path) -> Result<File, JournalError> {
+    let jobs = folder.join(JOBS);
+    fs::create_dir_all(&jobs).map_err(io_error(&jobs))?;
+    lock(&folder.join("lock"))
 }
 
 /// All jobs, the oldest first. Files that are no journals are left out.

@@ -43,6 +43,16 @@ async fn reshard_refuses_what_makes_no_sense_and_changes_nothing() {
         );
         cluster(&state, &line).await.ends(2).says("[ERR] --cluster-slots must be from 1 to 16384");
     }
+    let file = state.path().join("file");
+    std::fs::write(&file, "").expect("a file");
+    let line = format!(
+        "reshard {entry} --from {from} --to {to} --slots 5 --state-dir {}/x",
+        file.display()
+    );
+    let told = cluster(&state, &line).await.ends(1);
+    told.mentions(&format!("no journal can be kept in {}/x: ", file.display()))
+        .mentions("--state-dir");
+    assert!(!told.out.contains("Performing Cluster Check"), "{}", told.out);
     let try_it = async |from: &str, to: &str| {
         cluster(&state, &format!("reshard {entry} --from {from} --to {to} --slots 5 --yes"))
             .await

@@ -111,6 +111,21 @@ impl Job<'_> {
         })
     }
 
+    /// Sees that a journal can be written, before anything else is looked at or asked.
+    pub(super) fn ready_state(&self) -> Outcome<()> {
+        if ["plan-out", "dry-run", "simulate"].iter().any(|flag| self.line.has(flag)) {
+            return Ok(());
+        }
+        let folder = self.state_folder()?;
+        journal::ready(&folder).map(drop).map_err(|error| {
+            let text = format!(
+                "[ERR] no journal can be kept in {}: {error}; name another folder with --state-dir",
+                folder.display()
+            );
+            self.out.fail(Exit::Failure, &text)
+        })
+    }
+
     /// Most keys of one transfer, if that is given.
     pub(super) fn batch(&self) -> Outcome<Option<usize>> {
         let given: Option<usize> = self.flag(self.line.number("pipeline"))?;

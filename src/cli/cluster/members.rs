@@ -139,8 +139,11 @@ impl Job<'_> {
     pub(super) async fn del_node(&self) -> Outcome {
         let (entry, name) = (self.address(self.arg(0)?)?, self.arg(1)?);
         self.out.info(&format!(">>> Removing node {name} from cluster {entry}"));
-        let mut view = self.gather(&entry).await?;
         let way = self.way_out()?;
+        if way == WayOut::Drained {
+            self.ready_state()?;
+        }
+        let mut view = self.gather(&entry).await?;
         self.refuse_what_is_needed(&view, name, way)?;
         let drained = match way {
             WayOut::Drained => self.drain(&view, name).await?,

@@ -33,6 +33,7 @@ struct PlanFile {
 
 impl Job<'_> {
     pub(super) async fn reshard(&self) -> Outcome {
+        self.ready_state()?;
         let view = self.whole_cluster().await?;
         if !show::check(&self.out, &view, false) {
             let text = "*** Please fix your cluster problems before resharding";
@@ -189,6 +190,7 @@ impl Job<'_> {
     }
 
     pub(super) async fn rebalance(&self) -> Outcome {
+        self.ready_state()?;
         let view = self.whole_cluster().await?;
         let weights = self.weights(&view)?;
         if !show::check(&self.out, &view, true) {
