@@ -219,10 +219,17 @@ pub fn default_folder() -> Option<PathBuf> {
 impl Journal {
     /// Begins a job, unless another one on some of the same nodes runs or was cut off.
     pub fn begin(folder: &Path, begun: Begun) -> Result<Self, JournalError> {
+        Self::begin_instead(folder, begun, &[])
+    }
+
+    /// Begins a job that does what is left of others, which the caller holds.
+    pub fn begin_instead(folder: &Path, begun: Begun, held: &[&str]) -> Result<Self, JournalError> {
         let jobs = folder.join(JOBS);
         // Two that begin at once see each other: the second one looks when the first one's file is there.
         let _turn = ready(folder)?;
-        match records(folder)?.into_iter().find(|record| record.concerns(&begun)) {
+        let is_held = |record: &Record| held.contains(&record.id.as_str());
+        let mut others = records(folder)?.into_iter().filter(|record| !is_held(record));
+        match others.find(|record| record.concerns(&begun)) {
             Some(Record { id, is_running: true, .. }) => return Err(JournalError::Running(id)),
             Some(Record { id, .. }) => return Err(JournalError::CutOff(id)),
             None => {}

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use slotway::cluster::Slot;
+use slotway::cluster::{NodeId, Slot};
+use slotway::manage::journal::{self, Entry, Journal, Setting};
 use slotway::manage::mover::Reins;
-use slotway::manage::repair::{self, RepairReport, Risk, Workshop};
+use slotway::manage::repair::{self, RepairError, RepairReport, Risk, Workshop};
 use slotway::resp::value;
 
 use crate::cluster::{Cluster, Node};
@@ -25,21 +26,30 @@ const SLOT: usize = 7;
 
 /// Repairs the cluster as far as is safe, or further.
 async fn fix(cluster: &Cluster, entry: Node, office: &Office, consent: Risk) -> RepairReport {
+    let report = try_fix(cluster, entry, office, (consent, &Reins::default())).await;
+    report.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()))
+}
+
+async fn try_fix(
+    cluster: &Cluster,
+    entry: Node,
+    office: &Office,
+    (consent, reins): (Risk, &Reins),
+) -> Result<RepairReport, RepairError> {
     let view = office.view(cluster, entry).await;
     let keys = repair::examine(&view, &office.access).await.expect("the nodes answer");
-    let plan = repair::plan(&view, &keys);
+    let heirs = repair::heirs(&view, office.folder()).expect("the folder can be read");
+    let plan = repair::plan(&view, &keys, &heirs);
     let lines: Vec<_> = plan.repairs.iter().map(|r| format!("{}: {}", r.risk, r.action)).collect();
     eprintln!("{lines:#?}");
-    let reins = Reins::default();
     let workshop = Workshop {
         access: &office.access,
         options: &office.options,
         folder: office.folder(),
         consent,
-        reins: &reins,
+        reins,
     };
-    let report = repair::apply(plan, &view, &workshop, &mut |_| ()).await;
-    report.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()))
+    repair::apply(plan, &view, &workshop, &mut |_| ()).await
 }
 
 async fn set(cluster: &Cluster, node: Node, state: &[&str]) {
@@ -311,6 +321,11 @@ async fn stray_keys_come_home() {
     for n in 0..10 {
         cluster.call(0, &["SET", &key(&tag, n), "new"]).await;
     }
+    let told_to_stop = Reins::default();
+    told_to_stop.halt();
+    let stopped = try_fix(&cluster, 0, &office, (Risk::Safe, &told_to_stop)).await;
+    assert!(matches!(stopped, Err(RepairError::Stopped)), "{stopped:?}");
+    assert_eq!(count(&cluster, 1, SLOT).await, 50);
     let report = fix(&cluster, 0, &office, Risk::Safe).await;
     cluster.agreed().await;
     assert_eq!((count(&cluster, 0, SLOT).await, count(&cluster, 1, SLOT).await), (50, 0));
@@ -323,22 +338,35 @@ async fn stray_keys_come_home() {
     assert_eq!(report.quarantined.values().sum::<usize>(), 10);
 }
 
-/// Scenario 65: slots that nobody owns, without keys, with keys on one node, on two.
+/// Scenario 65: slots that nobody owns, with keys on one node, without keys, with keys on two.
 #[tokio::test]
 async fn slots_without_an_owner_are_covered() {
     let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(3, 0).await, Office::new());
     fill(&cluster, 0, SLOT, 20).await;
-    let slots = [SLOT.to_string(), (SLOT + 1).to_string()];
+    let both = SLOT + 2;
+    fill(&cluster, 0, both, 20).await;
+    cluster.call(1, &["CLUSTER", "SETSLOT", &both.to_string(), "IMPORTING", cluster.id(0)]).await;
+    let (tag, mut other) = (tag(both), control(&cluster, 1).await);
+    for n in 10..30 {
+        let set =
+            [vec!["ASKING".to_owned()], ["SET", &key(&tag, n), "other"].map(Into::into).to_vec()];
+        other.pipeline(&set).await.expect("the node answers");
+    }
+    cluster.call(1, &["CLUSTER", "SETSLOT", &both.to_string(), "STABLE"]).await;
+    let slots = (SLOT..=both).map(|slot| slot.to_string()).collect::<Vec<_>>();
     for node in 0..3 {
         for slot in &slots {
             cluster.call(node, &["CLUSTER", "DELSLOTS", slot]).await;
         }
     }
-    fix(&cluster, 0, &office, Risk::Safe).await;
+    let report = fix(&cluster, 0, &office, Risk::Confirm).await;
     cluster.agreed().await;
-    assert_eq!(cluster.owners().await[SLOT], 0, "it has the keys");
+    let owners = cluster.owners().await;
+    assert_eq!(owners[SLOT], 0, "it has the keys");
     assert_eq!(count(&cluster, 0, SLOT).await, 20);
+    assert_eq!(count(&cluster, owners[both], both).await, 30);
+    assert_eq!(report.quarantined.values().sum::<usize>(), 10);
 }
 
 /// Scenario 64, with 40 000 keys and under load.
@@ -411,6 +439,44 @@ async fn a_move_whose_source_was_replaced_goes_on() {
         let expected = if is_kept { "anew".to_owned() } else { n.to_string() };
         assert_eq!(value::text(&got), Some(&*expected), "key {n}");
     }
+}
+
+/// A move whose target died and was replaced. The job that was cut off tells by whom, and is only given up when all is
+/// repaired, with what it had changed as it was before.
+#[tokio::test]
+async fn a_move_whose_target_was_replaced_goes_on() {
+    let _turn = beside_others().await;
+    let (mut cluster, office) = (Cluster::start(3, 1).await, Office::new());
+    fill(&cluster, 0, SLOT, 100).await;
+    office.cut_off_at_once(&cluster, &[(0, 1, SLOT..SLOT + 1)]).await;
+    let (mut job, _) = Journal::resume(office.folder(), &office.cut_off()).expect("a job");
+    let (node, name) = (NodeId(cluster.id(0).into()), "cluster-allow-replica-migration");
+    let setting = Setting { node, name: name.to_owned(), before: "yes".to_owned() };
+    job.write(&Entry::Setting(setting)).expect("it is written");
+    drop(job);
+    cluster.call(0, &["CONFIG", "SET", name, "no"]).await;
+    set(&cluster, 1, &["IMPORTING", cluster.id(0)]).await;
+    set(&cluster, 0, &["MIGRATING", cluster.id(1)]).await;
+    move_some(&cluster, 0, 1, SLOT, 40).await;
+    let mut target = control(&cluster, 1).await;
+    let wait = [vec!["PING"], vec!["WAIT", "1", "5000"]];
+    target.pipeline(&wait).await.expect("the target answers");
+    cluster.kill9(1);
+    cluster.promoted(4).await;
+    let told_to_stop = Reins::default();
+    told_to_stop.finish();
+    let stopped = try_fix(&cluster, 0, &office, (Risk::Safe, &told_to_stop)).await;
+    assert!(matches!(stopped, Err(RepairError::Stopped)), "{stopped:?}");
+    office.cut_off();
+    let report = fix(&cluster, 0, &office, Risk::Safe).await;
+    assert!(report.left.is_empty(), "{report:?}");
+    cluster.agreed().await;
+    assert_eq!(cluster.owners().await[SLOT], 4);
+    assert_eq!((count(&cluster, 0, SLOT).await, count(&cluster, 4, SLOT).await), (0, 100));
+    let told = cluster.call(0, &["CONFIG", "GET", name]).await;
+    assert_eq!(value::array(&told).and_then(|pair| value::text(&pair[1])), Some("yes"));
+    let records = journal::records(office.folder()).expect("the folder can be read");
+    assert!(records.iter().all(|record| record.ended.is_some()), "{records:?}");
 }
 
 /// The command: it says what it will do, does nothing on `--dry-run`, and then makes the cluster whole.

@@ -15,7 +15,9 @@ impl Job<'_> {
         let view = self.gather(&entry).await?;
         let is_whole = show::check(&self.out, &view, false);
         let keys = repair::examine(&view, &self.access).await;
-        let plan = repair::plan(&view, &keys.map_err(|error| self.not_fixed(&error))?);
+        let keys = keys.map_err(|error| self.not_fixed(&error))?;
+        let heirs = repair::heirs(&view, &self.state_folder()?);
+        let plan = repair::plan(&view, &keys, &heirs.map_err(|error| self.not_fixed(&error))?);
         if plan.repairs.is_empty() {
             return Ok(self.nothing_to_fix(is_whole));
         }
@@ -107,6 +109,7 @@ impl Job<'_> {
         match error {
             RepairError::Move(error) => self.not_moved(error, None),
             RepairError::Journal(error) => self.no_journal(error),
+            RepairError::Stopped => self.out.fail(Exit::Resumable, &format!("[ERR] {error}")),
             error => self.out.fail(Exit::Failure, &format!("[ERR] {error}")),
         }
     }

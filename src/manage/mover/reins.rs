@@ -69,7 +69,7 @@ impl Reins {
     }
 
     /// Whether no more slots are to be begun.
-    pub(super) fn is_ending(&self) -> bool {
+    pub(in crate::manage) fn is_ending(&self) -> bool {
         self.0.borrow().stop > Stop::No
     }
 
@@ -79,7 +79,7 @@ impl Reins {
     }
 
     /// Lets the next batch go, once the caller does.
-    pub(super) async fn leave(&self) -> Result<(), Setback> {
+    pub(in crate::manage) async fn leave(&self) -> Result<(), Setback> {
         let mut demand = self.0.subscribe();
         let free = demand.wait_for(|demand| !demand.paused || demand.stop == Stop::Halt).await;
         match free.map(|demand| demand.stop) {
@@ -89,7 +89,7 @@ impl Reins {
     }
 
     /// Sleeps, but not once the caller wants everything to stop.
-    pub(super) async fn sleep(&self, time: Duration) -> Result<(), Setback> {
+    pub(in crate::manage) async fn sleep(&self, time: Duration) -> Result<(), Setback> {
         let mut demand = self.0.subscribe();
         let halt = demand.wait_for(|demand| demand.stop == Stop::Halt);
         match timeout(time, halt).await {

@@ -20,19 +20,22 @@ use thiserror::Error;
 pub use plan::{Action, Keys, Repair, RepairPlan, Risk, plan};
 
 use super::access::Access;
-use super::journal::{Ending, Entry, Journal, JournalError, Member, records};
-use super::mover::ends::{End, KEYS_LISTED, Key, Migrated, Route, Sizes, words};
-use super::mover::remedy::Setback;
+use super::journal::{Ending, Entry, Journal, JournalError, Member, Record, Setting, records};
+use super::mover::ends::{End, Key, Migrated, Route, words};
+use super::mover::remedy::{Remedy, Setback};
 use super::mover::{self, Event, MoveError, MoveOptions, Reins};
 use super::plan::Move;
-use super::quarantine::{Quarantine, Right, held_by_both};
+use super::quarantine::{Quarantine, Right};
 use super::view::{ClusterView, NodeView, ViewError};
 use crate::cluster::{Address, NodeId, Slot, Slots};
+use crate::resp::value;
 
 /// How long nodes may take to agree in the end.
 const AGREEMENT: Duration = Duration::from_secs(30);
 /// How often they are asked.
 const LOOK: Duration = Duration::from_millis(200);
+/// Strays that are compared with what the owner has in one go.
+const PAGE: u64 = 500;
 /// Strays that are given away in one go.
 const GIVEN: usize = 20;
 /// How long a node waits for another when it gives strays away.
@@ -58,11 +61,17 @@ pub enum RepairError {
     /// All was done, and the nodes do not agree yet.
     #[error("the nodes do not agree yet: {0}")]
     Dissent(String),
+    /// Told to stop, it did.
+    #[error("stopped, as it was told to; another run goes on from there")]
+    Stopped,
 }
 
 impl From<Setback> for RepairError {
     fn from(setback: Setback) -> Self {
-        Self::Node(setback.what)
+        match setback.remedy {
+            Remedy::Stop => Self::Stopped,
+            _ => Self::Node(setback.what),
+        }
     }
 }
 
@@ -109,6 +118,16 @@ pub struct Workshop<'a> {
     pub reins: &'a Reins,
 }
 
+/// Who has taken whose place, as far as the journals of jobs tell that have not ended.
+pub fn heirs(view: &ClusterView, folder: &Path) -> Result<Vec<(NodeId, NodeId)>, RepairError> {
+    let records = records(folder)?.into_iter().filter(|record| is_open(record, view));
+    let known = records.flat_map(|record| {
+        let promoted = plan::heirs(&record.begun.members, view);
+        record.heirs.into_iter().chain(promoted)
+    });
+    Ok(known.collect())
+}
+
 /// Does what a plan says, as far as the caller agrees.
 pub async fn apply(
     plan: RepairPlan,
@@ -118,73 +137,123 @@ pub async fn apply(
 ) -> Result<RepairReport, RepairError> {
     let (done, left): (Vec<_>, Vec<_>) =
         plan.repairs.into_iter().partition(|repair| repair.risk <= workshop.consent);
-    supersede(view, workshop.folder)?;
     let name = format!("fix-{}", std::process::id());
-    let mut quarantine = Quarantine::new(workshop.folder, &name);
-    let mut repairing = Repairing { view, workshop, quarantine: &mut quarantine };
-    let moves = plan::moves(&done);
-    for part in &moves {
-        repairing.open(part, &plan.heirs).await?;
-    }
-    for repair in &done {
-        repairing.act(&repair.action).await?;
-    }
-    let mut quarantined = BTreeMap::new();
-    if !moves.is_empty() {
-        let mut tell = |event| match event {
-            Event::Quarantined { count, file } => *quarantined.entry(file).or_default() += count,
-            event => tell(event),
-        };
-        resume(moves, &plan.heirs, view, workshop, &mut tell).await?;
-    }
-    for repair in &done {
-        repairing.close(&repair.action).await?;
-    }
+    let mut repairing = Repairing {
+        view,
+        workshop,
+        jobs: cut_off(view, workshop.folder)?,
+        moves: plan::moves(&done),
+        heirs: plan.heirs,
+        quarantine: Quarantine::new(workshop.folder, &name),
+        quarantined: BTreeMap::new(),
+        tell,
+    };
+    repairing.repair(&done).await?;
     if left.is_empty() {
-        agree(view, workshop.access).await?;
+        agree(view, workshop).await?;
+        repairing.supersede().await?;
     }
-    quarantined.extend(quarantine.kept().map(|(count, file)| (file.to_owned(), count)));
-    Ok(RepairReport { done, left, quarantined })
+    Ok(RepairReport { done, left, quarantined: repairing.quarantined() })
 }
 
-/// Jobs that were cut off are over: what they left open is in the plan.
-fn supersede(view: &ClusterView, folder: &Path) -> Result<(), RepairError> {
+fn is_open(record: &Record, view: &ClusterView) -> bool {
     let is_ours = |member: &Member| view.lines().any(|line| line.id == member.id);
-    for record in records(folder)? {
-        if !record.begun.members.iter().any(is_ours) || record.ended.is_some() {
-            continue;
-        }
-        let (mut journal, _) = Journal::resume(folder, &record.id)?;
-        journal.write(&Entry::Ended { how: Ending::Abandoned })?;
-    }
-    Ok(())
+    record.ended.is_none() && record.begun.members.iter().any(is_ours)
 }
 
-async fn resume(
-    moves: Vec<Move>,
-    heirs: &[(NodeId, NodeId)],
-    view: &ClusterView,
-    workshop: &Workshop<'_>,
-    tell: &mut dyn FnMut(Event),
-) -> Result<(), RepairError> {
-    let Workshop { access, options, folder, reins, .. } = workshop;
-    let prepared = mover::prepare_open(moves, heirs, view, access, options).await?;
-    let mut journal = Journal::begin(folder, prepared.begun())?;
-    for (of, is) in heirs {
-        journal.write(&Entry::Heir { of: of.clone(), is: is.clone() })?;
-    }
-    prepared.run(&mut journal, reins, tell).await?;
-    Ok(())
+/// Jobs that were cut off, none of which can be gone on with by anybody else as long as these are held.
+fn cut_off(view: &ClusterView, folder: &Path) -> Result<Vec<(Journal, Record)>, RepairError> {
+    let records = records(folder)?.into_iter().filter(|record| is_open(record, view));
+    Ok(records.map(|record| Journal::resume(folder, &record.id)).collect::<Result<_, _>>()?)
 }
 
 /// A repair under way.
 struct Repairing<'a> {
     view: &'a ClusterView,
     workshop: &'a Workshop<'a>,
-    quarantine: &'a mut Quarantine,
+    /// Jobs that were cut off: what they left open is in the plan.
+    jobs: Vec<(Journal, Record)>,
+    /// Moves that are still to be gone on with.
+    moves: Vec<Move>,
+    heirs: Vec<(NodeId, NodeId)>,
+    quarantine: Quarantine,
+    /// Copies that lost in moves.
+    quarantined: BTreeMap<PathBuf, usize>,
+    tell: &'a mut dyn FnMut(Event),
 }
 
 impl Repairing<'_> {
+    async fn repair(&mut self, repairs: &[Repair]) -> Result<(), RepairError> {
+        // What is in the way of opening slots.
+        let is_first = |repair: &&Repair| {
+            matches!(repair.action, Action::Withdraw { .. } | Action::Close { .. })
+        };
+        let (first, rest) = repairs.split_at(repairs.iter().take_while(is_first).count());
+        for repair in first {
+            self.act(&repair.action).await?;
+        }
+        for part in &self.moves {
+            self.open(part).await?;
+        }
+        for repair in rest {
+            self.expect_no_end()?;
+            self.act(&repair.action).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the caller wants no more to be begun.
+    fn expect_no_end(&self) -> Result<(), RepairError> {
+        if self.workshop.reins.is_ending() { Err(RepairError::Stopped) } else { Ok(()) }
+    }
+
+    /// Goes on with all moves.
+    async fn resume(&mut self) -> Result<(), RepairError> {
+        let moves = std::mem::take(&mut self.moves);
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let Workshop { access, options, folder, reins, .. } = self.workshop;
+        let prepared = mover::prepare_open(moves, &self.heirs, self.view, access, options).await?;
+        let instead: Vec<&str> = self.jobs.iter().map(|(journal, _)| journal.id()).collect();
+        let mut journal = Journal::begin_instead(folder, prepared.begun(), &instead)?;
+        for (of, is) in &self.heirs {
+            journal.write(&Entry::Heir { of: of.clone(), is: is.clone() })?;
+        }
+        let Self { quarantined, tell, .. } = self;
+        let mut tell = |event| match event {
+            Event::Quarantined { count, file } => *quarantined.entry(file).or_default() += count,
+            event => tell(event),
+        };
+        prepared.run(&mut journal, reins, &mut tell).await?;
+        Ok(())
+    }
+
+    /// Jobs that were cut off are over, and what they changed for as long as they ran is as it was.
+    async fn supersede(&mut self) -> Result<(), RepairError> {
+        for (mut journal, record) in std::mem::take(&mut self.jobs) {
+            for Setting { node, name, before } in &record.settings {
+                if let Err(error) = self.restore(node, name, before).await {
+                    let text = format!("{name} of {node} was {before}: {error}");
+                    (self.tell)(Event::Warning(text));
+                }
+            }
+            journal.write(&Entry::Ended { how: Ending::Abandoned })?;
+        }
+        Ok(())
+    }
+
+    async fn restore(&self, node: &NodeId, name: &str, before: &str) -> Result<(), RepairError> {
+        Ok(self.end(node).await?.set(name, before).await?)
+    }
+
+    /// Copies that lost: how many are in which file.
+    fn quarantined(self) -> BTreeMap<PathBuf, usize> {
+        let mut all = self.quarantined;
+        all.extend(self.quarantine.kept().map(|(count, file)| (file.to_owned(), count)));
+        all
+    }
+
     async fn end(&self, id: &NodeId) -> Result<End, RepairError> {
         let node = self.view.node(id);
         let node = node.ok_or_else(|| RepairError::Node(format!("{id} does not answer")))?;
@@ -193,9 +262,9 @@ impl Repairing<'_> {
 
     /// Opens slots at once: until they are, clients are told of keys which have moved that they are not there, or get no
     /// answer. A node that holds the slots for the dead node's is told of the heir first.
-    async fn open(&self, part: &Move, heirs: &[(NodeId, NodeId)]) -> Result<(), RepairError> {
+    async fn open(&self, part: &Move) -> Result<(), RepairError> {
         let now = |id: &NodeId| {
-            let heir = heirs.iter().find(|(of, _)| of == id);
+            let heir = self.heirs.iter().find(|(of, _)| of == id);
             heir.map_or_else(|| id.clone(), |(_, is)| is.clone())
         };
         let (owner, other) = (now(&part.from), now(&part.to));
@@ -207,13 +276,14 @@ impl Repairing<'_> {
         Ok(source.set_slots(&part.slots, "MIGRATING", &other).await?)
     }
 
-    /// What comes before the moves.
     async fn act(&mut self, action: &Action) -> Result<(), RepairError> {
         match action {
-            Action::Raise { node } => {
-                let bumped = self.end(node).await?.say(&["CLUSTER", "BUMPEPOCH"]).await;
-                bumped.map_err(Setback::from)?;
+            Action::Withdraw { node, owner, slots } => {
+                let mut end = self.end(node).await?;
+                end.each_slot(slots, delete).await?;
+                end.set_slots(slots, "NODE", owner).await?;
             }
+            Action::Close { node, slots } => self.end(node).await?.each_slot(slots, stable).await?,
             Action::Finish { node, slots } => self.announce(node, slots).await?,
             Action::Cover { node, slots } => {
                 let add = |slot: &str| words(&["CLUSTER", "ADDSLOTS", slot]);
@@ -222,21 +292,14 @@ impl Repairing<'_> {
                 self.announce(node, slots).await?;
             }
             Action::Merge { from, owner, slots } => self.merge(from, owner, slots).await?,
-            Action::Resume(_) | Action::Close { .. } | Action::Announce { .. } => {}
+            Action::Resume(_) => self.resume().await?,
+            Action::Announce { owner, slots } => self.announce(owner, slots).await?,
+            Action::Raise { node } => {
+                let bumped = self.end(node).await?.say(&["CLUSTER", "BUMPEPOCH"]).await;
+                bumped.map_err(Setback::from)?;
+            }
         }
         Ok(())
-    }
-
-    /// What comes behind the moves.
-    async fn close(&mut self, action: &Action) -> Result<(), RepairError> {
-        match action {
-            Action::Close { node, slots } => {
-                let stable = |slot: &str| words(&["CLUSTER", "SETSLOT", slot, "STABLE"]);
-                Ok(self.end(node).await?.each_slot(slots, stable).await?)
-            }
-            Action::Announce { owner, slots } => self.announce(owner, slots).await,
-            _ => Ok(()),
-        }
     }
 
     /// Takes slots from a node that they were not given to: what a node holds for somebody's cannot be added.
@@ -244,7 +307,6 @@ impl Repairing<'_> {
         let Some(view) = self.view.node(node) else { return Ok(()) };
         let held = |slot: &&Slot| view.lines().any(|line| line.slots.contains(**slot));
         let held: Vec<Slot> = slots.iter().filter(held).copied().collect();
-        let delete = |slot: &str| words(&["CLUSTER", "DELSLOTS", slot]);
         Ok(self.end(node).await?.each_slot(&held, delete).await?)
     }
 
@@ -266,15 +328,11 @@ impl Repairing<'_> {
         slots: &Slots,
     ) -> Result<(), RepairError> {
         let (mut stray, mut right) = (self.end(from).await?, self.end(owner).await?);
-        let claimed = self.view.node(from).map(|node| node.own.slots.clone()).unwrap_or_default();
-        let claimed: Vec<Slot> = slots.iter().filter(|s| claimed.contains(**s)).copied().collect();
-        let delete = |slot: &str| words(&["CLUSTER", "DELSLOTS", slot]);
-        stray.each_slot(&claimed, delete).await?;
         stray.set_slots(slots, "IMPORTING", owner).await?;
         for slot in slots {
+            self.expect_no_end()?;
             self.merge_slot(*slot, &mut stray, &mut right).await?;
         }
-        let stable = |slot: &str| words(&["CLUSTER", "SETSLOT", slot, "STABLE"]);
         stray.each_slot(slots, stable).await?;
         stray.set_slots(slots, "NODE", owner).await?;
         Ok(())
@@ -293,16 +351,16 @@ impl Repairing<'_> {
         let batch = self.workshop.options.batch.clamp(1, GIVEN);
         for _ in 0..TRIES {
             loop {
-                let both = held_by_both(&[slot], right, stray).await?;
-                let lost = both.into_values().next().unwrap_or_default();
-                self.quarantine.keep_conflicts((slot, &lost), right, stray, Right::Owner).await?;
-                let delete = |key: &Vec<u8>| vec![b"DEL".to_vec(), key.clone()];
-                stray.ask(&lost.iter().map(delete).collect::<Vec<_>>()).await?;
-                let keys = stray.keys(&[slot], KEYS_LISTED, Sizes::Sampled).await?.concat();
+                self.workshop.reins.leave().await?;
+                let keys = stray.names(&[(slot, PAGE)]).await?;
                 if keys.is_empty() {
                     return Ok(());
                 }
-                match give(stray, &keys, &route, batch).await {
+                let (lost, keys) = compare(right, keys).await?;
+                self.quarantine.keep_conflicts((slot, &lost), right, stray, Right::Owner).await?;
+                let delete = |key: &Vec<u8>| vec![b"DEL".to_vec(), key.clone()];
+                stray.ask(&lost.iter().map(delete).collect::<Vec<_>>()).await?;
+                match give(stray, &keys, (&route, batch), self.workshop.reins).await {
                     Ok(()) => {}
                     Err(setback) if setback.what.contains("BUSYKEY") => break,
                     Err(setback) => return Err(setback.into()),
@@ -313,30 +371,60 @@ impl Repairing<'_> {
     }
 }
 
+fn delete(slot: &str) -> Vec<Vec<u8>> {
+    words(&["CLUSTER", "DELSLOTS", slot])
+}
+
+fn stable(slot: &str) -> Vec<Vec<u8>> {
+    words(&["CLUSTER", "SETSLOT", slot, "STABLE"])
+}
+
+/// Which of these keys the owner has, and which it does not.
+async fn compare(
+    owner: &mut End,
+    keys: Vec<(Slot, Vec<u8>)>,
+) -> Result<(Vec<Vec<u8>>, Vec<Key>), Setback> {
+    let exists = |(_, key): &(Slot, Vec<u8>)| vec![b"EXISTS".to_vec(), key.clone()];
+    let there = owner.pipeline(&keys.iter().map(exists).collect::<Vec<_>>()).await?;
+    let (mut both, mut alone) = (Vec::new(), Vec::new());
+    for ((_, name), reply) in keys.into_iter().zip(there) {
+        match value::integer(&reply) {
+            Some(1) => both.push(name),
+            _ => alone.push(Key { name, bytes: 0 }),
+        }
+    }
+    Ok((both, alone))
+}
+
 /// Gives keys away, none of which the target may have.
 async fn give(
     stray: &mut End,
     keys: &[Key],
-    route: &Route<'_>,
-    batch: usize,
+    (route, batch): (&Route<'_>, usize),
+    reins: &Reins,
 ) -> Result<(), Setback> {
     for batch in keys.chunks(batch) {
+        reins.leave().await?;
         if stray.migrate(batch, route).await? == Migrated::Nothing {
             // They have expired, and are counted until they are deleted.
-            tokio::time::sleep(LOOK).await;
+            reins.sleep(LOOK).await?;
         }
     }
     Ok(())
 }
 
 /// Waits until all nodes tell the same of all slots and none is open; an owner that is not believed raises its epoch.
-async fn agree(view: &ClusterView, access: &Access) -> Result<(), RepairError> {
+async fn agree(view: &ClusterView, workshop: &Workshop<'_>) -> Result<(), RepairError> {
+    let Workshop { access, reins, .. } = workshop;
     let entries: Vec<Address> = view.nodes.iter().map(|node| node.address.clone()).collect();
     let begun = Instant::now();
     let mut has_raised = false;
     loop {
         let view = any_view(&entries, access).await?;
         let Some(dissent) = dissent(&view) else { return Ok(()) };
+        if reins.is_ending() {
+            return Err(RepairError::Stopped);
+        }
         if begun.elapsed() > AGREEMENT {
             return Err(RepairError::Dissent(dissent));
         }
@@ -344,7 +432,7 @@ async fn agree(view: &ClusterView, access: &Access) -> Result<(), RepairError> {
             has_raised = true;
             raise_disputed(&view, access).await?;
         }
-        tokio::time::sleep(LOOK).await;
+        reins.sleep(LOOK).await?;
     }
 }
 

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::cluster::{NodeId, SLOTS, Slot, Slots};
+use crate::manage::journal::Member;
 use crate::manage::plan::Move;
 use crate::manage::view::{ClusterView, NodeView};
 
@@ -33,6 +34,15 @@ pub enum Risk {
 pub enum Action {
     /// Go on with a move, forward.
     Resume(Move),
+    /// A node that is not the owner of slots ceases to say that they are its own.
+    Withdraw {
+        /// Which one.
+        node: NodeId,
+        /// Who owns the slots.
+        owner: NodeId,
+        /// Which slots.
+        slots: Slots,
+    },
     /// A node ceases to give slots away or take them in.
     Close {
         /// Which one.
@@ -130,6 +140,9 @@ impl fmt::Display for Action {
             Self::Resume(Move { from, to, slots }) => {
                 write!(f, "go on with moving slots {slots} from {from} to {to}")
             }
+            Self::Withdraw { node, owner, slots } => {
+                write!(f, "let {node} give up slots {slots}, which {owner} owns")
+            }
             Self::Close { node, slots } => write!(f, "close slots {slots} on {node}"),
             Self::Finish { node, slots } => write!(f, "let {node} take slots {slots}"),
             Self::Announce { owner, slots } => {
@@ -144,11 +157,22 @@ impl fmt::Display for Action {
     }
 }
 
-/// What makes a cluster whole again.
-pub fn plan(view: &ClusterView, keys: &Keys) -> RepairPlan {
-    let patient = Patient { view, keys, told: view.owners() };
+/// Who has taken whose place since a job began, by what its journal tells of its nodes.
+pub(super) fn heirs(members: &[Member], view: &ClusterView) -> Vec<(NodeId, NodeId)> {
+    let is_primary = |id: &NodeId| view.node(id).is_some_and(|node| !node.own.is_replica());
+    let promoted = members.iter().filter_map(|Member { id, primary, .. }| {
+        let of = primary.as_ref().filter(|of| !is_primary(of))?;
+        is_primary(id).then(|| (of.clone(), id.clone()))
+    });
+    promoted.collect()
+}
+
+/// What makes a cluster whole again, given who is known to have taken whose place.
+pub fn plan(view: &ClusterView, keys: &Keys, heirs: &[(NodeId, NodeId)]) -> RepairPlan {
+    let patient = Patient { view, keys, heirs, told: view.owners() };
     let mut found = Found::default();
     for slot in (0..SLOTS).filter_map(Slot::new) {
+        found.doubt = Risk::Safe;
         patient.examine(slot, &mut found);
     }
     found.into_plan()
@@ -158,38 +182,57 @@ pub fn plan(view: &ClusterView, keys: &Keys) -> RepairPlan {
 struct Patient<'a> {
     view: &'a ClusterView,
     keys: &'a Keys,
+    heirs: &'a [(NodeId, NodeId)],
     told: Vec<Option<NodeId>>,
 }
 
 /// What was found so far: equal actions of several slots are one.
-#[derive(Default)]
 struct Found {
     repairs: BTreeMap<(Order, Risk, &'static str), Vec<Slot>>,
     heirs: BTreeSet<(NodeId, NodeId)>,
+    /// How risky it is to take for the owner whom the slot is looked at for: what is done about the slot is no less so.
+    doubt: Risk,
 }
 
-/// Actions in the order in which they are done: first what keeps keys from being deleted, then what is open.
+/// Actions in the order in which they are done. First nobody but the owner says that a slot is its own: who hears of an owner
+/// that has a newer claim deletes the keys of what it took for its own. A node that gives a slot away does not take keys in,
+/// so keys of slots that move are gathered behind the moves. Epochs are raised when no key is where it could be deleted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Order {
-    Raise(NodeId),
+    Withdraw(NodeId, NodeId),
+    /// Before the moves, which end when nobody has their slots open.
+    Shut(NodeId),
     Finish(NodeId),
     Cover(NodeId),
     Merge(NodeId, NodeId),
     Resume(NodeId, NodeId),
     Close(NodeId),
+    /// As to merge, behind the moves.
+    Gather(NodeId, NodeId),
     Announce(NodeId),
+    Raise(NodeId),
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self { repairs: BTreeMap::new(), heirs: BTreeSet::new(), doubt: Risk::Safe }
+    }
+}
+
+/// Where a slot goes that has an owner.
+#[derive(Clone, Copy)]
+enum Course<'a> {
+    /// It stays.
+    Rest,
+    /// It stays, and its owner has yet to cease to give it away.
+    Barred,
+    /// To this node.
+    Move(&'a NodeView),
 }
 
 impl Found {
     fn add(&mut self, order: Order, risk: Risk, why: &'static str, slot: Slot) {
-        self.repairs.entry((order, risk, why)).or_default().push(slot);
-    }
-
-    /// Whether a slot, the last one that was looked at, is to be moved on.
-    fn is_on_its_way(&self, slot: Slot) -> bool {
-        let mut moves =
-            self.repairs.iter().filter(|((order, ..), _)| matches!(order, Order::Resume(..)));
-        moves.any(|(_, slots)| slots.last() == Some(&slot))
+        self.repairs.entry((order, risk.max(self.doubt), why)).or_default().push(slot);
     }
 
     fn into_plan(self) -> RepairPlan {
@@ -199,9 +242,12 @@ impl Found {
                 Order::Raise(node) => Action::Raise { node },
                 Order::Finish(node) => Action::Finish { node, slots },
                 Order::Cover(node) => Action::Cover { node, slots },
-                Order::Merge(from, owner) => Action::Merge { from, owner, slots },
+                Order::Withdraw(node, owner) => Action::Withdraw { node, owner, slots },
+                Order::Merge(from, owner) | Order::Gather(from, owner) => {
+                    Action::Merge { from, owner, slots }
+                }
                 Order::Resume(from, to) => Action::Resume(Move { from, to, slots }),
-                Order::Close(node) => Action::Close { node, slots },
+                Order::Shut(node) | Order::Close(node) => Action::Close { node, slots },
                 Order::Announce(owner) => Action::Announce { owner, slots },
             };
             Repair { action, risk, why }
@@ -213,28 +259,72 @@ impl Found {
 
 impl Patient<'_> {
     fn examine(&self, slot: Slot, found: &mut Found) {
-        let owner = match self.claimants(slot).as_slice() {
+        let claimants = self.claimants(slot);
+        let owner = match claimants.as_slice() {
             [] => return self.cover(slot, found),
             [only] => *only,
             several => self.winner(several, slot, found),
         };
         let id = &owner.own.id;
-        let target = peer(&owner.own.migrating, slot);
-        match target.map(|target| self.resolve(target)) {
-            Some(Some(heir)) if heir.own.id != *id => self.resume(slot, owner, heir, found),
-            Some(_) => {
-                found.add(Order::Close(id.clone()), Risk::DataLoss, "the target is gone", slot);
-            }
-            None => self.look_at_importers(slot, owner, found),
+        let why = if self.is_outdone(owner, slot) {
+            found.doubt = Risk::DataLoss;
+            "the owner does not answer"
+        } else {
+            "the nodes do not agree on the owner"
+        };
+        // One without keys takes another owner in one step, when all are told of it.
+        let is_loser = |node: &&&NodeView| node.own.id != *id && self.count(node, slot) > 0;
+        for loser in claimants.iter().filter(is_loser) {
+            found.add(Order::Withdraw(loser.own.id.clone(), id.clone()), Risk::Safe, why, slot);
         }
-        self.look_at_strays(slot, owner, found);
-        self.look_at_former(slot, owner, found);
+        let course = match peer(&owner.own.migrating, slot) {
+            Some(target) => self.go_on(slot, owner, target, found),
+            None => self.look_at_importers(slot, owner, found),
+        };
+        self.look_at_strays(slot, owner, course, found);
+        self.look_at_former(slot, owner, course, found);
         let is_told_otherwise = self.view.nodes.iter().any(|node| is_wrong(node, slot, id));
         // A move ends with another owner, of whom it tells everybody.
-        if is_told_otherwise && !found.is_on_its_way(slot) {
-            let order = Order::Announce(id.clone());
-            found.add(order, Risk::Safe, "the nodes do not agree on the owner", slot);
+        if is_told_otherwise && !matches!(course, Course::Move(_)) {
+            found.add(Order::Announce(id.clone()), Risk::Safe, why, slot);
         }
+    }
+
+    /// Whether somebody who does not answer has a newer claim than the owner.
+    fn is_outdone(&self, owner: &NodeView, slot: Slot) -> bool {
+        let is_absent = |id: &NodeId| self.view.absent.iter().any(|absent| absent.line.id == *id);
+        let told = self.view.nodes.iter().flat_map(NodeView::lines);
+        let mut claims = told.filter(|line| !line.is_replica() && line.slots.contains(slot));
+        claims.any(|line| line.epoch > owner.own.epoch && is_absent(&line.id))
+    }
+
+    /// A slot that its owner gives away.
+    fn go_on<'b>(
+        &'b self,
+        slot: Slot,
+        owner: &NodeView,
+        target: &NodeId,
+        found: &mut Found,
+    ) -> Course<'b> {
+        match self.resolve(target) {
+            Some(heir) if heir.own.id != owner.own.id => {
+                return self.resume(slot, (owner, heir), (Risk::Safe, "a move was cut off"), found);
+            }
+            Some(_) => {}
+            None => {
+                let holds =
+                    |node: &&NodeView| node.own.id != owner.own.id && self.count(node, slot) > 0;
+                let mut holders = self.view.primaries().filter(holds);
+                if let (Some(heir), None) = (holders.next(), holders.next()) {
+                    let why = "the target is gone, and this node alone has keys like it";
+                    return self.resume(slot, (owner, heir), (Risk::Confirm, why), found);
+                }
+            }
+        }
+        found.doubt = Risk::DataLoss;
+        let order = Order::Close(owner.own.id.clone());
+        found.add(order, Risk::DataLoss, "the target is gone", slot);
+        Course::Barred
     }
 
     /// The primaries that say the slot is theirs.
@@ -255,26 +345,39 @@ impl Patient<'_> {
         };
         best.sort_by_key(|node| (std::cmp::Reverse(votes(node)), node.own.id.clone()));
         if let [first, second, ..] = best.as_slice() {
-            let risk = if votes(first) > votes(second) { Risk::Safe } else { Risk::Confirm };
+            if votes(first) == votes(second) {
+                found.doubt = Risk::Confirm;
+            }
             let order = Order::Raise(first.own.id.clone());
-            found.add(order, risk, "several claim slots by the same config epoch", slot);
+            found.add(order, Risk::Safe, "several claim slots by the same config epoch", slot);
         }
         best[0]
     }
 
     /// The node that stands where a flag names another one: that itself, or who has taken over from it.
     fn resolve(&self, id: &NodeId) -> Option<&NodeView> {
-        match self.view.node(id) {
-            Some(node) => match &node.own.primary {
-                Some(primary) => self.view.node(primary).filter(|node| !node.own.is_replica()),
-                None => Some(node),
-            },
-            None => None,
+        let mut id = id;
+        for _ in 0..=self.heirs.len() {
+            if let Some(node) = self.view.node(id) {
+                return match &node.own.primary {
+                    Some(primary) => self.view.node(primary).filter(|n| !n.own.is_replica()),
+                    None => Some(node),
+                };
+            }
+            id = self.heirs.iter().rev().find(|(of, _)| of == id).map(|(_, is)| is)?;
         }
+        None
     }
 
     /// A slot on its way: from the names by which it was opened to those, which is forward.
-    fn resume(&self, slot: Slot, owner: &NodeView, target: &NodeView, found: &mut Found) {
+    fn resume<'b>(
+        &self,
+        slot: Slot,
+        (owner, target): (&NodeView, &'b NodeView),
+        (risk, why): (Risk, &'static str),
+        found: &mut Found,
+    ) -> Course<'b> {
+        found.doubt = found.doubt.max(risk);
         let from = peer(&target.own.importing, slot).unwrap_or(&owner.own.id);
         let to = peer(&owner.own.migrating, slot).unwrap_or(&target.own.id);
         for (was, is) in [(from, &owner.own.id), (to, &target.own.id)] {
@@ -282,10 +385,12 @@ impl Patient<'_> {
                 found.heirs.insert((was.clone(), is.clone()));
             }
         }
-        found.add(Order::Resume(from.clone(), to.clone()), Risk::Safe, "a move was cut off", slot);
+        found.add(Order::Resume(from.clone(), to.clone()), risk, why, slot);
         for node in self.importers(slot).filter(|node| node.own.id != target.own.id) {
-            self.let_go(slot, node, owner, found);
+            let order = Order::Shut(node.own.id.clone());
+            found.add(order, Risk::Safe, "the slot goes to another node", slot);
         }
+        Course::Move(target)
     }
 
     fn importers(&self, slot: Slot) -> impl Iterator<Item = &NodeView> {
@@ -295,45 +400,66 @@ impl Patient<'_> {
 
     /// Nodes that take a slot in whose owner does not give it away. From a former owner, whose heir does not know: that is a
     /// move. From the owner: it never began to give, or the node has keys of old and has said so when it was started.
-    fn look_at_importers(&self, slot: Slot, owner: &NodeView, found: &mut Found) {
-        for node in self.importers(slot) {
+    fn look_at_importers(&self, slot: Slot, owner: &NodeView, found: &mut Found) -> Course<'_> {
+        let is_from_former = |node: &&NodeView| {
             let from = peer(&node.own.importing, slot);
-            let is_heir = from.is_some_and(|from| *from != owner.own.id);
-            if is_heir && self.count(node, slot) > 0 {
-                self.resume(slot, owner, node, found);
-                return;
+            from.is_some_and(|from| *from != owner.own.id) && self.count(node, slot) > 0
+        };
+        if let Some(node) = self.importers(slot).find(is_from_former) {
+            return self.resume(slot, (owner, node), (Risk::Safe, "a move was cut off"), found);
+        }
+        for node in self.importers(slot) {
+            // Keys that it has are strays, and the flag goes with them.
+            if self.count(node, slot) == 0 && node.own.id != owner.own.id {
+                let order = Order::Close(node.own.id.clone());
+                found.add(order, Risk::Safe, "nothing was moved yet", slot);
             }
-            self.let_go(slot, node, owner, found);
+        }
+        Course::Rest
+    }
+
+    /// Keys on nodes that neither own the slot nor take it in from its owner go to who owns it in the end.
+    fn look_at_strays(&self, slot: Slot, owner: &NodeView, course: Course<'_>, found: &mut Found) {
+        let last = match course {
+            Course::Move(target) => target,
+            Course::Rest | Course::Barred => owner,
+        };
+        for node in self.others(owner, course).filter(|node| self.count(node, slot) > 0) {
+            let (from, to) = (node.own.id.clone(), last.own.id.clone());
+            let order = match course {
+                Course::Rest => Order::Merge(from, to),
+                Course::Barred | Course::Move(_) => Order::Gather(from, to),
+            };
+            found.add(order, Risk::Safe, "keys lie where their slot is not", slot);
         }
     }
 
-    fn let_go(&self, slot: Slot, node: &NodeView, owner: &NodeView, found: &mut Found) {
-        // Keys that it has are strays, and the flag goes with them.
-        if self.count(node, slot) == 0 && node.own.id != owner.own.id {
-            let order = Order::Close(node.own.id.clone());
-            found.add(order, Risk::Safe, "nothing was moved yet", slot);
-        }
-    }
-
-    /// Keys on nodes that neither own the slot nor take it in from its owner.
-    fn look_at_strays(&self, slot: Slot, owner: &NodeView, found: &mut Found) {
-        let target = peer(&owner.own.migrating, slot).and_then(|target| self.resolve(target));
-        for node in self.view.primaries().filter(|node| node.own.id != owner.own.id) {
-            let is_target = target.is_some_and(|target| target.own.id == node.own.id);
-            let from_former = peer(&node.own.importing, slot).is_some_and(|id| *id != owner.own.id);
-            if self.count(node, slot) > 0 && !is_target && !from_former {
-                let order = Order::Merge(node.own.id.clone(), owner.own.id.clone());
-                found.add(order, Risk::Safe, "keys lie where their slot is not", slot);
-            }
-        }
+    /// Primaries that have no part in a slot.
+    fn others<'b>(
+        &'b self,
+        owner: &'b NodeView,
+        course: Course<'b>,
+    ) -> impl Iterator<Item = &'b NodeView> {
+        let has_part = move |node: &&NodeView| match course {
+            Course::Move(target) if target.own.id == node.own.id => true,
+            _ => node.own.id == owner.own.id,
+        };
+        self.view.primaries().filter(move |node| !has_part(node))
     }
 
     /// A former owner, that has heard of the new one and does not cease to give the slot away by itself.
-    fn look_at_former(&self, slot: Slot, owner: &NodeView, found: &mut Found) {
-        for node in self.view.primaries().filter(|node| node.own.id != owner.own.id) {
-            if peer(&node.own.migrating, slot).is_some() && self.count(node, slot) == 0 {
-                let order = Order::Close(node.own.id.clone());
-                found.add(order, Risk::Safe, "a move has ended", slot);
+    fn look_at_former(&self, slot: Slot, owner: &NodeView, course: Course<'_>, found: &mut Found) {
+        let gives = |node: &&NodeView| peer(&node.own.migrating, slot).is_some();
+        for node in self.others(owner, course).filter(gives) {
+            let id = node.own.id.clone();
+            match course {
+                Course::Move(_) => {
+                    found.add(Order::Shut(id), Risk::Safe, "the slot goes to another node", slot);
+                }
+                _ if self.count(node, slot) == 0 => {
+                    found.add(Order::Close(id), Risk::Safe, "a move has ended", slot);
+                }
+                _ => {}
             }
         }
     }
@@ -435,7 +561,7 @@ mod tests {
     }
 
     fn check(lines: &[&str], held: &[(&str, usize, u64)], expected: &[&str]) {
-        let plan = plan(&view(lines), &keys(held));
+        let plan = plan(&view(lines), &keys(held), &[]);
         let told: Vec<String> = plan
             .repairs
             .iter()
@@ -464,7 +590,7 @@ mod tests {
                 "a 10.0.0.1:1@1 master - 0 0 2 connected 0-9\n{} 10-16383 [7-<-a]",
                 b.replace("master", "myself,master")
             );
-            let plan = plan(&ClusterView::said(&[&at_a, &at_b]), &keys(&[("b", 7, 5)]));
+            let plan = plan(&ClusterView::said(&[&at_a, &at_b]), &keys(&[("b", 7, 5)]), &[]);
             let told: Vec<String> =
                 plan.repairs.iter().map(|r| format!("{}: {}", r.risk, r.action)).collect();
             assert_eq!(told, ["safe: let b take slots 7"], "{epoch}");
@@ -507,7 +633,7 @@ mod tests {
             "b master - 2 connected 10-16383 [7-<-a]",
             "a slave a2 1 connected",
         ];
-        let was_a = plan(&view(&source), &keys(&[("b", 7, 5)]));
+        let was_a = plan(&view(&source), &keys(&[("b", 7, 5)]), &[]);
         assert_eq!(was_a.heirs, [(NodeId("a".into()), NodeId("a2".into()))]);
         check(&source, &[("b", 7, 5)], &["safe: go on with moving slots 7 from a to b"]);
         let target = [
@@ -517,7 +643,7 @@ mod tests {
         ];
         check(&target, &[("b2", 7, 5)], &["safe: go on with moving slots 7 from a to b"]);
         assert_eq!(
-            plan(&view(&target), &Keys::new()).heirs,
+            plan(&view(&target), &Keys::new(), &[]).heirs,
             [(NodeId("b".into()), NodeId("b2".into()))]
         );
         let gone = ["a master - 1 connected 0-9 [7->-x]", "b master - 2 connected 10-16383"];
@@ -530,18 +656,82 @@ mod tests {
             &["a master - 1 connected 0-9", "b master - 2 connected 7 10-16383"],
             &[("a", 7, 1000), ("b", 7, 1)],
             &[
+                "safe: let a give up slots 7, which b owns",
                 "safe: give the keys that a has of slots 7 to their owner b",
                 "safe: tell all that b owns slots 7",
             ],
         );
         check(
             &["a master - 2 connected 0-9", "b master - 2 connected 7 10-16383"],
-            &[],
+            &[("b", 7, 1)],
             &[
+                "needs confirmation: let b give up slots 7, which a owns",
+                "needs confirmation: give the keys that b has of slots 7 to their owner a",
+                "needs confirmation: tell all that a owns slots 7",
                 "needs confirmation: raise the config epoch of a",
-                "safe: tell all that a owns slots 7",
             ],
         );
+    }
+
+    /// Whoever does not answer may have all that was written since.
+    #[test]
+    fn an_older_claim_than_that_of_a_node_that_is_gone_is_a_risk() {
+        let claims = |epoch: u32| {
+            let a = format!("a master - {epoch} connected 0-16383");
+            let told = plan(&view(&[&a, "x master,fail - 5 connected 7"]), &Keys::new(), &[]);
+            told.repairs.iter().map(|r| format!("{}: {}", r.risk, r.action)).collect::<Vec<_>>()
+        };
+        assert_eq!(claims(2), ["may lose data: tell all that a owns slots 7"]);
+        assert_eq!(claims(6), ["safe: tell all that a owns slots 7"]);
+    }
+
+    /// A node that gives a slot away does not take its keys in, and a move does not end while a third node has its slot open.
+    #[test]
+    fn strays_of_slots_on_their_way_are_gathered_behind_the_moves() {
+        check(
+            &[
+                "a master - 1 connected 0-9 [7->-b]",
+                "b master - 2 connected 10-16383 [7-<-a]",
+                "c master - 3 connected [7-<-a]",
+            ],
+            &[("a", 7, 5), ("b", 7, 5), ("c", 7, 5)],
+            &[
+                "safe: close slots 7 on c",
+                "safe: go on with moving slots 7 from a to b",
+                "safe: give the keys that c has of slots 7 to their owner b",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_target_that_is_gone_is_replaced() {
+        let gone = [
+            "a master - 1 connected 0-9 [7->-b]",
+            "b2 master - 3 connected 10-16383",
+            "c master - 4 connected",
+            "b master,fail - 2 connected",
+        ];
+        let resume = "go on with moving slots 7 from a to b";
+        check(&gone, &[("a", 7, 5), ("b2", 7, 5)], &[&format!("needs confirmation: {resume}")]);
+        let two = [("b2", 7, 5), ("c", 7, 5)];
+        let to_owner = |from| {
+            format!("may lose data: give the keys that {from} has of slots 7 to their owner a")
+        };
+        let close = "may lose data: close slots 7 on a";
+        check(&gone, &two, &[close, &to_owner("b2"), &to_owner("c")]);
+        let address = Address::parse("10.0.0.1:7001", None).unwrap();
+        let member = |(name, primary): (&str, Option<&str>)| Member {
+            id: NodeId(name.into()),
+            address: address.clone(),
+            primary: primary.map(|id| NodeId(id.into())),
+        };
+        let members = [("a", None), ("b", None), ("b2", Some("b")), ("c", None)].map(member);
+        let heirs = heirs(&members, &view(&gone));
+        let plan = plan(&view(&gone), &Keys::new(), &heirs);
+        let told: Vec<_> =
+            plan.repairs.iter().map(|r| format!("{}: {}", r.risk, r.action)).collect();
+        assert_eq!(told, [format!("safe: {resume}")]);
+        assert_eq!(plan.heirs, [(NodeId("b".into()), NodeId("b2".into()))]);
     }
 
     #[test]
