@@ -68,6 +68,17 @@ async fn move_some(cluster: &Cluster, from: Node, to: Node, slot: usize, keys: u
     cluster.call(from, &head.into_iter().chain(names).collect::<Vec<_>>()).await;
 }
 
+/// Config epochs of all nodes, as one of them knows them.
+async fn epochs(cluster: &Cluster, node: Node) -> BTreeMap<String, String> {
+    let told = cluster.call(node, &["CLUSTER", "NODES"]).await;
+    let lines = value::text(&told).expect("a text").lines();
+    let epoch = |line: &str| {
+        let words: Vec<_> = line.split(' ').collect();
+        (words[0].to_owned(), words[6].to_owned())
+    };
+    lines.map(epoch).collect()
+}
+
 /// Scenario 63: whatever is set on whichever side, and however many keys have gone over.
 #[tokio::test]
 async fn slots_left_half_way_are_closed() {
@@ -180,9 +191,14 @@ impl Left {
             Told::Nobody => {}
             Told::Source => drop(set(from, &["NODE", cluster.id(to)]).await),
             Told::Target => {
+                // A node that takes a slot and does not know the newest epoch takes the same one, and may lose this slot again,
+                // with all its keys. So does one whose source takes another slot before it has heard of this.
+                until(Duration::from_secs(10), "the epochs are known", async || {
+                    let (from, to) = (epochs(cluster, from).await, epochs(cluster, to).await);
+                    if from == to { Ok(()) } else { Err(format!("{from:?} {to:?}")) }
+                })
+                .await;
                 set(to, &["NODE", cluster.id(to)]).await;
-                // The source hears of it from the target. Should it take another slot before that, its epoch becomes the newer
-                // one, and the target loses this one again, with all its keys.
                 until(Duration::from_secs(10), "the source hears of it", async || {
                     let is_there = cluster.slots_of(from).await.contains(&slot);
                     if is_there { Err(format!("{slot} is its own")) } else { Ok(()) }
@@ -354,6 +370,8 @@ async fn slots_without_an_owner_are_covered() {
         other.pipeline(&set).await.expect("the node answers");
     }
     cluster.call(1, &["CLUSTER", "SETSLOT", &both.to_string(), "STABLE"]).await;
+    // Redis 8.4 shows no keys of slots that are not a node's own, so nobody can know of those.
+    let strays = count(&cluster, 1, both).await;
     let slots = (SLOT..=both).map(|slot| slot.to_string()).collect::<Vec<_>>();
     for node in 0..3 {
         for slot in &slots {
@@ -363,6 +381,10 @@ async fn slots_without_an_owner_are_covered() {
     let report = fix(&cluster, 0, &office, Risk::Confirm).await;
     cluster.agreed().await;
     let owners = cluster.owners().await;
+    assert_ne!(owners[SLOT + 1], usize::MAX);
+    if strays == 0 {
+        return;
+    }
     assert_eq!(owners[SLOT], 0, "it has the keys");
     assert_eq!(count(&cluster, 0, SLOT).await, 20);
     assert_eq!(count(&cluster, owners[both], both).await, 30);
@@ -418,20 +440,23 @@ async fn a_move_whose_source_was_replaced_goes_on() {
     source.pipeline(&wait).await.expect("the source answers");
     cluster.kill9(0);
     cluster.promoted(3).await;
-    // Keys that have moved are made anew: those are newer, and what was before is kept.
+    // Keys that have moved are made anew: those are newer, and what was before is kept. A server that tells its replicas which
+    // slots are on their way sends the client to the target instead.
+    let told = cluster.call(3, &["CLUSTER", "NODES"]).await;
+    let is_open = value::text(&told).is_some_and(|nodes| nodes.contains(&format!("[{SLOT}->-")));
     let (tag, mut heir, mut anew) = (tag(SLOT), control(&cluster, 3).await, 0);
     for n in 0..100 {
         let key = key(&tag, n);
         let replies = heir.pipeline(&[vec!["SET", &key, "anew", "NX"]]).await.expect("it answers");
         anew += usize::from(value::text(&replies[0]) == Some("OK"));
     }
-    assert_eq!(anew, 40);
+    assert_eq!(anew, if is_open { 0 } else { 40 });
     let report = fix(&cluster, 3, &office, Risk::Safe).await;
     cluster.agreed().await;
     assert_eq!(cluster.owners().await[SLOT], 1);
     assert_eq!(count(&cluster, 1, SLOT).await, 100);
-    let (file, copies) = report.quarantined.into_iter().next().expect("copies are kept");
-    let kept = kept(&file);
+    let copies: usize = report.quarantined.values().sum();
+    let kept: Vec<String> = report.quarantined.keys().flat_map(|file| kept(file)).collect();
     assert_eq!((copies, kept.len()), (anew, anew));
     for n in 0..100 {
         let got = cluster.call(1, &["GET", &key(&tag, n)]).await;

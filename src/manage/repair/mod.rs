@@ -279,9 +279,7 @@ impl Repairing<'_> {
     async fn act(&mut self, action: &Action) -> Result<(), RepairError> {
         match action {
             Action::Withdraw { node, owner, slots } => {
-                let mut end = self.end(node).await?;
-                end.each_slot(slots, delete).await?;
-                end.set_slots(slots, "NODE", owner).await?;
+                withdraw(&mut self.end(node).await?, slots, owner).await?;
             }
             Action::Close { node, slots } => self.end(node).await?.each_slot(slots, stable).await?,
             Action::Finish { node, slots } => self.announce(node, slots).await?,
@@ -369,6 +367,15 @@ impl Repairing<'_> {
         }
         Err(RepairError::Node(format!("slot {slot}: its owner has new keys each time")))
     }
+}
+
+/// Tells a node that slots are another's. It does not believe that of slots it has keys of, as long as they are its own.
+async fn withdraw(node: &mut End, slots: &Slots, owner: &NodeId) -> Result<(), RepairError> {
+    let counts = node.count_keys(slots).await?;
+    let full = slots.iter().zip(counts).filter(|(_, count)| *count > 0);
+    let full: Vec<Slot> = full.map(|(slot, _)| *slot).collect();
+    node.each_slot(&full, delete).await?;
+    Ok(node.set_slots(slots, "NODE", owner).await?)
 }
 
 fn delete(slot: &str) -> Vec<Vec<u8>> {

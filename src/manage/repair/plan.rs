@@ -195,7 +195,8 @@ struct Found {
 }
 
 /// Actions in the order in which they are done. First nobody but the owner says that a slot is its own: who hears of an owner
-/// that has a newer claim deletes the keys of what it took for its own. A node that gives a slot away does not take keys in,
+/// that has a newer claim deletes the keys of what it took for its own, and who takes another slot before that has the newer
+/// claim itself, so that the owner does. A node that gives a slot away does not take keys in,
 /// so keys of slots that move are gathered behind the moves. Epochs are raised when no key is where it could be deleted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Order {
@@ -272,9 +273,7 @@ impl Patient<'_> {
         } else {
             "the nodes do not agree on the owner"
         };
-        // One without keys takes another owner in one step, when all are told of it.
-        let is_loser = |node: &&&NodeView| node.own.id != *id && self.count(node, slot) > 0;
-        for loser in claimants.iter().filter(is_loser) {
+        for loser in claimants.iter().filter(|node| node.own.id != *id) {
             found.add(Order::Withdraw(loser.own.id.clone(), id.clone()), Risk::Safe, why, slot);
         }
         let course = match peer(&owner.own.migrating, slot) {
@@ -669,6 +668,25 @@ mod tests {
                 "needs confirmation: give the keys that b has of slots 7 to their owner a",
                 "needs confirmation: tell all that a owns slots 7",
                 "needs confirmation: raise the config epoch of a",
+            ],
+        );
+    }
+
+    /// Even one without keys: should it take another slot first, its epoch would become the newest.
+    #[test]
+    fn a_claim_that_lost_is_given_up_before_anything_is_taken() {
+        check(
+            &[
+                "a master - 1 connected 0-9 [7->-b] [10-<-c]",
+                "b master - 2 connected 7 11-16383",
+                "c master - 3 connected 10 [10->-a]",
+            ],
+            &[("b", 7, 5), ("c", 10, 5)],
+            &[
+                "safe: let a give up slots 7, which b owns",
+                "safe: go on with moving slots 10 from c to a",
+                "safe: close slots 7 on a",
+                "safe: tell all that b owns slots 7",
             ],
         );
     }
