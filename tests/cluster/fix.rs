@@ -531,5 +531,8 @@ async fn the_command_tells_what_it_does() {
     told.says(&repair).says("[OK] All 16384 slots covered.");
     cluster.agreed().await;
     assert_eq!((count(&cluster, 0, SLOT).await, count(&cluster, 1, SLOT).await), (0, 100));
-    tool::cluster(&format!("{line} --cluster-yes")).await.ends(0);
+    let line = format!("{line} --cluster-yes --cluster-search-multiple-owners");
+    let told = tool::cluster(&line).await.ends(0);
+    told.says("[OK] 100 keys in 3 masters.").says(">>> Check for multiple slot owners...");
+    told.says("[OK] No multiple owners found.");
 }

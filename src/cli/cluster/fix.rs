@@ -13,7 +13,7 @@ impl Job<'_> {
     pub(super) async fn fix(&self) -> Outcome {
         let entry = self.entry()?;
         let view = self.gather(&entry).await?;
-        let is_whole = show::check(&self.out, &view, false);
+        let is_whole = self.is_whole(&view).await?;
         let keys = repair::examine(&view, &self.access).await;
         let keys = keys.map_err(|error| self.not_fixed(&error))?;
         let heirs = repair::heirs(&view, &self.state_folder()?);

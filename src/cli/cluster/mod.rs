@@ -121,18 +121,24 @@ impl<'a> Job<'a> {
 
     async fn check(&self) -> Outcome {
         let view = self.gather(&self.entry()?).await?;
-        if self.out.style != Style::Trib {
-            show::info(&self.out, &view);
-        }
-        let mut is_whole = show::check(&self.out, &view, false);
-        if self.line.has("search-multiple-owners") {
-            is_whole &= self.has_one_owner_each(&view).await?;
-        }
+        let is_whole = self.is_whole(&view).await?;
         let findings = check::findings(&view);
         self.out.answer(
             &json!({ "ok": is_whole, "findings": findings, "cluster": show::as_json(&view) }),
         );
         Ok(if is_whole { Exit::Success } else { Exit::Failure })
+    }
+
+    /// Shows all that is to be seen of a cluster; answers whether it is whole.
+    async fn is_whole(&self, view: &ClusterView) -> Outcome<bool> {
+        if self.out.style != Style::Trib {
+            show::info(&self.out, view);
+        }
+        let is_whole = show::check(&self.out, view, false);
+        if !self.line.has("search-multiple-owners") {
+            return Ok(is_whole);
+        }
+        Ok(self.has_one_owner_each(view).await? && is_whole)
     }
 
     /// Whether no slot has keys on two primaries.
