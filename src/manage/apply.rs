@@ -130,10 +130,7 @@ impl Crew {
     async fn apply_one(&mut self, step: &Step, tell: Tell<'_>) -> Result<(), ApplyError> {
         match step {
             Step::AddSlots { node, slots } => self.add_slots(node, slots).await,
-            Step::SetEpoch { node, epoch } => {
-                let epoch = epoch.to_string();
-                self.call(node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await.map(drop)
-            }
+            Step::SetEpoch { node, epoch } => self.set_epoch(node, *epoch).await,
             Step::CopyFunctions { from, to } => self.copy_functions(from, to, tell).await,
             Step::Join { nodes } => self.join(nodes, tell).await,
             Step::Replicate { node, primary } => self.replicate(node, primary, tell).await,
@@ -251,6 +248,19 @@ impl Crew {
             self.call(node, &words.collect::<Vec<_>>()).await?;
         }
         Ok(())
+    }
+
+    /// One that has an epoch, as a soft reset leaves it, keeps it: should it be another's too, they settle that.
+    async fn set_epoch(&mut self, node: &NodeId, epoch: u64) -> Result<(), ApplyError> {
+        let set = self.call(node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch.to_string()]).await;
+        match set {
+            Err(ApplyError::Control(ControlError::Reply(_, text)))
+                if text.contains("epoch is already non-zero") =>
+            {
+                Ok(())
+            }
+            set => set.map(drop),
+        }
     }
 
     async fn copy_functions(

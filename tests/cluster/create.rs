@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+use tokio::sync::watch;
+
 use crate::cluster::run;
+use crate::relay::{Fate, Relay};
 use crate::server::{Server, program};
-use crate::tool::{Special, Told, ask, call, cluster, known, slotway, text};
-use crate::{beside_others, until};
+use crate::tool::{Special, Told, ask, begin, call, cluster, ended, known, signal, slotway, text};
+use crate::{beside_others, until, within};
 
 /// Empty nodes.
 async fn empty(count: usize) -> (Vec<Server>, Vec<String>) {
@@ -131,6 +135,76 @@ async fn leftovers_start_over_when_told_to(addresses: &[String]) {
         .says("[OK] 1 keys in 3 masters.");
 }
 
+/// Where the program is to be stopped: a node does what it is told, and the program hears no more of it.
+#[derive(Default)]
+struct Stop {
+    /// In the request.
+    word: &'static str,
+    /// How many of those come before it.
+    others: usize,
+    is_reached: bool,
+}
+
+impl Stop {
+    fn judge(&mut self, sent: &[u8]) -> Fate {
+        let word = self.word.as_bytes();
+        let is_it = !word.is_empty() && sent.windows(word.len()).any(|some| some == word);
+        if is_it && self.others > 0 {
+            self.others -= 1;
+        } else if is_it {
+            self.is_reached = true;
+            return Fate::Unheard;
+        }
+        Fate::Arrives
+    }
+}
+
+/// Scenario 8. The program is killed at each of its stages in turn. Another run says what is to be done, and with that gets as
+/// far as the next stage, with the nodes as they were left; the last one ends.
+#[tokio::test]
+async fn create_is_killed_at_each_of_its_stages_and_begun_again() {
+    let _turn = beside_others().await;
+    let (_servers, addresses) = empty(6).await;
+    let (stop, mut told_of) = watch::channel(Stop::default());
+    let mut relays = Vec::new();
+    for server in &addresses {
+        let stop = stop.clone();
+        let judge = move |sent: &[u8]| {
+            let mut fate = Fate::Arrives;
+            stop.send_modify(|stop| fate = stop.judge(sent));
+            fate
+        };
+        relays.push(Relay::start(server.clone(), judge).await);
+    }
+    let all = relays.iter().map(Relay::address).collect::<Vec<_>>().join(" ");
+    let (create, mut how) = (format!("create --replicas 1 --yes {all}"), "");
+    for (word, others) in [
+        ("ADDSLOTSRANGE", 1),
+        ("SET-CONFIG-EPOCH", 1),
+        ("RESET", 1),
+        ("MEET", 0),
+        ("MEET", 7),
+        ("REPLICATE", 0),
+        ("REPLICATE", 1),
+    ] {
+        stop.send_replace(Stop { word, others, is_reached: false });
+        let mut process = begin(&format!("{create}{how}"));
+        let reached = told_of.wait_for(|stop| stop.is_reached);
+        within(Duration::from_secs(30), word, reached).await.expect("it goes on");
+        signal(&process, Signal::KILL);
+        assert_eq!(ended(&mut process).await, None);
+        stop.send_replace(Stop::default());
+        let told = cluster(&create).await.ends(3);
+        told.mentions("is not empty. Either the node already knows").mentions("pass --resume");
+        how = " --resume";
+    }
+    let told = cluster(&format!("{create} --resume")).await.ends(0);
+    told.says("[OK] All 16384 slots covered.");
+    for address in &addresses {
+        assert_eq!(known(address).await, 6, "{address}");
+    }
+}
+
 #[tokio::test]
 async fn create_names_each_node_that_is_not_fit_with_its_reason() {
     let _turn = beside_others().await;
@@ -184,6 +258,8 @@ async fn create_ends_when_a_bus_port_cannot_be_reached_and_leaves_the_nodes_empt
         .says("The nodes were reset: they are as empty as before.");
     all_untouched(&addresses).await;
     ask(&addresses[2], "CONFIG SET cluster-announce-bus-port 0").await.expect("it is set");
+    // An epoch, as a soft reset leaves it, is in nobody's way.
+    ask(&addresses[1], "CLUSTER SET-CONFIG-EPOCH 9").await.expect("it is set");
     cluster(&format!("create --yes {all}")).await.ends(0);
 }
 

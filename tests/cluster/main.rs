@@ -9,8 +9,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | 1, 3–6, 9, 11 | `create`: six empty nodes, unfit nodes; spreading over hosts (1, 2, 3) in `manage::plan::create` |
-//! | 8 | `create`: begun again on nodes that are a cluster already, not killed at each of its stages |
+//! | 1, 3–6, 8, 9, 11 | `create`: six empty nodes, unfit nodes; spreading over hosts (1, 2, 3) in `manage::plan::create` |
 //! | 7 | `create`: a bus port that cannot be reached; the port is announced wrong, not filtered |
 //! | 10 | `create`: IPv6, passwords, bus ports; names in `members`; announced names and ports in `rights`; ports for TLS in `tls` |
 //! | 12, 13 | `create`: check names what is wrong; claims, epochs and disagreement in `manage::check` |
@@ -23,7 +22,7 @@
 //! | 21, 22, 39, 40 | `reshard`; what balance means in `manage::plan::rebalance` |
 //! | 23, 24 | `reshard`, by the program; `faults` and `moves` |
 //! | 25 | `faults`: what is lost is counted, and held against what the replica had not got |
-//! | 26–32, 37, 41, 42 | `faults`; 29 by a target that stops, not by a cut link; 35 is part of the load of 19; 30 also in `fix` |
+//! | 26–32, 37, 41, 42 | `faults`; 35 is part of the load of 19; 30 also in `fix` |
 //! | 38 | `moves` |
 //! | 33 | `rights`: missing rights and passwords; `tls`, where no journal has the password either |
 //! | 43 | only that there are figures, in `manage::mover`: how true the time left is, nobody checks |
@@ -72,6 +71,7 @@ mod job;
 mod ledger;
 mod members;
 mod moves;
+mod relay;
 mod reshard;
 mod rights;
 mod service;

@@ -107,8 +107,8 @@ impl Job<'_> {
             let text = "[ERR] These nodes have keys or functions, or know others: they are not what an unfinished create leaves";
             return Err(self.out.fail(Exit::Refused, text));
         }
-        let used: Vec<NodeId> =
-            found.iter().filter(|r| r.unfit().is_some()).map(|r| r.view.own.id.clone()).collect();
+        let used = found.iter().filter(|r| r.unfit().is_some() || r.view.own.epoch > 0);
+        let used: Vec<NodeId> = used.map(|r| r.view.own.id.clone()).collect();
         if used.is_empty() || self.line.has("dry-run") {
             return Ok(found);
         }
