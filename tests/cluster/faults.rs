@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use slotway::backend::Control;
 use slotway::manage::journal::JournalError;
 use slotway::manage::mover::{BigKeys, Event, MoveError, Reins};
 use slotway::resp::value::{self, Value};
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use crate::cluster::{Cluster, Node};
 use crate::job::{Office, control, count, fill, key, tag};
 use crate::ledger::{Ledger, held, missing};
+use crate::relay::{Fate, Relay};
 use crate::{alone, beside_others, front, until};
 
 /// The slot that the tests look at, and its keys.
@@ -44,6 +46,14 @@ fn tell_of(event: &Event) {
     }
 }
 
+/// A hold on a move that is slow, what tells of it, and when it is half-way.
+fn slowly() -> (Reins, impl FnMut(Event), watch::Receiver<bool>) {
+    let reins = Reins::default();
+    reins.set_rate(SLOWLY);
+    let (tell, told) = halfway();
+    (reins, tell, told)
+}
+
 async fn reached(told: &mut watch::Receiver<bool>) {
     told.wait_for(|is| *is).await.expect("the move goes on");
 }
@@ -63,9 +73,7 @@ async fn the_tool_dies_in_the_middle_of_a_slot() {
     let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     fill(&cluster, 0, SLOT, KEYS).await;
-    let reins = Reins::default();
-    reins.set_rate(SLOWLY);
-    let (tell, mut told) = halfway();
+    let (reins, tell, mut told) = slowly();
     tokio::select! {
         ended = office.run(&cluster, &[(0, 1, 0..64)], &reins, tell) => panic!("{ended:?}"),
         () = reached(&mut told) => {}
@@ -101,9 +109,7 @@ async fn a_source_with_a_replica_is_killed() {
     let mut ledger = Ledger::open(proxy.data, lists).await;
     ledger.advance(20).await;
     let prepared = office.prepare(&cluster, &[(0, 1, 0..64)]).await.expect("it can be done");
-    let reins = Reins::default();
-    reins.set_rate(SLOWLY);
-    let (mut watch_it, mut told) = self::halfway();
+    let (reins, mut watch_it, mut told) = slowly();
     let (soon, mut early_told) = watch::channel(false);
     let mut quarantined = 0;
     let tell = |event| {
@@ -159,9 +165,7 @@ async fn a_source_without_a_replica_is_killed_and_returns() {
     cluster.make_durable(0).await;
     fill(&cluster, 0, SLOT, KEYS).await;
     let prepared = office.prepare(&cluster, &[(0, 1, 0..64)]).await.expect("it can be done");
-    let reins = Reins::default();
-    reins.set_rate(SLOWLY);
-    let (tell, mut told) = halfway();
+    let (reins, tell, mut told) = slowly();
     let kill = async {
         reached(&mut told).await;
         cluster.kill9(0);
@@ -183,9 +187,7 @@ async fn a_target_with_a_replica_is_killed() {
     let (mut cluster, office) = (Cluster::start(3, 1).await, Office::new());
     fill(&cluster, 0, SLOT, KEYS).await;
     let prepared = office.prepare(&cluster, &[(0, 1, 0..64)]).await.expect("it can be done");
-    let reins = Reins::default();
-    reins.set_rate(SLOWLY);
-    let (tell, mut told) = halfway();
+    let (reins, tell, mut told) = slowly();
     let kill = async {
         reached(&mut told).await;
         cluster.kill9(1);
@@ -229,9 +231,7 @@ async fn a_link_that_fails_leaves_no_stale_copy() {
     }
     let prepared =
         office.prepare(&cluster, &[(0, 1, SLOT..SLOT + 1)]).await.expect("it can be done");
-    let reins = Reins::default();
-    reins.set_rate(SLOWLY);
-    let (mut tell, mut told) = halfway();
+    let (reins, mut tell, mut told) = slowly();
     let (cut, mut cut_told) = watch::channel(false);
     let tell = |event| {
         if matches!(&event, Event::Setback { what, .. } if what.contains("IOERR")) {
@@ -244,24 +244,84 @@ async fn a_link_that_fails_leaves_no_stale_copy() {
         reached(&mut told).await;
         cluster.freeze(1);
         reached(&mut cut_told).await;
-        let newer: Vec<_> = (0..KEYS)
-            .map(|n| vec!["SET".to_owned(), key(&tag(SLOT), n), "newer".to_owned()])
-            .collect();
-        let replies = source.pipeline(&newer).await.expect("the source answers");
+        let written = overwrite(&mut source).await;
         cluster.thaw(1);
         reins.set_rate(0);
-        assert!(replies.contains(&Value::SimpleString("OK".into())), "{:?}", replies.last());
-        replies.iter().map(|reply| value::text(reply) == Some("OK")).collect::<Vec<_>>()
+        written
     };
     let (summary, written) = tokio::join!(office.begin(prepared, &reins, tell), cut_and_heal);
     summary.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()));
-    let mut target = control(&cluster, 1).await;
+    expect_newest(&cluster, &written).await;
+}
+
+/// Writes what the source still has anew, and tells which keys that were.
+async fn overwrite(source: &mut Control) -> Vec<bool> {
+    let newer = |n| vec!["SET".to_owned(), key(&tag(SLOT), n), "newer".to_owned()];
+    let newer: Vec<_> = (0..KEYS).map(newer).collect();
+    let replies = source.pipeline(&newer).await.expect("the source answers");
+    assert!(replies.contains(&Value::SimpleString("OK".into())), "{:?}", replies.last());
+    replies.iter().map(|reply| value::text(reply) == Some("OK")).collect()
+}
+
+/// The target has every key, as it was written last.
+async fn expect_newest(cluster: &Cluster, written: &[bool]) {
+    let mut target = control(cluster, 1).await;
     let gets: Vec<_> = (0..KEYS).map(|n| vec!["GET".to_owned(), key(&tag(SLOT), n)]).collect();
     let values = target.pipeline(&gets).await.expect("the target answers");
     for (n, (value, newer)) in values.iter().zip(written).enumerate() {
-        let expected = if newer { "newer".to_owned() } else { n.to_string() };
+        let expected = if *newer { "newer".to_owned() } else { n.to_string() };
         assert_eq!(value::text(value), Some(expected.as_str()), "key {n}");
     }
+}
+
+/// Scenario 29. Only the link between the two nodes fails, in the middle of a slot, so that the target takes keys in and the
+/// source does not hear of it. The move is given up, with nothing lost; it is gone on with when the link is back, though not
+/// at once, and what clients have written meanwhile counts.
+#[tokio::test]
+async fn a_link_is_cut_in_the_middle_of_a_slot() {
+    let _turn = beside_others().await;
+    let (cluster, mut office) = (Cluster::start(2, 0).await, Office::new());
+    office.options.transfer = Some(Duration::from_millis(200));
+    fill(&cluster, 0, SLOT, KEYS).await;
+    let (fate, link) = watch::channel(Fate::Arrives);
+    let is_transfer = |sent: &[u8]| sent.windows(14).any(|word| word == b"RESTORE-ASKING");
+    let judge = move |sent: &[u8]| if is_transfer(sent) { *link.borrow() } else { Fate::Arrives };
+    let relay = Relay::start(cluster.address(1), judge).await;
+    cluster.announce(1, relay.port).await;
+    let moves = [(0, 1, SLOT..SLOT + 1)];
+    let prepared = office.prepare(&cluster, &moves).await.expect("it can be done");
+
+    let (reins, tell, mut told) = slowly();
+    let cut = async {
+        reached(&mut told).await;
+        fate.send_replace(Fate::Unheard);
+        reins.set_rate(0);
+    };
+    let (paused, ()) = tokio::join!(office.begin(prepared, &reins, tell), cut);
+    assert!(matches!(&paused, Err(MoveError::Paused(why)) if why.contains("IOERR")), "{paused:?}");
+    let [left, arrived] = [count(&cluster, 0, SLOT).await, count(&cluster, 1, SLOT).await];
+    assert!(left < KEYS && left + arrived > KEYS, "{left} and {arrived}: no key is on both sides");
+
+    let written = overwrite(&mut control(&cluster, 0).await).await;
+    fate.send_replace(Fate::Lost);
+    let mut quarantined = 0;
+    let tell = |event| {
+        match &event {
+            Event::Setback { what, .. } if what.contains("IOERR") => {
+                fate.send_replace(Fate::Arrives);
+            }
+            Event::Quarantined { count, .. } => quarantined += count,
+            _ => {}
+        }
+        tell_of(&event);
+    };
+    let summary = office.resume(tell).await;
+    summary.unwrap_or_else(|error| panic!("{error}{}", cluster.logs()));
+    assert_eq!(*fate.borrow(), Fate::Arrives, "it went on without the link");
+    expect_newest(&cluster, &written).await;
+    // Once for each time that it was gone on with.
+    assert!(quarantined >= left + arrived - KEYS, "of the older copies {quarantined} are kept");
+    cluster.agreed().await;
 }
 
 /// Scenario 30, the part of the mover: the other value is kept.
@@ -307,9 +367,7 @@ async fn old_copies_at_the_target_do_not_win() {
     }
     set(&cluster, 1, &["STABLE"]).await;
     let prepared = office.prepare(&cluster, &[(0, 1, 0..64)]).await.expect("it can be done");
-    let reins = Reins::default();
-    reins.set_rate(SLOWLY);
-    let (mut watch_it, mut told) = halfway();
+    let (reins, mut watch_it, mut told) = slowly();
     let mut kept = 0;
     let tell = |event| {
         if let Event::Quarantined { count, .. } = &event {
@@ -405,9 +463,7 @@ async fn a_target_without_room_is_refused_or_waited_for() {
     assert!(refused.to_string().contains("too little room"), "{refused}");
     limit("0").await;
     let prepared = office.prepare(&cluster, &moves).await.expect("it can be done");
-    let reins = Reins::default();
-    reins.set_rate(SLOWLY);
-    let (tell, mut told) = halfway();
+    let (reins, tell, mut told) = slowly();
     let fill_up = async {
         reached(&mut told).await;
         limit("1mb").await;
@@ -454,9 +510,7 @@ async fn of_two_jobs_at_once_the_second_is_refused() {
     let moves = [(0, 1, SLOT..SLOT + 1)];
     let prepared = office.prepare(&cluster, &moves).await.expect("it can be done");
     let same = prepared.clone();
-    let reins = Reins::default();
-    reins.set_rate(SLOWLY);
-    let (tell, mut told) = halfway();
+    let (reins, tell, mut told) = slowly();
     let meddle = async {
         reached(&mut told).await;
         let second = office.begin(same, &Reins::default(), |_| ()).await;
@@ -476,9 +530,7 @@ async fn a_move_keeps_to_its_rate_and_rests_when_told() {
     let _turn = alone().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     fill(&cluster, 0, SLOT, KEYS).await;
-    let reins = Reins::default();
-    reins.set_rate(SLOWLY);
-    let (mut tell, mut told) = halfway();
+    let (reins, mut tell, mut told) = slowly();
     let (begun, mut passed) = (std::time::Instant::now(), None);
     let tell = |event| {
         if let Event::Progress(progress) = &event

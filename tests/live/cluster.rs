@@ -121,6 +121,24 @@ impl Cluster {
         self.admit(node);
     }
 
+    /// From now on all are told that clients, and nodes that send it keys, find a node at this port.
+    pub(crate) async fn announce(&self, node: Node, port: u16) {
+        let port = port.to_string();
+        self.call(node, &["CONFIG", "SET", "cluster-announce-port", &port]).await;
+        let told = format!("{} 127.0.0.1:{port}@", self.ids[node]);
+        until(PATIENCE, "all have heard where it is", async || {
+            for other in self.present() {
+                let nodes = self.text(other, &["CLUSTER", "NODES"]).await?;
+                if !nodes.contains(&told) {
+                    return Err(nodes);
+                }
+            }
+            Ok(())
+        })
+        .await;
+        self.agreed().await;
+    }
+
     /// Waits until a node says that the cluster is down.
     pub(crate) async fn down(&self, node: Node) {
         until(PATIENCE, "the cluster is down", async || {
