@@ -10,6 +10,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::access::{Access, Credentials, Way};
+use super::likeness::alike;
 use super::view::{ClusterView, Info};
 use crate::backend::control::{Control, ControlError};
 use crate::cluster::{Address, NodeId, Slot};
@@ -205,7 +206,7 @@ impl Import<'_> {
             Ok(()) => self.arrived(key, owner, tell),
             Err(error) if is_busy(&error) => {
                 let mut target = self.access.open(owner).await?;
-                if self.source.call(&[b"DUMP", key]).await? == target.call(&[b"DUMP", key]).await? {
+                if self.is_alike(key, &mut target).await? {
                     // The same value: the time it has left is taken over too.
                     self.migrate(std::slice::from_ref(key), owner, true).await?;
                     self.arrived(key, owner, tell);
@@ -217,6 +218,11 @@ impl Import<'_> {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    async fn is_alike(&mut self, key: &[u8], target: &mut Control) -> Result<bool, ControlError> {
+        let dumps = (self.source.call(&[b"DUMP", key]).await?, target.call(&[b"DUMP", key]).await?);
+        Ok(dumps.0 == dumps.1 || alike(&mut self.source, target, key).await?)
     }
 
     fn arrived(&mut self, key: &[u8], owner: &Address, tell: &mut dyn FnMut(Event<'_>)) {

@@ -11,6 +11,7 @@
 //!  mover    moves slots, at a `pace`, and writes to a `journal` what it is about
 //!  repair   makes a cluster whole again; copies of keys that lose go to `quarantine`
 //!  import   takes in the keys of a server that is no cluster
+//!  likeness whether two nodes have the same under a key, however it is stored
 //!  backup   saves what a primary has
 //!  local    a cluster of servers on this machine, to try things on
 //! ```
@@ -23,6 +24,7 @@ pub mod backup;
 pub mod check;
 pub mod import;
 pub mod journal;
+mod likeness;
 pub mod local;
 pub mod mover;
 pub mod pace;

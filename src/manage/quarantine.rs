@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::likeness::alike;
 use super::mover::ends::End;
 use super::mover::remedy::{Remedy, Setback};
 use crate::cluster::{Address, Slot};
@@ -118,9 +119,12 @@ impl Quarantine {
             };
             let mut copies = Vec::new();
             for (((key, wins), loses), ttl) in some.iter().zip(winners).zip(losers).zip(ttls) {
-                // A key that has gone since has no copy to lose.
+                // A key that has gone since has no copy to lose. An owner that is held, with its clients, is not held on for a
+                // closer look: it may give up copies that are kept for nothing.
                 if let (Value::BulkString(wins), Value::BulkString(loses)) = (wins, loses)
                     && wins != loses
+                    && (right == Right::Other
+                        || !alike(owner.control(), other.control(), key).await?)
                 {
                     copies.push(Copy {
                         node: node.clone(),

@@ -15,14 +15,14 @@
 //! | 12, 13 | `create`: check names what is wrong; claims, epochs and disagreement in `manage::check` |
 //! | 14–16 | `every`; 2^33 keys in `manage::view` |
 //! | 17 | `service`: under load, and loaded into a new cluster; `data` |
-//! | 18 | `data`; databases beside 0 are named, not moved |
+//! | 18 | `data`, `likeness`; databases beside 0 are named, not moved |
 //! | 19 | `moves` |
 //! | 20 | `atomic`, with servers that have it (`SLOTWAY_TEST_SERVER`); `tests/it/atomic` on fakes, with every failure |
 //! | 44, 45 | `tests/it/atomic`; without the throttling of writes, which is the proxy's |
 //! | 21, 22, 39, 40 | `reshard`; what balance means in `manage::plan::rebalance` |
 //! | 23, 24 | `reshard`, by the program; `faults` and `moves` |
 //! | 25 | `faults`: what is lost is counted, and held against what the replica had not got |
-//! | 26–32, 37, 41, 42 | `faults`; 35 is part of the load of 19; 30 also in `fix` |
+//! | 26–32, 37, 41, 42 | `faults`; 35 is part of the load of 19; 30 also in `fix` and `likeness` |
 //! | 38 | `moves` |
 //! | 33 | `rights`: missing rights and passwords; `tls`, where no journal has the password either |
 //! | 43 | only that there are figures, in `manage::mover`: how true the time left is, nobody checks |
@@ -69,6 +69,7 @@ mod faults;
 mod fix;
 mod job;
 mod ledger;
+mod likeness;
 mod members;
 mod moves;
 mod relay;

@@ -76,6 +76,11 @@ impl End {
         Ok(Self { id: id.clone(), address: address.clone(), control })
     }
 
+    /// The connection, for requests that are answered one after the other.
+    pub(in crate::manage) fn control(&mut self) -> &mut Control {
+        &mut self.control
+    }
+
     /// What the node says of itself.
     pub(in crate::manage) async fn lines(&mut self) -> Result<Vec<Line>, Setback> {
         let reply = self.control.call(&[b"CLUSTER", b"NODES"]).await?;
