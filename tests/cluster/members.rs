@@ -147,6 +147,22 @@ async fn del_node_leaves_no_keys_behind_and_tells_of_a_node_that_was_not_reset()
     all_know(&nodes, &[0, 1, 2], 3).await;
 }
 
+/// Charts take a shard's replicas away before they drain its primary, with the words of redis-cli and no others.
+#[tokio::test]
+async fn del_node_takes_the_last_replica_of_a_primary_and_says_so() {
+    let _turn = beside_others().await;
+    let nodes = Cluster::start(3, 1).await;
+    let entry = nodes.address(0);
+    let lack = |primary| format!("{} would be left without replicas", nodes.address(primary));
+    let told = cluster(&format!("del-node {entry} {}", nodes.id(4))).await.ends(0);
+    told.says(&format!("[WARNING] {}.", lack(1)))
+        .says(&format!("[OK] Node {} removed from the cluster.", nodes.id(4)));
+    let told = cluster(&format!("del-node {entry} {} --drain --json", nodes.id(5))).await.ends(0);
+    let told: serde_json::Value = serde_json::from_str(&told.out).expect("JSON");
+    assert_eq!(told["warnings"], serde_json::json!([lack(2)]), "{told}");
+    all_know(&nodes, &[0, 1, 2, 3], 4).await;
+}
+
 #[tokio::test]
 async fn failover_ends_when_all_know_of_it() {
     let _turn = beside_others().await;

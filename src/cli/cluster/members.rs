@@ -144,7 +144,7 @@ impl Job<'_> {
             self.ready_state()?;
         }
         let mut view = self.gather(&entry).await?;
-        self.refuse_what_is_needed(&view, name, way)?;
+        let lack = self.refuse_what_is_needed(&view, name, way)?;
         let drained = match way {
             WayOut::Drained => self.drain(&view, name).await?,
             WayOut::Plain | WayOut::Promoted => None,
@@ -176,7 +176,7 @@ impl Job<'_> {
         let is_partial = !missed.is_empty() || !crew.shortfalls.is_empty() || !is_clean;
         self.out
             .good(&format!("[OK] Node {} removed from the cluster.", name.to_ascii_lowercase()));
-        self.out.answer(&json!({ "ok": !is_partial, "drained": drained, "steps": steps, "unreachable": missed, "failed": crew.shortfalls }));
+        self.out.answer(&json!({ "ok": !is_partial, "drained": drained, "steps": steps, "unreachable": missed, "failed": crew.shortfalls, "warnings": Vec::from_iter(lack) }));
         Ok(if is_partial { Exit::Partial } else { Exit::Success })
     }
 
@@ -193,19 +193,22 @@ impl Job<'_> {
         }
     }
 
-    /// A node that the others can hardly do without leaves only if that is meant.
-    fn refuse_what_is_needed(&self, view: &ClusterView, name: &str, way: WayOut) -> Outcome<()> {
-        match members::lack(view, name, way) {
-            Some(lack) if self.line.has("force") => {
-                self.out.warning(&format!("[WARNING] {lack}."));
-                Ok(())
-            }
-            Some(lack) => {
-                let text = format!("[ERR] {lack}; if that is meant, pass --force");
-                Err(self.out.fail(Exit::Refused, &text))
-            }
-            None => Ok(()),
+    /// A primary that the others can hardly do without leaves only if that is meant. A replica leaves as it does with the other
+    /// tools, whatever it is to its primary; what will be lacking is told.
+    fn refuse_what_is_needed(
+        &self,
+        view: &ClusterView,
+        name: &str,
+        way: WayOut,
+    ) -> Outcome<Option<String>> {
+        let Some(lack) = members::lack(view, name, way) else { return Ok(None) };
+        let node = members::named(view, name).and_then(|id| view.node(id));
+        if !self.line.has("force") && node.is_some_and(|node| !node.own.is_replica()) {
+            let text = format!("[ERR] {lack}; if that is meant, pass --force");
+            return Err(self.out.fail(Exit::Refused, &text));
         }
+        self.out.warning(&format!("[WARNING] {lack}."));
+        Ok(Some(lack))
     }
 
     /// Puts a replica in the place of a primary; false if it has no slots, or if that is only to be shown.
