@@ -269,6 +269,47 @@ async fn what_takes_too_long_is_cancelled() {
     }
 }
 
+/// What was told to be cancelled is looked at until it has ended, and nothing is begun anew before.
+#[tokio::test]
+async fn what_is_cancelled_has_ended_before_anything_else_is_begun() {
+    for grammar in GRAMMARS {
+        let mut scene = Scene::new(grammar, Method::Asm).await.fated([Fate::Outlast(5)]);
+        scene.options.patience = Duration::from_millis(300);
+        scene.run(0..8).await.unwrap_or_else(|error| panic!("{grammar:?}: {error}"));
+        assert_eq!(scene.begun(), ["0-7", "0-3", "4-7"], "{grammar:?}");
+        assert_eq!((scene.arrived(0..8), scene.went_by_keys()), (8, false));
+        let stages = scene.told(
+            |event| matches!(event, Event::Setback { what, .. } if what.contains("not within")),
+        );
+        assert_eq!(stages, 1, "{grammar:?}: {:?}", scene.events.borrow());
+    }
+}
+
+/// Neither is said to be stopped what still runs, nor does anybody send its keys.
+#[tokio::test]
+async fn what_cannot_be_cancelled_pauses_the_job() {
+    for grammar in GRAMMARS {
+        for method in [Method::Auto, Method::Asm] {
+            let mut scene = Scene::new(grammar, method).await.fated([Fate::Outlast(u32::MAX)]);
+            scene.options.patience = Duration::from_millis(300);
+            let failed = scene.run(0..8).await.expect_err("it still runs");
+            let is_told =
+                matches!(&failed, MoveError::Paused(why) if why.contains("cannot be cancelled"));
+            assert!(is_told, "{grammar:?}: {failed}");
+            assert_eq!(
+                (scene.begun().len(), scene.went_by_keys(), scene.arrived(0..8)),
+                (1, false, 0)
+            );
+        }
+        let mut scene = Scene::new(grammar, Method::Auto).await.fated([Fate::Outlast(u32::MAX)]);
+        scene.options.patience = Duration::from_millis(300);
+        let stopped = interrupted(&scene, 0..8, || scene.reins.halt()).await;
+        let is_told =
+            matches!(&stopped, Err(MoveError::Paused(why)) if why.contains("cannot be cancelled"));
+        assert!(is_told, "{grammar:?}: {stopped:?}");
+    }
+}
+
 /// Runs until slots are on their way, and does something then.
 async fn interrupted(
     scene: &Scene,

@@ -24,6 +24,8 @@ pub(crate) enum Fate {
     Cancelled,
     /// Not before it is cancelled, or given another fate.
     Linger,
+    /// The same, and when it is cancelled it goes on under another name, until somebody has looked so many times more.
+    Outlast(u32),
     /// It has worked, and is not in the log any more.
     SucceedUnseen,
     /// The nodes have been started anew: nothing has moved, and nobody knows of it.
@@ -44,6 +46,8 @@ struct Task {
     /// State and words at the source and at the target.
     told: [(&'static str, &'static str); 2],
     retries: u32,
+    /// Looks until it ends, once it was cancelled.
+    left: Option<u32>,
     is_over: bool,
 }
 
@@ -140,6 +144,7 @@ fn begin(
         looks: 0,
         told: [("snapshotting", ""), ("receiving-snapshot", "")],
         retries: 0,
+        left: None,
         is_over: false,
     });
     Ok(name)
@@ -147,7 +152,15 @@ fn begin(
 
 fn cancel(model: &mut Model, concerns: impl Fn(&Task) -> bool, word: &'static str) -> usize {
     let running = model.migrations.tasks.iter_mut().filter(|task| !task.is_over && concerns(task));
-    let count = running.map(|task| (task.is_over, task.told) = (true, [(word, ""); 2])).count();
+    let cancelled = running.map(|task| match task.fate {
+        Fate::Outlast(looks) if task.left.is_none() => {
+            task.left = Some(looks);
+            task.name = task.name.replace("0000a", "0000b");
+        }
+        Fate::Outlast(_) => {}
+        _ => (task.is_over, task.told) = (true, [(word, ""); 2]),
+    });
+    let count = cancelled.count();
     model.migrations.cancelled += count;
     count
 }
@@ -175,8 +188,14 @@ fn status(model: &mut Model, node: usize, grammar: Grammar) -> Vec<u8> {
 
 fn end(model: &mut Model, task: &mut Task, grammar: Grammar) {
     let done = if grammar == Grammar::Valkey { "success" } else { "completed" };
-    task.is_over = !matches!(task.fate, Fate::Linger);
+    task.is_over = !matches!(task.fate, Fate::Linger | Fate::Outlast(_));
     match task.fate {
+        Fate::Outlast(_) => {
+            task.left = task.left.map(|left| left.saturating_sub(1));
+            if task.left == Some(0) {
+                (task.is_over, task.told) = (true, [("cancelled", ""); 2]);
+            }
+        }
         Fate::Succeed | Fate::SucceedUnseen => {
             model.take_slots(&task.slots, task.source, task.target);
             task.told = [(done, ""); 2];

@@ -85,7 +85,7 @@ pub(super) async fn carry(
         }
         failures += 1;
         let is_hopeless = match setback.remedy {
-            Remedy::Nothing | Remedy::Smaller | Remedy::Room | Remedy::Stop => true,
+            Remedy::Nothing | Remedy::Smaller | Remedy::Room | Remedy::Runs | Remedy::Stop => true,
             Remedy::Again => failures > TRIES || begun.elapsed() > work.options.patience,
             Remedy::Wait | Remedy::Look => begun.elapsed() > work.options.patience,
         };

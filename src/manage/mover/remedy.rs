@@ -15,6 +15,8 @@ pub(in crate::manage) enum Remedy {
     Smaller,
     /// The target is full: the job pauses until somebody has made room.
     Room,
+    /// A migration runs that could not be cancelled: nothing else may be done about its slots until it has ended.
+    Runs,
     /// Nothing: the same will be said again.
     Nothing,
     /// The caller wants it to stop.

@@ -211,11 +211,11 @@ impl Crossing<'_, '_> {
                     Verdict::Unclear => {}
                 }
             }
-            if given_up.is_some() && patience.is_over() {
-                let what = format!("the migration of slots {} cannot be cancelled", task.slots);
-                return Err(given_up
-                    .filter(|why| why.remedy == Remedy::Stop)
-                    .unwrap_or(Setback::new(Remedy::Nothing, what)));
+            if let Some(why) = given_up.as_ref().filter(|_| patience.is_over()) {
+                let slots = &task.slots;
+                let what =
+                    format!("{}, and the migration of slots {slots} cannot be cancelled", why.what);
+                return Err(Setback::new(Remedy::Runs, what));
             }
             sleep(LOOK).await;
         }
@@ -244,23 +244,26 @@ impl Crossing<'_, '_> {
     }
 
     async fn judge(&mut self, task: &Task) -> Result<Verdict, Setback> {
-        let told = self.told(&task.name).await?;
+        let told = self.told(&task.name, &task.slots).await?;
         let (source, target) = self.lines().await?;
         Ok(verdict(Owner::of(&task.slots, &source, &target), &told))
     }
 
-    /// What both ends say of a migration.
-    async fn told(&mut self, name: &str) -> Result<Vec<Task>, Setback> {
-        let at_source = named(&mut self.source, self.dialect, name).await?;
-        let at_target = named(&mut self.target, self.dialect, name).await?;
-        Ok([at_source, at_target].into_iter().flatten().collect())
+    /// What both ends say of a migration, and of whatever else runs that is about its slots: cancelled is what has ended, not what
+    /// was told to.
+    async fn told(&mut self, name: &str, slots: &Slots) -> Result<Vec<Task>, Setback> {
+        let at_source = tasks(&mut self.source, self.dialect).await?;
+        let at_target = tasks(&mut self.target, self.dialect).await?;
+        let is_meant =
+            |task: &Task| task.name == name || task.state == State::Active && task.concerns(slots);
+        Ok(at_source.into_iter().chain(at_target).filter(is_meant).collect())
     }
 
     /// The target owns the slots. Whatever became of the migration, it is not tried again.
     async fn arrived(&mut self, name: Option<&str>) -> Result<(), Setback> {
         let part = self.part(&self.chunk.slots);
         let told = match name {
-            Some(name) => self.told(name).await?,
+            Some(name) => self.told(name, &self.chunk.slots).await?,
             None => Vec::new(),
         };
         if let Verdict::Arrived { doubt: Some(said) } = verdict(Owner::Target, &told) {

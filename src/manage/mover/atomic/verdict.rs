@@ -91,7 +91,7 @@ pub(in crate::manage::mover) fn otherwise(
 ) -> Otherwise {
     match (remedy, method) {
         // Keys would need the room as well.
-        (Remedy::Stop | Remedy::Room, _) => Otherwise::GiveUp,
+        (Remedy::Stop | Remedy::Room | Remedy::Runs, _) => Otherwise::GiveUp,
         (Remedy::Smaller, _) if failures < TRIES => Otherwise::Halved,
         (_, Method::Auto) => Otherwise::ByKeys,
         (_, Method::Asm | Method::Legacy) => Otherwise::GiveUp,
@@ -173,6 +173,7 @@ mod tests {
         check("failed: Failed to AUTH to target node", [[ByKeys; 3], [GiveUp; 3]]);
         check("failed: Ran out of memory (OOM) during slot import", [[GiveUp; 3]; 2]);
         assert_eq!(otherwise(Method::Auto, 0, Remedy::Stop), GiveUp);
+        assert_eq!(otherwise(Method::Auto, 2, Remedy::Runs), GiveUp);
         assert_eq!(otherwise(Method::Auto, 0, Remedy::Look), ByKeys);
     }
 
