@@ -11,6 +11,9 @@
 //!
 //! A replica that is held takes nothing from its source either. So only one is held that has lost its source itself: that this
 //! program does not reach it may be this program's fault.
+//!
+//! A server has one pause, whoever asks for it, keeps the later end of two, and tells nobody whether it is paused. So it cannot be
+//! known whether an administrator has paused writes there too: letting them through ends that pause as well. The manual says so.
 
 use std::time::{Duration, Instant};
 
