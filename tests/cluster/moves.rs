@@ -1,12 +1,13 @@
 //! Slots move, and clients notice nothing.
 
+use serde_json::{Value, json};
 use slotway::manage::mover::{Event, MoveError, Reins};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Node};
 use crate::front;
-use crate::job::{Office, count, fill};
+use crate::job::{Office, control, count, fill, key, tag};
 use crate::load::{Load, Plan};
-use crate::{alone, beside_others};
+use crate::{alone, beside_others, tool};
 
 /// Batches that every client of a load does before something happens, and after it.
 const BATCHES: u64 = 15;
@@ -67,13 +68,8 @@ async fn told_to_finish_it_leaves_no_slot_open() {
     let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     fill(&cluster, 0, 7, 1000).await;
-    let reins = Reins::default();
-    let stop_soon = |event| {
-        if matches!(event, Event::Opened(_)) {
-            reins.finish();
-        }
-    };
-    let stopped = office.run(&cluster, &[(0, 1, 0..1000)], &reins, stop_soon).await;
+    let is_begun = |event: &Event| matches!(event, Event::Opened(_));
+    let stopped = office.interrupted(&cluster, &[(0, 1, 0..1000)], is_begun, Reins::finish).await;
     assert!(matches!(stopped, Err(MoveError::Stopped(936))), "{stopped:?}");
     cluster.agreed().await;
     assert_eq!((count(&cluster, 0, 7).await, count(&cluster, 1, 7).await), (0, 1000));
@@ -88,13 +84,9 @@ async fn told_to_halt_it_goes_on_in_the_middle_of_a_slot() {
     let _turn = beside_others().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
     fill(&cluster, 0, 7, 3000).await;
-    let reins = Reins::default();
-    let stop_now = |event| {
-        if matches!(event, Event::Progress(progress) if progress.keys > 0) {
-            reins.halt();
-        }
-    };
-    let stopped = office.run(&cluster, &[(0, 1, 0..1000)], &reins, stop_now).await;
+    let is_half_way =
+        |event: &Event| matches!(event, Event::Progress(progress) if progress.keys > 0);
+    let stopped = office.interrupted(&cluster, &[(0, 1, 0..1000)], is_half_way, Reins::halt).await;
     assert!(matches!(stopped, Err(MoveError::Halted)), "{stopped:?}");
     let (left, moved) = (count(&cluster, 0, 7).await, count(&cluster, 1, 7).await);
     assert!(left > 0 && moved > 0 && left + moved == 3000, "{left} left, {moved} moved");
@@ -104,4 +96,59 @@ async fn told_to_halt_it_goes_on_in_the_middle_of_a_slot() {
     assert_eq!(summary.progress.keys, left as u64);
     cluster.agreed().await;
     assert_eq!((count(&cluster, 0, 7).await, count(&cluster, 1, 7).await), (0, 3000));
+}
+
+/// Leaves copies of the first keys of a slot at a node that does not own it, as an old tool does, or a restore.
+async fn leave_copies(cluster: &Cluster, at: Node, slot: usize, copies: usize) {
+    let set = async |state: &[&str]| {
+        cluster.call(at, &[&["CLUSTER", "SETSLOT", &slot.to_string()], state].concat()).await;
+    };
+    set(&["IMPORTING", cluster.id(1 - at)]).await;
+    let (tag, mut there) = (tag(slot), control(cluster, at).await);
+    for n in 0..copies {
+        let key = key(&tag, n);
+        let copy = [vec!["ASKING"], vec!["SET", &key, "old"]];
+        there.pipeline(&copy).await.expect("the node answers");
+    }
+    set(&["STABLE"]).await;
+}
+
+/// Whatever puts copies aside says so by its exit code, and tells machines where they are.
+#[tokio::test]
+async fn copies_that_were_put_aside_are_told_of() {
+    let _turn = beside_others().await;
+    let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    let kept = |told: &Value, count: usize| {
+        let files = std::fs::read_dir(office.folder().join("quarantine")).expect("the folder");
+        let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+        files.sort_by_key(|path| path.metadata().and_then(|file| file.modified()).expect("a time"));
+        let file = files.pop().expect("a file");
+        let text = std::fs::read_to_string(&file).expect("text");
+        assert_eq!(text.lines().count(), count, "{text}");
+        assert_eq!(told["ok"], false, "{told}");
+        file.to_str().expect("a path").to_owned()
+    };
+    let line = |words: &str| {
+        let (entry, folder) = (cluster.address(0), office.folder().display());
+        format!("{words} {entry} --yes --json --state-dir {folder}")
+    };
+    for slot in [2, 9] {
+        fill(&cluster, 0, slot, 50).await;
+    }
+
+    leave_copies(&cluster, 1, 2, 10).await;
+    let reshard = format!("--from {} --to {} --slots 8", cluster.id(0), cluster.id(1));
+    let told = tool::cluster(&format!("{} {reshard}", line("reshard"))).await.ends(5);
+    let told: Value = serde_json::from_str(&told.out).expect("JSON");
+    let file = kept(&told, 10);
+    assert_eq!(told["summary"]["quarantined"], json!([{ "file": file, "count": 10 }]), "{told}");
+    assert_eq!(count(&cluster, 1, 2).await, 50);
+
+    leave_copies(&cluster, 1, 9, 7).await;
+    let told = tool::cluster(&line("fix")).await.ends(5);
+    let told: Value = serde_json::from_str(&told.out).expect("JSON");
+    let file = kept(&told, 7);
+    assert_eq!(told["report"]["quarantined"], json!({ file: 7 }), "{told}");
+    assert_eq!((count(&cluster, 0, 9).await, count(&cluster, 1, 9).await), (50, 0));
+    tool::cluster(&line("fix")).await.ends(0);
 }

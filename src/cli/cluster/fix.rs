@@ -96,13 +96,19 @@ impl Job<'_> {
                 file.display()
             ));
         }
-        self.out.answer(&json!({ "ok": is_whole && report.left.is_empty(), "report": report }));
+        let is_clean = is_whole && report.left.is_empty() && report.quarantined.is_empty();
+        self.out.answer(&json!({ "ok": is_clean, "report": report }));
         if !report.left.is_empty() {
             let text = "*** Left undone what may lose data or needs a decision: see --accept-risk and --accept-data-loss";
             self.out.warning(text);
             return Exit::Refused;
         }
-        if is_whole { Exit::Success } else { Exit::Failure }
+        match is_whole {
+            true if is_clean => Exit::Success,
+            // Somebody is to look at the copies.
+            true => Exit::Partial,
+            false => Exit::Failure,
+        }
     }
 
     fn not_fixed(&self, error: &RepairError) -> Exit {
