@@ -55,13 +55,8 @@ async fn a_migration_is_cancelled_and_gone_on_with() {
     }
     let (cluster, office) = (Cluster::start(3, 0).await, office(Method::Asm));
     fill(&cluster, 0, 7, 3000).await;
-    let reins = Reins::default();
-    let stop_now = |event| {
-        if matches!(event, Event::Opened(_)) {
-            reins.halt();
-        }
-    };
-    let stopped = office.run(&cluster, &[(0, 1, 0..1000)], &reins, stop_now).await;
+    let is_begun = |event: &Event| matches!(event, Event::Opened(_));
+    let stopped = office.interrupted(&cluster, &[(0, 1, 0..1000)], is_begun, Reins::halt).await;
     assert!(matches!(stopped, Err(MoveError::Halted)), "{stopped:?}");
     cluster.agreed().await;
     assert_eq!(count(&cluster, 0, 7).await + count(&cluster, 1, 7).await, 3000);

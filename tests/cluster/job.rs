@@ -69,6 +69,23 @@ impl Office {
         self.begin(self.prepare(cluster, moves).await?, reins, tell).await
     }
 
+    /// Begins a job that is told to end when something happens.
+    pub(crate) async fn interrupted(
+        &self,
+        cluster: &Cluster,
+        moves: &[(Node, Node, Range<usize>)],
+        when: impl Fn(&Event) -> bool,
+        how: impl Fn(&Reins),
+    ) -> Result<Summary, MoveError> {
+        let reins = Reins::default();
+        let interrupt = |event| {
+            if when(&event) {
+                how(&reins);
+            }
+        };
+        self.run(cluster, moves, &reins, interrupt).await
+    }
+
     /// Begins a job that was prepared.
     pub(crate) async fn begin(
         &self,

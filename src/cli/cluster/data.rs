@@ -125,8 +125,7 @@ impl Job<'_> {
             .filter(|line| !line.slots.is_empty())
             .collect();
         for line in &missing {
-            let place =
-                line.address.as_ref().map_or_else(|| line.id.to_string(), ToString::to_string);
+            let place = line.place();
             self.out.warning(&format!(
                 "[WARNING] {place} does not answer: what it has of slots {} is not in this backup.",
                 line.slots

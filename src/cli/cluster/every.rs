@@ -39,13 +39,9 @@ impl Job<'_> {
             answers.push(json!({ "node": node.address, "ok": answer.is_ok(), "answer": text }));
         }
         for absent in &view.absent {
-            let address = absent
-                .line
-                .address
-                .as_ref()
-                .map_or_else(|| absent.line.id.to_string(), ToString::to_string);
-            self.out.plain(&format!("{address}: Failed!"));
-            answers.push(json!({ "node": address, "ok": false, "answer": absent.reason }));
+            let place = absent.line.place();
+            self.out.plain(&format!("{place}: Failed!"));
+            answers.push(json!({ "node": place, "ok": false, "answer": absent.reason }));
             failed += 1;
         }
         self.out.answer(&json!({ "ok": failed == 0, "answers": answers }));
@@ -104,13 +100,9 @@ impl Job<'_> {
             );
         }
         for absent in &view.absent {
-            let address = absent
-                .line
-                .address
-                .as_ref()
-                .map_or_else(|| absent.line.id.to_string(), ToString::to_string);
-            self.out.error(&format!("ERR setting node-timeout for {address}: {}", absent.reason));
-            answers.push(json!({ "node": address, "ok": false, "error": absent.reason }));
+            let place = absent.line.place();
+            self.out.error(&format!("ERR setting node-timeout for {place}: {}", absent.reason));
+            answers.push(json!({ "node": place, "ok": false, "error": absent.reason }));
             failed += 1;
         }
         let done = answers.len() - failed;

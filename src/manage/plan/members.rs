@@ -83,7 +83,7 @@ pub fn remove(view: &ClusterView, name: &str) -> Result<Vec<Step>, MemberError> 
         .ok_or_else(|| MemberError::Unknown(name.to_owned()))?;
     let owns = view.owners().iter().flatten().any(|owner| owner == id);
     if owns || !line.slots.is_empty() {
-        let place = line.address.as_ref().map_or_else(|| id.to_string(), ToString::to_string);
+        let place = line.place();
         return Err(MemberError::NotEmpty(place));
     }
     if let Some(primary) = view.primaries().find(|node| node.own.id == *id) {

@@ -33,6 +33,11 @@ pub struct Line {
 }
 
 impl Line {
+    /// Where the node is, or who it is if that is not known.
+    pub fn place(&self) -> String {
+        self.address.as_ref().map_or_else(|| self.id.to_string(), ToString::to_string)
+    }
+
     /// Reads one line; `from` is where it was asked for, and stands in for a host that the node does not know.
     pub fn parse(text: &str, from: &Address) -> Option<Self> {
         let fields: Vec<&str> = text.split_ascii_whitespace().collect();
