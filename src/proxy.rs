@@ -81,7 +81,7 @@ pub struct Running {
     pub http: Option<SocketAddr>,
     /// Address of the admin listener.
     pub admin: Option<SocketAddr>,
-    administration: Option<Arc<Admin>>,
+    administration: Arc<Admin>,
     topology: Arc<ArcSwap<Topology>>,
     drain_delay: Duration,
     draining: Arc<AtomicBool>,
@@ -133,11 +133,7 @@ impl Running {
                 let _ = worker.join();
             }
         });
-        let wound_up = async {
-            if let Some(admin) = &self.administration {
-                admin.jobs.wind_up(WIND_UP).await;
-            }
-        };
+        let wound_up = self.administration.jobs.wind_up(WIND_UP);
         let (joined, ()) = tokio::join!(joined, wound_up);
         if joined.is_err() {
             tracing::error!("a worker could not be joined");
@@ -182,9 +178,10 @@ pub async fn start(options: Options) -> Result<Running> {
         process: process(Arc::clone(&proxy), outcomes),
     });
     let (stage, stages) = watch::channel(Stage::Serving);
+    let administration = Arc::new(administration(&options, Arc::clone(&observed), hints.clone()));
     let (http, pages) =
-        listen_http(options.http.as_deref(), Arc::clone(&observed), stages.clone()).await?;
-    let (admin, administration) = listen_admin(&options, observed, &hints, &mut control).await?;
+        listen_http(options.http.as_deref(), observed, &administration, stages.clone()).await?;
+    let admin = listen_admin(options.admin.as_deref(), &administration, &mut control).await?;
     let setup = Setup {
         session: options.session,
         backend: options.backend,
@@ -232,10 +229,11 @@ fn spawn_workers(
     spawned.collect::<Result<_, _>>().context("cannot start a worker thread")
 }
 
-/// Serves metrics and health, if that is wanted, until all clients are gone.
+/// Serves metrics, health and administrators, if that is wanted, until all clients are gone.
 async fn listen_http(
     address: Option<&str>,
     observed: Arc<Observed>,
+    admin: &Arc<Admin>,
     mut stages: watch::Receiver<Stage>,
 ) -> Result<(Option<SocketAddr>, JoinSet<()>)> {
     let mut pages = JoinSet::new();
@@ -246,8 +244,9 @@ async fn listen_http(
     let bound = listener.local_addr()?;
     // A proxy that was dropped has no clients any more either.
     let empty = async move { drop(stages.wait_for(|stage| *stage == Stage::Empty).await) };
+    let others = admin::router(Arc::clone(admin));
     pages.spawn(async move {
-        if let Err(error) = observe::serve(listener, observed, empty).await {
+        if let Err(error) = observe::serve(listener, observed, others, empty).await {
             tracing::error!(%error, "HTTP is not served any more");
         }
     });
@@ -256,22 +255,20 @@ async fn listen_http(
 
 /// Serves administrators, if that is wanted, until the proxy ends.
 async fn listen_admin(
-    options: &Options,
-    observed: Arc<Observed>,
-    hints: &UnboundedSender<backend::Hint>,
+    address: Option<&str>,
+    admin: &Arc<Admin>,
     control: &mut JoinSet<()>,
-) -> Result<(Option<SocketAddr>, Option<Arc<Admin>>)> {
-    let Some(address) = &options.admin else { return Ok((None, None)) };
+) -> Result<Option<SocketAddr>> {
+    let Some(address) = address else { return Ok(None) };
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} for administrators"))?;
     let bound = listener.local_addr()?;
-    let admin = Arc::new(administration(options, observed, hints.clone()));
-    control.spawn(admin::serve(listener, Arc::clone(&admin)));
-    Ok((Some(bound), Some(admin)))
+    control.spawn(admin::serve(listener, Arc::clone(admin)));
+    Ok(Some(bound))
 }
 
-/// What the admin port works with.
+/// What administrators work with.
 fn administration(
     options: &Options,
     observed: Arc<Observed>,

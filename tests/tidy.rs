@@ -65,7 +65,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "local::Proxy",
         ],
     ),
-    ("admin", &["manage", "observe", "discovery", "resp", "cluster", "refusal"]),
+    ("admin", &["manage", "observe", "discovery", "resp", "cluster", "refusal", "stats"]),
     // The values its sections are made of, and every layer's `Options`; `proxy::Options` is what it makes.
     (
         "config",

@@ -20,6 +20,10 @@ pub(super) enum Answer {
     List(Vec<Answer>),
     /// Several, by name.
     Map(Vec<(String, Answer)>),
+    /// Yes or no.
+    Flag(bool),
+    /// A text for programs.
+    Json(serde_json::Value),
     /// What a node answered.
     Node(Value),
 }
@@ -59,7 +63,32 @@ impl Answer {
                     value.write(out, protocol);
                 }
             }
+            Self::Flag(is_so) => write::bulk(out, if *is_so { "yes" } else { "no" }),
+            Self::Json(value) => write::verbatim(out, protocol, &value.to_string()),
             Self::Node(value) => node(value, out, protocol),
+        }
+    }
+
+    /// What is one text only.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The same as JSON. What a node said has no place there.
+    pub(super) fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Simple(text) | Self::Lines(text) | Self::Text(text) => text.as_str().into(),
+            Self::Integer(n) => (*n).into(),
+            Self::Flag(is_so) => (*is_so).into(),
+            Self::Json(value) => value.clone(),
+            Self::List(parts) => parts.iter().map(Self::json).collect(),
+            Self::Map(fields) => {
+                fields.iter().map(|(name, value)| (name.clone(), value.json())).collect()
+            }
+            Self::Nil | Self::Node(_) => serde_json::Value::Null,
         }
     }
 }

@@ -8,9 +8,9 @@ use super::complaint::Complaint;
 use super::proxy::primaries;
 use super::words::{Outcome, arity, unknown_subcommand};
 use super::{Admin, jobs};
-use crate::cluster::{SLOTS, Slot, Slots, Topology};
+use crate::cluster::{NodeId, SLOTS, Slot, Slots, Topology};
 use crate::manage::check;
-use crate::manage::view::ClusterView;
+use crate::manage::view::{ClusterView, Line, NodeView};
 
 /// What any node is asked on behalf of an administrator: subcommands that only look.
 const READERS: &[&str] = &["INFO", "NODES", "SLOTS", "SHARDS", "MYID"];
@@ -115,6 +115,89 @@ fn slots(topology: &Topology) -> Answer {
     Answer::List(ranges.into_iter().map(row).collect())
 }
 
+/// The proxy's map: who owns which slots.
+pub(super) fn map(admin: &Admin) -> Answer {
+    let topology = admin.topology();
+    let mut ranges = Vec::new();
+    for (index, node) in topology.nodes().iter().enumerate() {
+        for range in owned(&topology, index).ranges() {
+            ranges.push((*range.start(), *range.end(), node.id.to_string()));
+        }
+    }
+    ranges.sort();
+    let row = |(start, end, id)| {
+        Answer::List(vec![Answer::count(start), Answer::count(end), Answer::Text(id)])
+    };
+    let Answer::Map(mut fields) = info(admin) else { unreachable!("it is a map") };
+    fields.push(("slots".to_owned(), Answer::List(ranges.into_iter().map(row).collect())));
+    Answer::Map(fields)
+}
+
+/// Every member, by its own word as far as it answers.
+pub(super) async fn members(admin: &Admin) -> Outcome {
+    let view = gather(admin).await?;
+    let mut all: Vec<Answer> = view.nodes.iter().map(|node| member(&view, node)).collect();
+    all.extend(view.absent.iter().map(|absent| {
+        let mut fields = fields(&absent.line);
+        fields.push(("health".to_owned(), absent.reason.as_str().into()));
+        Answer::Map(fields)
+    }));
+    Ok(Answer::List(all))
+}
+
+fn fields(line: &Line) -> Vec<(String, Answer)> {
+    let text = |text: Option<String>| text.map_or(Answer::Nil, Answer::Text);
+    let fields = [
+        ("id", line.id.to_string().into()),
+        ("address", text(line.address.as_ref().map(ToString::to_string))),
+        ("role", if line.is_replica() { "replica" } else { "primary" }.into()),
+        ("primary", text(line.primary.as_ref().map(ToString::to_string))),
+        ("epoch", Answer::count(line.epoch)),
+        ("slots", line.slots.to_string().into()),
+        ("slots_count", Answer::count(line.slots.len())),
+    ];
+    fields.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+fn member(view: &ClusterView, node: &NodeView) -> Answer {
+    let number = |name: &str| node.info.number(name);
+    let optional = |n: Option<u64>| n.map_or(Answer::Nil, Answer::count);
+    let primary = node.own.primary.as_ref().and_then(|id| view.node(id));
+    // What its primary has written and it has not got yet, in bytes.
+    let lag = primary.and_then(|primary| {
+        let sent = primary.info.number("master_repl_offset")?;
+        Some(sent.saturating_sub(number("slave_repl_offset")?))
+    });
+    let is_linked = node.info.get("master_link_status") != Some("down");
+    let is_well = node.cluster.get("cluster_state") == Some("ok");
+    let health = match (is_linked, is_well) {
+        (false, _) => "the link to its primary is down",
+        (_, false) => "it serves nobody: cluster_state is not ok",
+        _ => "ok",
+    };
+    let keys = node.info.databases().iter().map(|(_, keys)| keys).sum::<u64>();
+    let open = |slots: &[(Slot, NodeId)]| {
+        Answer::Map(
+            slots.iter().map(|(slot, id)| (slot.to_string(), id.to_string().into())).collect(),
+        )
+    };
+    let version = node.info.get("valkey_version").or(node.info.get("redis_version"));
+    let mut fields = fields(&node.own);
+    let more = [
+        ("health", health.into()),
+        ("keys", Answer::count(keys)),
+        ("memory_bytes", optional(number("used_memory"))),
+        ("ops_per_second", optional(number("instantaneous_ops_per_sec"))),
+        ("clients", optional(number("connected_clients"))),
+        ("lag_bytes", optional(lag)),
+        ("version", version.map_or(Answer::Nil, Answer::from)),
+        ("migrating", open(&node.own.migrating)),
+        ("importing", open(&node.own.importing)),
+    ];
+    fields.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    Answer::Map(fields)
+}
+
 /// All nodes by their own word, from the first entry that answers.
 pub(super) async fn gather(admin: &Admin) -> Result<ClusterView, Complaint> {
     let mut last = String::new();
@@ -132,12 +215,12 @@ async fn topology(admin: &Admin) -> Outcome {
     let view = gather(admin).await?;
     let first = view.nodes[0].signature();
     let said = view.nodes.iter().map(|node| {
-        let agrees = if node.signature() == first { "yes" } else { "no" };
+        let agrees = Answer::Flag(node.signature() == first);
         Answer::map([
             ("id", node.own.id.0.as_ref().into()),
             ("address", node.address.to_string().into()),
             ("epoch", Answer::count(node.own.epoch)),
-            ("agrees", agrees.into()),
+            ("agrees", agrees),
         ])
     });
     let absent = view.absent.iter().map(|absent| absent.line.id.0.as_ref().into());
@@ -148,7 +231,7 @@ async fn topology(admin: &Admin) -> Outcome {
     ]))
 }
 
-async fn check_all(admin: &Admin) -> Outcome {
+pub(super) async fn check_all(admin: &Admin) -> Outcome {
     let findings = check::findings(&gather(admin).await?);
     let is_whole = !findings.iter().any(check::Finding::is_fault);
     let row = |finding: &check::Finding| {
@@ -156,7 +239,7 @@ async fn check_all(admin: &Admin) -> Outcome {
         Answer::from(format!("[{grade}] {finding}"))
     };
     Ok(Answer::map([
-        ("ok", if is_whole { "yes" } else { "no" }.into()),
+        ("ok", Answer::Flag(is_whole)),
         ("findings", Answer::List(findings.iter().map(row).collect())),
     ]))
 }

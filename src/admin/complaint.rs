@@ -31,6 +31,15 @@ pub(super) enum Complaint {
     Conflict(String),
     #[error("UNREACHABLE {0}")]
     Unreachable(String),
+    /// A node that the caller named does not answer.
+    #[error("UNREACHABLE {0}")]
+    NoAnswer(String),
+    #[error("NOAUTH {0}")]
+    NoToken(String),
+    #[error("NOPERM {0}")]
+    NoPermission(String),
+    #[error("NOMETHOD {0}")]
+    NoMethod(String),
     #[error("UNSUPPORTED {0} is not built yet")]
     Unsupported(String),
 }

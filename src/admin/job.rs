@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
+
 use super::answer::Answer;
 use crate::manage::mover::{Event, Method, MoveError, Progress, Reins};
 use crate::manage::plan::Move;
@@ -54,6 +56,8 @@ pub(super) struct Job {
     pub(super) method: Method,
     pub(super) reins: Reins,
     status: Mutex<Status>,
+    /// Is told whenever the status has changed.
+    changed: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -127,17 +131,33 @@ impl Job {
             is_resumable: false,
             log: VecDeque::new(),
         };
-        Self { id, kind, words, token, method, reins: Reins::default(), status: Mutex::new(status) }
+        Self {
+            id,
+            kind,
+            words,
+            token,
+            method,
+            reins: Reins::default(),
+            status: Mutex::new(status),
+            changed: watch::Sender::default(),
+        }
     }
 
+    /// The status, to be changed. Who waits for that looks at it when the caller is done.
     fn status(&self) -> MutexGuard<'_, Status> {
-        // Nothing is left half done in it.
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.look();
         status.updated_ms = now_ms();
+        self.changed.send_replace(());
         status
     }
 
+    /// Tells of each change of the status, or of several at once.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     fn look(&self) -> MutexGuard<'_, Status> {
+        // Nothing is left half done in it.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -279,7 +299,7 @@ impl Job {
             ("retries", Answer::count(status.retries)),
             ("last_error", text(&status.last_error)),
             ("warnings", Answer::List(status.warnings.iter().cloned().map(Answer::from).collect())),
-            ("resumable", if status.is_resumable { "yes" } else { "no" }.into()),
+            ("resumable", Answer::Flag(status.is_resumable)),
             ("journal", text(&status.journal)),
         ])
     }

@@ -102,11 +102,11 @@ pub(super) async fn begin(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
     let ground = ground(admin)?;
     let plan = run::plan(&ground, &request).await?;
     if is_dry {
-        return Ok(Answer::Lines(plan));
+        return Ok(Answer::Json(plan));
     }
     let (kind, method) = (request.order.kind(), request.options.method);
     let job = admin.jobs.admit(|id| Job::new(id, kind, words, token, method))?;
-    tracing::info!(job = job.id, kind, plan, "an administrator began a job");
+    tracing::info!(job = job.id, kind, %plan, "an administrator began a job");
     spawn(&job, move |job| async move { run::carry_out(&ground, &request, &job).await })?;
     Ok(job.id.as_str().into())
 }
@@ -186,7 +186,7 @@ pub(super) fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
     }
 }
 
-fn find(admin: &Admin, id: &str) -> Result<Arc<Job>, Complaint> {
+pub(super) fn find(admin: &Admin, id: &str) -> Result<Arc<Job>, Complaint> {
     admin.jobs.find(id).ok_or_else(|| Complaint::NotFound(format!("there is no job {id}")))
 }
 
@@ -214,7 +214,7 @@ fn list(admin: &Admin, active: bool) -> Outcome {
             ("state", "failed".into()),
             ("slots_total", Answer::count(total)),
             ("slots_done", Answer::count(record.closed.len())),
-            ("resumable", "yes".into()),
+            ("resumable", Answer::Flag(true)),
         ]));
     }
     Ok(Answer::List(rows))

@@ -7,6 +7,7 @@
 //!  ├─ jobs        what changes the cluster, one at a time: `order` is what is wanted (pure), `job` how far it is,
 //!  │              `run` does it by means of `manage`
 //!  └─ proxy       the proxy's own numbers
+//!  web          the same over HTTP, and a page
 //!  answer       replies in either version of the protocol                       (pure)
 //!  complaint    errors, each with a code that machines read                     (pure)
 //! ```
@@ -23,6 +24,7 @@ mod jobs;
 mod order;
 mod proxy;
 mod run;
+mod web;
 mod words;
 
 use std::fmt;
@@ -40,6 +42,7 @@ use crate::manage::access::Access;
 use crate::observe::Observed;
 use complaint::Complaint;
 pub use jobs::Jobs;
+pub use web::router;
 
 /// Most clients at once; there are few administrators, and each may take memory for a request.
 const CLIENTS: usize = 64;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Admin;
 use super::answer::Answer;
 use crate::cluster::Topology;
+use crate::stats::BOUNDS_US;
 
 /// `INFO`: what the proxy is and how it stands.
 pub(super) fn info(admin: &Admin) -> String {
@@ -71,4 +72,27 @@ pub(super) fn stats(admin: &Admin) -> Answer {
     fields.push(("topology_refreshes".to_owned(), Answer::count(process.refreshes)));
     fields.push(("topology_refreshes_failed".to_owned(), Answer::count(process.failed_refreshes)));
     Answer::Map(fields)
+}
+
+/// All of that, and how long answers take: how many took no longer than each bound, and longer than the one before.
+pub(super) fn all(admin: &Admin) -> Answer {
+    let buckets = 0..=BOUNDS_US.len();
+    let count = |bucket: usize| -> u64 {
+        let workers = admin.observed.workers.iter();
+        workers.map(|stats| stats.latencies.buckets[bucket].get()).sum()
+    };
+    let bounds = BOUNDS_US.iter().map(|bound| Answer::count(*bound)).collect();
+    Answer::map([
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("uptime_s", Answer::count(admin.started.elapsed().as_secs())),
+        ("clients", clients(admin)),
+        ("stats", stats(admin)),
+        (
+            "latencies",
+            Answer::map([
+                ("bounds_us", Answer::List(bounds)),
+                ("counts", Answer::List(buckets.map(count).map(Answer::count).collect())),
+            ]),
+        ),
+    ])
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::complaint::Complaint;
@@ -49,13 +49,13 @@ struct Plan {
 }
 
 /// What would be done, for people and machines; or why it cannot be.
-pub(super) async fn plan(ground: &Ground, request: &Request) -> Result<String, Complaint> {
+pub(super) async fn plan(ground: &Ground, request: &Request) -> Result<Value, Complaint> {
     // A job that was cut off explains what else would be found amiss.
     idle(ground, &cluster::gather(&ground.admin).await?)?;
     let view = whole(ground).await?;
     let Plan { before, moves, .. } = make(ground, &view, request).await?;
     let leaves = matches!(request.order, Order::DelNode { .. });
-    Ok(json!({ "steps": before, "moves": moves, "then_removed": leaves }).to_string())
+    Ok(json!({ "steps": before, "moves": moves, "then_removed": leaves }))
 }
 
 /// No job on these nodes runs elsewhere, or waits for somebody to go on with it.
@@ -156,7 +156,7 @@ async fn arrive(
     follow: &Follow,
 ) -> Result<Plan, Complaint> {
     let recruit = Recruit::ask(address, &ground.admin.access).await;
-    let recruit = recruit.map_err(|error| Complaint::Unreachable(error.to_string()))?;
+    let recruit = recruit.map_err(|error| Complaint::NoAnswer(error.to_string()))?;
     let home = match follow {
         Follow::Nobody => None,
         Follow::Anybody => Some(

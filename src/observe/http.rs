@@ -1,4 +1,4 @@
-//! The HTTP side: `/metrics` for Prometheus, `/livez` and `/readyz` for load balancers, `/` for people.
+//! The HTTP side: `/metrics` for Prometheus, `/livez` and `/readyz` for load balancers, and what others have to show.
 
 use std::io;
 use std::sync::Arc;
@@ -19,19 +19,11 @@ use super::publish::Publisher;
 /// waited for.
 const GRACE: Duration = Duration::from_secs(1);
 
-const INDEX: &str = concat!(
-    "slotway ",
-    env!("CARGO_PKG_VERSION"),
-    "\n\n\
-     /metrics  numbers for Prometheus\n\
-     /livez    200 as long as the process runs\n\
-     /readyz   200 if clients are served, else 503 with the reason\n"
-);
-
-/// Serves until `shutdown` is done. Must run on a tokio runtime with I/O and time.
+/// Serves this and `others` until `shutdown` is done. Must run on a tokio runtime with I/O and time.
 pub async fn serve(
     listener: TcpListener,
     observed: Arc<Observed>,
+    others: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (stopping, stopped) = oneshot::channel();
@@ -46,14 +38,13 @@ pub async fn serve(
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        result = axum::serve(listener, router(observed)).with_graceful_shutdown(shutdown) => result,
+        result = axum::serve(listener, router(observed).merge(others)).with_graceful_shutdown(shutdown) => result,
         () = late => Ok(()),
     }
 }
 
 fn router(observed: Arc<Observed>) -> Router {
     Router::new()
-        .route("/", get(|| async { INDEX }))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz).with_state(Arc::clone(&observed)))
         .route("/metrics", get(metrics).with_state(Arc::new(Publisher::new(observed))))
@@ -95,7 +86,7 @@ mod tests {
         let (stop, stopped) = oneshot::channel();
         let shutdown = async { drop(stopped.await) };
         let mut running = JoinSet::new();
-        running.spawn(serve(listener, Arc::new(observed), shutdown));
+        running.spawn(serve(listener, Arc::new(observed), Router::new(), shutdown));
         Server { address, stop, running }
     }
 
@@ -119,7 +110,6 @@ mod tests {
         let observed = observed("0-16000");
         let draining = Arc::clone(&observed.draining);
         let server = start(observed).await;
-        check(&server, "/", "200", "/metrics").await;
         check(&server, "/livez", "200", "alive").await;
         check(&server, "/readyz", "200", "\r\nready-partial: 383 slots have no owner\n").await;
         check(&server, "/metrics", "200", "text/plain; version=0.0.4").await;

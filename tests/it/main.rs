@@ -38,3 +38,4 @@ mod shell;
 mod store;
 mod topology;
 mod waiting;
+mod web;

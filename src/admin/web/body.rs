@@ -1,0 +1,219 @@
+//! What is ordered in JSON, as words. Pure.
+//!
+//! Words that follow each other cannot be taken for something else by whoever reads them: each value stands behind its word.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::admin::complaint::Complaint;
+
+/// How a field is said in words.
+#[derive(Clone, Copy)]
+pub(super) enum Field {
+    /// As it is. Those come first.
+    Bare,
+    /// Behind this word.
+    Word(&'static str),
+    /// This word, if it is true.
+    Flag(&'static str),
+    /// `yes` or `no` behind this word.
+    Choice(&'static str),
+    /// Each of several behind this word.
+    Each(&'static str),
+    /// Each `name=value` behind this word.
+    Pairs(&'static str),
+    /// One of these, each of which stands for words.
+    OneOf(&'static [(&'static str, &'static [&'static str])]),
+}
+
+/// The fields that a body may have.
+pub(super) type Shape = [(&'static str, Field)];
+
+/// What a body has.
+pub(super) type Fields = Map<String, Value>;
+
+/// How slots are moved.
+const MOVING: &Shape = &[
+    ("method", Field::Word("METHOD")),
+    ("batch", Field::Word("BATCH")),
+    ("max_block_ms", Field::Word("MAXBLOCKMS")),
+    ("parallel", Field::Word("PARALLEL")),
+    ("rate", Field::Word("RATE")),
+    ("big_keys", Field::Word("BIGKEYS")),
+    ("force", Field::Each("FORCE")),
+];
+
+pub(super) const ADD_NODE: &Shape = &[
+    ("addr", Field::Bare),
+    ("role", Field::OneOf(&[("master", &[]), ("replica", &["REPLICA"])])),
+    ("master_id", Field::Word("REPLICAOF")),
+    ("rebalance", Field::Choice("REBALANCE")),
+];
+
+pub(super) const REMOVE_NODE: &Shape = &[("strategy", Field::Word("STRATEGY"))];
+
+pub(super) const RESHARD: &Shape =
+    &[("slots", Field::Word("SLOTS")), ("from", Field::Each("FROM")), ("to", Field::Word("TO"))];
+
+pub(super) const REBALANCE: &Shape = &[
+    ("weights", Field::Pairs("WEIGHT")),
+    ("use_empty", Field::Flag("USEEMPTY")),
+    ("threshold", Field::Word("THRESHOLD")),
+];
+
+pub(super) const FAILOVER: &Shape = &[
+    ("node", Field::Bare),
+    ("to", Field::Word("TO")),
+    ("mode", Field::OneOf(&[("safe", &[]), ("force", &["FORCE"]), ("takeover", &["TAKEOVER"])])),
+];
+
+/// Reads an object; an empty body is one without fields.
+pub(super) fn object(body: &[u8]) -> Result<Fields, Complaint> {
+    if body.is_empty() {
+        return Ok(Map::new());
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(bad("the body is no object")),
+        Err(error) => Err(bad(format!("the body is no JSON: {error}"))),
+    }
+}
+
+/// Keys each second, as the only field.
+pub(super) fn rate(body: &[u8]) -> Result<String, Complaint> {
+    let mut body = object(body)?;
+    match (body.remove("rate"), body.is_empty()) {
+        (Some(rate), true) => text("rate", &rate),
+        _ => Err(bad("the body has the field rate, and no other")),
+    }
+}
+
+/// The words for an object, in the order of the shape. All fields of movements may be given too.
+pub(super) fn words(shape: &Shape, mut body: Fields) -> Result<Vec<String>, Complaint> {
+    let mut words = Vec::new();
+    for (name, field) in shape.iter().chain(MOVING) {
+        match body.remove(*name) {
+            None | Some(Value::Null) => {
+                if matches!(field, Field::Bare) {
+                    return Err(bad(format!("{name} is missing")));
+                }
+            }
+            Some(value) => field.say(name, &value, &mut words)?,
+        }
+    }
+    match body.keys().next() {
+        Some(name) => Err(unknown(name)),
+        None => Ok(words),
+    }
+}
+
+/// Complains of what is left of a query.
+pub(super) fn nothing(query: &BTreeMap<String, String>) -> Result<(), Complaint> {
+    query.keys().next().map_or(Ok(()), |name| Err(unknown(name)))
+}
+
+fn unknown(name: &str) -> Complaint {
+    bad(format!("there is no field {name:?} here"))
+}
+
+impl Field {
+    fn say(self, name: &str, value: &Value, words: &mut Vec<String>) -> Result<(), Complaint> {
+        let mut put = |word: &str, value: String| words.extend([word.to_owned(), value]);
+        match (self, value) {
+            (Self::Bare, value) => words.push(text(name, value)?),
+            (Self::Word(word), value) => put(word, text(name, value)?),
+            (Self::Flag(word), Value::Bool(is_set)) => {
+                words.extend(is_set.then(|| word.to_owned()));
+            }
+            (Self::Choice(word), Value::Bool(is_set)) => {
+                put(word, if *is_set { "yes" } else { "no" }.to_owned());
+            }
+            (Self::Each(word), Value::Array(all)) => {
+                for value in all {
+                    put(word, text(name, value)?);
+                }
+            }
+            (Self::Each(word), Value::String(one)) => put(word, one.clone()),
+            (Self::Pairs(word), Value::Object(all)) => {
+                for (key, value) in all {
+                    put(word, format!("{key}={}", text(name, value)?));
+                }
+            }
+            (Self::OneOf(all), Value::String(given)) => {
+                let found = all.iter().find(|(value, _)| value == given);
+                let (_, said) =
+                    found.ok_or_else(|| bad(format!("{name}: {given:?} is not known")))?;
+                words.extend(said.iter().map(|word| (*word).to_owned()));
+            }
+            (Self::Flag(_) | Self::Choice(_), _) => {
+                return Err(bad(format!("{name} is true or false")));
+            }
+            (Self::Each(_), _) => return Err(bad(format!("{name} is an array"))),
+            (Self::Pairs(_), _) => return Err(bad(format!("{name} is an object"))),
+            (Self::OneOf(_), _) => return Err(bad(format!("{name} is a string"))),
+        }
+        Ok(())
+    }
+}
+
+fn text(name: &str, value: &Value) -> Result<String, Complaint> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err(bad(format!("{name} is a string or a number"))),
+    }
+}
+
+fn bad(text: impl Into<String>) -> Complaint {
+    Complaint::BadArg(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(shape: &Shape, body: &str, expected: &str) {
+        let said = object(body.as_bytes()).and_then(|body| words(shape, body));
+        let said = said.map_or_else(|error| error.to_string(), |words| words.join(" "));
+        assert_eq!(said, expected, "{body}");
+    }
+
+    #[test]
+    fn fields_are_said_in_words() {
+        check(ADD_NODE, r#"{"addr":"h:1"}"#, "h:1");
+        check(
+            ADD_NODE,
+            r#"{"rebalance":false,"addr":"h:1","role":"master","rate":5}"#,
+            "h:1 REBALANCE no RATE 5",
+        );
+        check(ADD_NODE, r#"{"addr":"h:1","role":"replica"}"#, "h:1 REPLICA");
+        check(ADD_NODE, r#"{"addr":"h:1","master_id":"a"}"#, "h:1 REPLICAOF a");
+        check(RESHARD, r#"{"slots":5,"from":["a","b"],"to":"c"}"#, "SLOTS 5 FROM a FROM b TO c");
+        check(
+            REBALANCE,
+            r#"{"weights":{"a":2,"b":0.5},"use_empty":true,"threshold":null}"#,
+            "WEIGHT a=2 WEIGHT b=0.5 USEEMPTY",
+        );
+        check(REBALANCE, "", "");
+        check(FAILOVER, r#"{"node":"a","mode":"force","force":["x"]}"#, "a FORCE FORCE x");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        check(REBALANCE, "[]", "BADARG the body is no object");
+        check(
+            REBALANCE,
+            "{",
+            "BADARG the body is no JSON: EOF while parsing an object at line 1 column 1",
+        );
+        check(ADD_NODE, "{}", "BADARG addr is missing");
+        check(ADD_NODE, r#"{"addr":["h:1"]}"#, "BADARG addr is a string or a number");
+        check(ADD_NODE, r#"{"addr":"h:1","role":"x"}"#, "BADARG role: \"x\" is not known");
+        check(ADD_NODE, r#"{"addr":"h:1","role":1}"#, "BADARG role is a string");
+        check(ADD_NODE, r#"{"addr":"h:1","rebalance":"no"}"#, "BADARG rebalance is true or false");
+        check(REBALANCE, r#"{"weights":[]}"#, "BADARG weights is an object");
+        check(RESHARD, r#"{"from":1}"#, "BADARG from is an array");
+        check(RESHARD, r#"{"slot":5}"#, "BADARG there is no field \"slot\" here");
+    }
+}

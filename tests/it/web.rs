@@ -1,0 +1,144 @@
+//! The admin plane over HTTP: routes as the document has them, who may do what, and errors.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use slotway::proxy::Options;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::rig::{Rig, Setup, rig};
+
+const PASSWORD: &str = "the word";
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+/// A proxy that can be changed over HTTP.
+fn open() -> Setup {
+    shut().with(|options: &mut Options| options.admin_password = Some(PASSWORD.to_owned()))
+}
+
+/// One that cannot, since nobody has said who may.
+fn shut() -> Setup {
+    rig(1).with(|options: &mut Options| {
+        options.http = Some("127.0.0.1:0".to_owned());
+        // Jobs of whoever runs the tests are none of theirs.
+        options.state_folder =
+            Some(std::env::temp_dir().join(format!("slotway-{}", std::process::id())));
+    })
+}
+
+/// An answer: status, headers, and what it says.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
+    }
+}
+
+async fn ask(rig: &Rig, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    let mut stream =
+        TcpStream::connect(rig.proxy().http.expect("it is served")).await.expect("it listens");
+    let method = method.to_ascii_uppercase();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.expect("it is read");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+fn token(password: &str) -> String {
+    format!("Authorization: Bearer {password}\r\n")
+}
+
+#[test]
+fn the_document_is_what_is_served() {
+    open().run(async |rig| {
+        let document = ask(rig, "get", "/v1/openapi.json", "", "").await.json();
+        for (path, told) in document["paths"].as_object().expect("paths") {
+            let told: BTreeSet<&str> =
+                told.as_object().expect("methods").keys().map(String::as_str).collect();
+            for method in METHODS {
+                let path = path.replace("{id}", "x");
+                let answer = ask(rig, method, &path, &token(PASSWORD), "").await;
+                let is_served = answer.status != 405 && !answer.body.contains("no such path");
+                assert_eq!(is_served, told.contains(method), "{method} {path}: {}", answer.body);
+                if answer.status == 405 {
+                    let allowed = answer.head.to_ascii_lowercase();
+                    assert!(allowed.contains("allow: "), "{method} {path}: {allowed}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn who_changes_something_gives_the_password() {
+    open().run(async |rig| {
+        for headers in ["", &token("another"), "Authorization: Basic eDp5\r\n"] {
+            let answer = ask(rig, "post", "/v1/cluster/rebalance", headers, "").await;
+            assert_eq!((answer.status, &answer.json()["error"]), (401, &json!("NOAUTH")));
+            assert!(answer.head.to_ascii_lowercase().contains("www-authenticate: bearer"));
+        }
+        let answer = ask(rig, "post", "/v1/cluster/reshard", &token(PASSWORD), "{}").await;
+        assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("BADARG")));
+        assert_eq!(ask(rig, "get", "/v1/jobs", "", "").await.json(), json!([]));
+    });
+    shut().run(async |rig| {
+        let answer = ask(rig, "delete", "/v1/cluster/nodes/x", &token(""), "").await;
+        assert_eq!((answer.status, &answer.json()["error"]), (403, &json!("NOPERM")));
+        assert_eq!(ask(rig, "get", "/v1/proxy", "", "").await.status, 200);
+    });
+}
+
+#[test]
+fn what_is_wrong_is_told_in_one_shape() {
+    open().run(async |rig| {
+        let check = async |method: &str,
+                           path: &str,
+                           body: &str,
+                           status: u16,
+                           error: &str,
+                           message: &str| {
+            let answer = ask(rig, method, path, &token(PASSWORD), body).await;
+            let said = answer.json();
+            assert_eq!(answer.status, status, "{method} {path} {body}: {said}");
+            assert_eq!(said, json!({ "error": error, "message": message, "details": {} }));
+        };
+        let nowhere = "there is no such path: see /v1/openapi.json";
+        check("get", "/v1/nonsense", "", 404, "NOTFOUND", nowhere).await;
+        check("get", "/v1/jobs/j-1", "", 404, "NOTFOUND", "there is no job j-1").await;
+        check("get", "/v1/jobs/j-1/events", "", 404, "NOTFOUND", "there is no job j-1").await;
+        check("get", "/v1/jobs/%ff", "", 400, "BADARG", "a name is not UTF-8").await;
+        let no_field = "there is no field \"slot\" here";
+        check("post", "/v1/cluster/rebalance", r#"{"slot":1}"#, 400, "BADARG", no_field).await;
+        check("post", "/v1/cluster/rebalance?slot=1", "", 400, "BADARG", no_field).await;
+        check("post", "/v1/jobs/j-1/cancel?slot=1", "", 400, "BADARG", no_field).await;
+        let dry = "dry_run is 0 or 1";
+        check("post", "/v1/cluster/rebalance?dry_run=yes", "", 400, "BADARG", dry).await;
+        let rate = "the body has the field rate, and no other";
+        check("patch", "/v1/jobs/j-1", "{}", 400, "BADARG", rate).await;
+    });
+}
+
+#[test]
+fn the_page_asks_nobody_else() {
+    shut().run(async |rig| {
+        let page = ask(rig, "get", "/", "", "").await;
+        assert_eq!(page.status, 200);
+        assert!(page.head.to_ascii_lowercase().contains("content-type: text/html"));
+        for outside in ["http://", "https://", "src=\"//", "@import"] {
+            let found = page.body.replace("http://www.w3.org/", "").contains(outside);
+            assert!(!found, "{outside}");
+        }
+    });
+}
