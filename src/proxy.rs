@@ -181,6 +181,7 @@ pub async fn start(options: Options) -> Result<Running> {
     let administration = Arc::new(administration(&options, Arc::clone(&observed), hints.clone()));
     let (http, pages) =
         listen_http(options.http.as_deref(), observed, &administration, stages.clone()).await?;
+    control.spawn(admin::adopt(&administration));
     let admin = listen_admin(options.admin.as_deref(), &administration, &mut control).await?;
     let setup = Setup {
         session: options.session,

@@ -4,18 +4,22 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::answer::Answer;
-use crate::manage::mover::{Event, Method, MoveError, Progress, Reins};
+use super::ledger::{Book, Ordered, Told};
+use crate::manage::mover::{Event, MoveError, Progress, Reins};
 use crate::manage::plan::Move;
 
 /// Lines of its log that are kept.
 const LINES: usize = 1000;
 
 /// How far a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum State {
+    #[default]
     Preflight,
     Running,
     Paused,
@@ -49,20 +53,26 @@ impl State {
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) id: String,
-    pub(super) kind: &'static str,
-    /// The words that ordered it.
-    pub(super) words: Vec<String>,
-    pub(super) token: Option<String>,
-    pub(super) method: Method,
+    pub(super) ordered: Ordered,
     pub(super) reins: Reins,
-    status: Mutex<Status>,
+    course: Mutex<Course>,
     /// Is told whenever the status has changed.
     changed: watch::Sender<()>,
 }
 
+/// What is known of a job, and where it is written down.
 #[derive(Debug)]
-struct Status {
-    state: State,
+struct Course {
+    status: Status,
+    log: VecDeque<(u64, String)>,
+    /// As long as it runs.
+    book: Option<Book>,
+}
+
+/// How a job is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Status {
+    pub(super) state: State,
     phase: String,
     created_ms: u64,
     updated_ms: u64,
@@ -76,7 +86,6 @@ struct Status {
     /// The journal that the moves are written to.
     journal: Option<String>,
     is_resumable: bool,
-    log: VecDeque<(u64, String)>,
 }
 
 /// How a job came to its end before it was done.
@@ -107,48 +116,38 @@ impl From<MoveError> for End {
 }
 
 impl Job {
-    pub(super) fn new(
-        id: String,
-        kind: &'static str,
-        words: Vec<String>,
-        token: Option<String>,
-        method: Method,
-    ) -> Self {
+    /// One that begins now, and is written down.
+    pub(super) fn new(id: String, ordered: Ordered, book: Option<Book>) -> Self {
         let now = now_ms();
-        let status = Status {
-            state: State::Preflight,
-            phase: "preflight".to_owned(),
-            created_ms: now,
-            updated_ms: now,
-            ended_ms: None,
-            progress: Progress::default(),
-            open: 0,
-            current: None,
-            retries: 0,
-            last_error: None,
-            warnings: Vec::new(),
-            journal: None,
-            is_resumable: false,
-            log: VecDeque::new(),
-        };
-        Self {
-            id,
-            kind,
-            words,
-            token,
-            method,
-            reins: Reins::default(),
-            status: Mutex::new(status),
-            changed: watch::Sender::default(),
-        }
+        let phase = "preflight".to_owned();
+        let status = Status { phase, created_ms: now, updated_ms: now, ..Status::default() };
+        Self::known(id, ordered, Course { status, log: VecDeque::new(), book })
     }
 
-    /// The status, to be changed. Who waits for that looks at it when the caller is done.
-    fn status(&self) -> MutexGuard<'_, Status> {
-        let mut status = self.look();
-        status.updated_ms = now_ms();
+    /// One of an earlier process, which is over or was cut off.
+    pub(super) fn again(told: Told) -> Self {
+        let Told { id, ordered, status, log, book } = told;
+        let skipped = log.len().saturating_sub(LINES);
+        let mut course = Course { status, log: log.into_iter().skip(skipped).collect(), book };
+        if course.book.is_some() {
+            course.status.state = State::Preflight;
+            course.status.open = 0;
+            course.note("its proxy was gone; taken up again".to_owned());
+        }
+        Self::known(id, ordered, course)
+    }
+
+    fn known(id: String, ordered: Ordered, course: Course) -> Self {
+        let changed = watch::Sender::default();
+        Self { id, ordered, reins: Reins::default(), course: Mutex::new(course), changed }
+    }
+
+    /// What is known, to be changed. Who waits for that looks at it when the caller is done.
+    fn course(&self) -> MutexGuard<'_, Course> {
+        let mut course = self.look();
+        course.status.updated_ms = now_ms();
         self.changed.send_replace(());
-        status
+        course
     }
 
     /// Tells of each change of the status, or of several at once.
@@ -156,37 +155,45 @@ impl Job {
         self.changed.subscribe()
     }
 
-    fn look(&self) -> MutexGuard<'_, Status> {
+    fn look(&self) -> MutexGuard<'_, Course> {
         // Nothing is left half done in it.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn state(&self) -> State {
-        self.look().state
+        self.look().status.state
+    }
+
+    pub(super) fn is_resumable(&self) -> bool {
+        let course = self.look();
+        course.status.state.is_over() && course.status.is_resumable
     }
 
     pub(super) fn journal(&self) -> Option<String> {
-        self.look().journal.clone()
+        self.look().status.journal.clone()
     }
 
     /// Adds a line to its log.
     pub(super) fn note(&self, line: impl Into<String>) {
-        let mut status = self.status();
-        status.note(line.into());
+        self.course().note(line.into());
     }
 
     /// A new part of it begins.
     pub(super) fn enter(&self, phase: &str) {
-        let mut status = self.status();
+        let mut course = self.course();
+        let status = &mut course.status;
         if !matches!(status.state, State::Paused | State::Cancelling) {
             status.state = if phase == "verifying" { State::Verifying } else { State::Running };
         }
         phase.clone_into(&mut status.phase);
-        status.note(format!("phase {phase}"));
+        course.note(format!("phase {phase}"));
+        course.keep();
     }
 
     pub(super) fn writes_to(&self, journal: &str) {
-        self.status().journal = Some(journal.to_owned());
+        let mut course = self.course();
+        course.status.journal = Some(journal.to_owned());
+        course.keep();
     }
 
     pub(super) fn pause(&self) {
@@ -211,62 +218,72 @@ impl Job {
     }
 
     fn turn(&self, state: State, line: &str) {
-        let mut status = self.status();
-        if !status.state.is_over() {
-            status.state = state;
+        let mut course = self.course();
+        if !course.status.state.is_over() {
+            course.status.state = state;
         }
-        status.note(line.to_owned());
+        course.note(line.to_owned());
     }
 
     pub(super) fn end(&self, end: Result<(), End>) {
-        let mut status = self.status();
-        (status.state, status.is_resumable) = match end {
+        let mut course = self.course();
+        let status = &mut course.status;
+        (status.state, status.is_resumable) = match &end {
             Ok(()) => (State::Completed, false),
-            Err(End::Stopped { is_resumable }) => (State::Cancelled, is_resumable),
-            Err(End::Failed { what, is_resumable }) => {
-                status.note(what.clone());
-                status.last_error = Some(what);
-                (State::Failed, is_resumable)
-            }
+            Err(End::Stopped { is_resumable }) => (State::Cancelled, *is_resumable),
+            Err(End::Failed { is_resumable, .. }) => (State::Failed, *is_resumable),
         };
         status.ended_ms = Some(now_ms());
         let line = status.state.name().to_owned();
-        status.note(line);
+        if let Err(End::Failed { what, .. }) = end {
+            status.last_error = Some(what.clone());
+            course.note(what);
+        }
+        course.note(line);
+        course.keep();
+        course.book = None;
     }
 
     /// Takes up what the mover tells.
     pub(super) fn take(&self, event: &Event) {
-        let mut status = self.status();
-        match event {
+        let mut course = self.course();
+        let status = &mut course.status;
+        let line = match event {
             Event::Opened(part) => {
                 status.open += part.slots.len();
                 status.current = Some(part.clone());
+                return;
             }
-            Event::Progress(progress) => status.progress = *progress,
+            Event::Progress(progress) => {
+                status.progress = *progress;
+                return;
+            }
+            Event::Settling => {
+                "settling".clone_into(&mut status.phase);
+                return;
+            }
             Event::Closed(part) => {
                 status.open = status.open.saturating_sub(part.slots.len());
                 let Move { from, to, slots } = part;
-                status.note(format!("slots {slots} went from {from} to {to}"));
+                format!("slots {slots} went from {from} to {to}")
             }
             Event::Setback { slots, what } => {
                 status.retries += 1;
-                status.note(format!("slots {slots} are tried again: {what}"));
+                format!("slots {slots} are tried again: {what}")
             }
             Event::Warning(text) => {
                 status.warnings.push(text.clone());
-                status.note(text.clone());
+                text.clone()
             }
-            Event::Settling => "settling".clone_into(&mut status.phase),
-            other => {
-                let text = serde_json::to_string(other).expect("our values can be written");
-                status.note(text);
-            }
-        }
+            other => serde_json::to_string(other).expect("our values can be written"),
+        };
+        course.note(line);
     }
 
     /// As `PROXY JOB STATUS` has it.
     pub(super) fn fields(&self) -> Answer {
-        let status = self.look();
+        let course = self.look();
+        let status = &course.status;
         let progress = &status.progress;
         let optional = |n: Option<u64>| n.map_or(Answer::Nil, Answer::count);
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -280,10 +297,10 @@ impl Job {
         let eta = progress.remaining().map(ms).filter(|_| !status.state.is_over());
         Answer::map([
             ("id", self.id.as_str().into()),
-            ("kind", self.kind.into()),
+            ("kind", self.ordered.kind.as_str().into()),
             ("state", status.state.name().into()),
             ("phase", status.phase.as_str().into()),
-            ("method", format!("{:?}", self.method).to_ascii_lowercase().into()),
+            ("method", format!("{:?}", self.ordered.method).to_ascii_lowercase().into()),
             ("created_ms", Answer::count(status.created_ms)),
             ("updated_ms", Answer::count(status.updated_ms)),
             ("ended_ms", optional(status.ended_ms)),
@@ -306,19 +323,30 @@ impl Job {
 
     /// The last lines of its log, the oldest first.
     pub(super) fn lines(&self, count: usize) -> Answer {
-        let status = self.look();
-        let skipped = status.log.len().saturating_sub(count);
+        let log = &self.look().log;
+        let skipped = log.len().saturating_sub(count);
         let line = |(at, text): &(u64, String)| Answer::from(format!("{at} {text}"));
-        Answer::List(status.log.iter().skip(skipped).map(line).collect())
+        Answer::List(log.iter().skip(skipped).map(line).collect())
     }
 }
 
-impl Status {
+impl Course {
     fn note(&mut self, line: String) {
+        let at = now_ms();
+        if let Some(book) = &mut self.book {
+            book.log(at, &line);
+        }
         if self.log.len() == LINES {
             self.log.pop_front();
         }
-        self.log.push_back((now_ms(), line));
+        self.log.push_back((at, line));
+    }
+
+    /// Writes down how it is.
+    fn keep(&mut self) {
+        if let Some(book) = &mut self.book {
+            book.status(&self.status);
+        }
     }
 }
 
@@ -331,9 +359,17 @@ pub(super) fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manage::mover::Method;
 
     fn job() -> Job {
-        Job::new("j-1".into(), "reshard", Vec::new(), None, Method::Auto)
+        let ordered = Ordered {
+            kind: "reshard".to_owned(),
+            words: Vec::new(),
+            token: None,
+            method: Method::Auto,
+            members: Vec::new(),
+        };
+        Job::new("j-1".into(), ordered, None)
     }
 
     #[test]

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use super::Admin;
 use super::answer::Answer;
+use super::cluster;
 use super::complaint::Complaint;
 use super::job::{End, Job, now_ms};
+use super::ledger::{self, Book, Ordered};
 use super::order::{self, Request};
 use super::run::{self, Ground};
 use super::words::{Outcome, arity, unknown_subcommand};
@@ -18,6 +20,9 @@ use crate::manage::journal::{self, Record};
 
 /// Jobs that are over and still known.
 const KEPT: usize = 100;
+
+/// How long to wait for a cluster that does not answer before it is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The jobs, the oldest first.
 #[derive(Debug, Default)]
@@ -40,9 +45,9 @@ impl Jobs {
     /// The job that was begun with this token, if the words are the same.
     fn known(&self, token: &str, words: &[String]) -> Result<Option<Arc<Job>>, Complaint> {
         let jobs = self.all();
-        match jobs.iter().find(|job| job.token.as_deref() == Some(token)) {
+        match jobs.iter().find(|job| job.ordered.token.as_deref() == Some(token)) {
             None => Ok(None),
-            Some(job) if job.words == words => Ok(Some(Arc::clone(job))),
+            Some(job) if job.ordered.words == words => Ok(Some(Arc::clone(job))),
             Some(job) => Err(Complaint::Conflict(format!(
                 "{token} is the token of {}, which is another one",
                 job.id
@@ -51,7 +56,10 @@ impl Jobs {
     }
 
     /// Takes up a job unless one runs.
-    fn admit(&self, make: impl FnOnce(String) -> Job) -> Result<Arc<Job>, Complaint> {
+    fn admit(
+        &self,
+        make: impl FnOnce(String) -> Result<Job, Complaint>,
+    ) -> Result<Arc<Job>, Complaint> {
         let mut jobs = self.all();
         if let Some(job) = jobs.iter().find(|job| !job.state().is_over()) {
             return Err(Complaint::JobRunning(job.id.clone()));
@@ -61,12 +69,21 @@ impl Jobs {
         while jobs.iter().any(|job| job.id == id(at)) {
             at += 1;
         }
-        let job = Arc::new(make(id(at)));
+        let job = Arc::new(make(id(at))?);
         if jobs.len() == KEPT {
             jobs.remove(0);
         }
         jobs.push(Arc::clone(&job));
         Ok(job)
+    }
+
+    /// Takes in what earlier processes have left.
+    fn remember(&self, earlier: Vec<Arc<Job>>) {
+        self.all().splice(0..0, earlier);
+    }
+
+    fn forget(&self, id: &str) {
+        self.all().retain(|job| job.id != id);
     }
 
     /// Has what runs finish the slots that are on their way, or leave them open if that takes too long: the next proxy can
@@ -100,15 +117,82 @@ pub(super) async fn begin(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
         return Err(Complaint::JobRunning(job.id.clone()));
     }
     let ground = ground(admin)?;
-    let plan = run::plan(&ground, &request).await?;
+    let (plan, members) = run::plan(&ground, &request).await?;
     if is_dry {
         return Ok(Answer::Json(plan));
     }
-    let (kind, method) = (request.order.kind(), request.options.method);
-    let job = admin.jobs.admit(|id| Job::new(id, kind, words, token, method))?;
-    tracing::info!(job = job.id, kind, %plan, "an administrator began a job");
+    let (kind, method) = (request.order.kind().to_owned(), request.options.method);
+    let ordered = Ordered { kind, words, token, method, members };
+    let job = admit(admin, &ground, ordered)?;
+    pace(&job);
+    tracing::info!(job = job.id, kind = job.ordered.kind, %plan, "an administrator began a job");
     spawn(&job, move |job| async move { run::carry_out(&ground, &request, &job).await })?;
     Ok(job.id.as_str().into())
+}
+
+/// Takes up a job, and writes it down before anything is done.
+fn admit(admin: &Admin, ground: &Ground, ordered: Ordered) -> Result<Arc<Job>, Complaint> {
+    admin.jobs.admit(|id| {
+        let book = Book::begin(&ground.folder, &id, &ordered);
+        let book = book.map_err(|error| {
+            let folder = ground.folder.display();
+            Complaint::Precondition(format!("the job cannot be written down in {folder}: {error}"))
+        })?;
+        Ok(Job::new(id, ordered, Some(book)))
+    })
+}
+
+/// Takes in the jobs of earlier proxies, and gives those that were cut off with them.
+pub(super) fn recall(admin: &Arc<Admin>) -> Vec<Arc<Job>> {
+    let Ok(ground) = ground(admin) else { return Vec::new() };
+    let (mut all, mut cut_off) = (Vec::new(), Vec::new());
+    for told in ledger::read(&ground.folder) {
+        let is_cut_off = told.book.is_some();
+        let job = Arc::new(Job::again(told));
+        pace(&job);
+        cut_off.extend(is_cut_off.then(|| Arc::clone(&job)));
+        all.push(job);
+    }
+    admin.jobs.remember(all);
+    cut_off
+}
+
+/// Goes on with jobs that were cut off, once the cluster answers; those of another cluster are left alone.
+pub(super) async fn adopt(admin: &Arc<Admin>, cut_off: Vec<Arc<Job>>) {
+    for job in cut_off {
+        let view = loop {
+            match cluster::gather(admin).await {
+                Ok(view) => break view,
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        };
+        if !job.ordered.members.iter().any(|id| view.lines().any(|line| line.id == *id)) {
+            admin.jobs.forget(&job.id);
+            continue;
+        }
+        tracing::info!(job = job.id, kind = job.ordered.kind, "a job of an earlier proxy goes on");
+        if let Err(error) = go_on(admin, &job) {
+            tracing::error!(job = job.id, %error, "a job of an earlier proxy cannot go on");
+        }
+        let mut changes = job.changes();
+        while !job.state().is_over() {
+            // The job lives as long as this does, and says when it changes.
+            let _ = changes.changed().await;
+        }
+    }
+}
+
+/// Holds a job to the rate that was ordered, until another one is.
+fn pace(job: &Job) {
+    let words: Vec<&str> = job.ordered.words.iter().map(String::as_str).collect();
+    // Who resumes the moves of another program orders none.
+    job.reins.set_rate(order::parse(&words).map_or(0, |request| request.rate));
+}
+
+/// Does what is left of a job.
+fn go_on(admin: &Arc<Admin>, job: &Arc<Job>) -> Result<(), Complaint> {
+    let ground = ground(admin)?;
+    spawn(job, move |job| async move { run::go_on(&ground, &job).await })
 }
 
 fn ground(admin: &Arc<Admin>) -> Result<Ground, Complaint> {
@@ -233,23 +317,39 @@ fn resume(admin: &Arc<Admin>, id: &str) -> Outcome {
         job.resume();
         return Ok(Answer::ok());
     }
-    let name = job.and_then(|job| job.journal()).unwrap_or_else(|| id.to_owned());
-    let folder = folder(admin)?;
-    let records = journal::records(&folder);
+    let ordered = match &job {
+        Some(job) if job.is_resumable() => job.ordered.clone(),
+        Some(_) => return Err(Complaint::Precondition(format!("job {id} is over"))),
+        None => of_journal(admin, id)?,
+    };
+    let ground = ground(admin)?;
+    let next = admit(admin, &ground, ordered)?;
+    pace(&next);
+    if let Some(journal) = job.map_or_else(|| Some(id.to_owned()), |job| job.journal()) {
+        next.writes_to(&journal);
+    }
+    tracing::info!(job = next.id, instead = id, "an administrator resumed a job");
+    go_on(admin, &next)?;
+    Ok(next.id.as_str().into())
+}
+
+/// To go on with moves of another program, or of a proxy that knew no more of its jobs.
+fn of_journal(admin: &Admin, id: &str) -> Result<Ordered, Complaint> {
+    let records = journal::records(&folder(admin)?);
     let records = records.map_err(|error| Complaint::Precondition(error.to_string()))?;
-    let record = records.into_iter().find(|record| record.id == name);
+    let record = records.into_iter().find(|record| record.id == id);
     let record = record.ok_or_else(|| Complaint::NotFound(format!("there is no job {id}")))?;
     if record.is_running {
-        return Err(Complaint::JobRunning(name));
+        return Err(Complaint::JobRunning(id.to_owned()));
     }
     if record.ended.is_some() {
         return Err(Complaint::Precondition(format!("job {id} is over")));
     }
-    let ground = ground(admin)?;
-    let method = record.begun.method;
-    let words = vec!["RESUME".to_owned(), name.clone()];
-    let job = admin.jobs.admit(|id| Job::new(id, "resume", words, None, method))?;
-    tracing::info!(job = job.id, journal = name, "an administrator resumed a job");
-    spawn(&job, move |job| async move { run::go_on(&ground, &name, &job).await })?;
-    Ok(job.id.as_str().into())
+    Ok(Ordered {
+        kind: "resume".to_owned(),
+        words: vec!["RESUME".to_owned(), id.to_owned()],
+        token: None,
+        method: record.begun.method,
+        members: record.begun.members.into_iter().map(|member| member.id).collect(),
+    })
 }

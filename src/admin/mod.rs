@@ -5,7 +5,7 @@
 //!  words        which words there are, and who answers them
 //!  ├─ cluster     the cluster, as its nodes tell it and as the proxy has it
 //!  ├─ jobs        what changes the cluster, one at a time: `order` is what is wanted (pure), `job` how far it is,
-//!  │              `run` does it by means of `manage`
+//!  │              `run` does it by means of `manage`, `ledger` has it on disk
 //!  └─ proxy       the proxy's own numbers
 //!  web          the same over HTTP, and a page
 //!  answer       replies in either version of the protocol                       (pure)
@@ -21,6 +21,7 @@ mod connection;
 mod job;
 #[expect(clippy::disallowed_types, reason = "the list of jobs is no worker's")]
 mod jobs;
+mod ledger;
 mod order;
 mod proxy;
 mod run;
@@ -73,6 +74,12 @@ impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Admin")
     }
+}
+
+/// Takes in the jobs of earlier proxies; what is given goes on with those that were cut off with them.
+pub fn adopt(admin: &Arc<Admin>) -> impl Future<Output = ()> + Send + use<> {
+    let (cut_off, admin) = (jobs::recall(admin), Arc::clone(admin));
+    async move { jobs::adopt(&admin, cut_off).await }
 }
 
 /// Serves until it is dropped.

@@ -11,12 +11,12 @@ use tokio::time::sleep;
 
 use super::complaint::Complaint;
 use super::job::{End, Job};
-use super::order::{Follow, Order, Request, Strategy};
+use super::order::{self, Follow, Order, Request, Strategy};
 use super::{Admin, cluster};
 use crate::cluster::{Address, NodeId};
 use crate::manage::apply::{self, Crew};
 use crate::manage::check::{self, Finding};
-use crate::manage::journal::{self, Journal};
+use crate::manage::journal::{self, Journal, JournalError};
 use crate::manage::mover::{self, MoveOptions, Prepared};
 use crate::manage::plan::members::{self, MemberError};
 use crate::manage::plan::rebalance::{self, Bearer, Verdict};
@@ -48,14 +48,18 @@ struct Plan {
     moves: Vec<Move>,
 }
 
-/// What would be done, for people and machines; or why it cannot be.
-pub(super) async fn plan(ground: &Ground, request: &Request) -> Result<Value, Complaint> {
+/// What would be done, for people and machines, and the nodes that there are; or why it cannot be.
+pub(super) async fn plan(
+    ground: &Ground,
+    request: &Request,
+) -> Result<(Value, Vec<NodeId>), Complaint> {
     // A job that was cut off explains what else would be found amiss.
     idle(ground, &cluster::gather(&ground.admin).await?)?;
     let view = whole(ground).await?;
     let Plan { before, moves, .. } = make(ground, &view, request).await?;
     let leaves = matches!(request.order, Order::DelNode { .. });
-    Ok(json!({ "steps": before, "moves": moves, "then_removed": leaves }))
+    let members = view.nodes.iter().map(|node| node.own.id.clone()).collect();
+    Ok((json!({ "steps": before, "moves": moves, "then_removed": leaves }), members))
 }
 
 /// No job on these nodes runs elsewhere, or waits for somebody to go on with it.
@@ -239,7 +243,6 @@ fn primary<'v>(view: &'v ClusterView, name: &str) -> Result<&'v NodeView, Compla
 
 /// Does all of an order.
 pub(super) async fn carry_out(ground: &Ground, request: &Request, job: &Job) -> Result<(), End> {
-    job.reins.set_rate(request.rate);
     let view = whole(ground).await.map_err(|error| End::failed(&error))?;
     let plan = make(ground, &view, request).await.map_err(|error| End::failed(&error))?;
     let mut crew = Crew::new(&view, &ground.admin.access, PATIENCE);
@@ -322,10 +325,34 @@ async fn move_slots(
     run(ground, prepared, journal, job).await
 }
 
-/// Takes up the moves of a job that was cut off.
-pub(super) async fn go_on(ground: &Ground, name: &str, job: &Job) -> Result<(), End> {
-    let (journal, record) =
-        Journal::resume(&ground.folder, name).map_err(|error| End::failed(&error))?;
+/// Does what is left of a job that was cut off. The moves go on as they were planned; what comes before them is done by the
+/// time that they are, and looks at the cluster anew if there are none yet, as does what comes after them.
+pub(super) async fn go_on(ground: &Ground, job: &Job) -> Result<(), End> {
+    let words: Vec<&str> = job.ordered.words.iter().map(String::as_str).collect();
+    let request = match words[..] {
+        // Of another program nothing is known but the moves.
+        ["RESUME", _] => None,
+        _ => Some(order::parse(&words).map_err(|error| End::failed(&error))?),
+    };
+    let journal = job.journal();
+    if let Some(name) = &journal {
+        move_on(ground, name, job).await?;
+    }
+    match request {
+        Some(request) if journal.is_none() || matches!(request.order, Order::DelNode { .. }) => {
+            carry_out(ground, &request, job).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes up moves that were cut off, if they were.
+async fn move_on(ground: &Ground, name: &str, job: &Job) -> Result<(), End> {
+    let (journal, record) = match Journal::resume(&ground.folder, name) {
+        Ok(known) => known,
+        Err(JournalError::Ended(_)) => return Ok(()),
+        Err(error) => return Err(End::failed(&error)),
+    };
     let options = MoveOptions { method: record.begun.method, ..MoveOptions::default() };
     let prepared = mover::prepare_again(&record, &ground.admin.access, &options).await?;
     run(ground, prepared, journal, job).await

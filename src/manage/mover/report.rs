@@ -83,7 +83,7 @@ pub struct Suspicion {
 }
 
 /// How far a move came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Slots that have arrived.
     pub slots: usize,
