@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::complaint::Complaint;
 use super::proxy::primaries;
 use super::words::{Outcome, arity, unknown_subcommand};
-use super::{Admin, jobs};
+use super::{Admin, jobs, order};
 use crate::cluster::{NodeId, SLOTS, Slot, Slots, Topology};
 use crate::manage::check;
 use crate::manage::view::{ClusterView, Line, NodeView};
@@ -15,9 +15,7 @@ use crate::manage::view::{ClusterView, Line, NodeView};
 /// What any node is asked on behalf of an administrator: subcommands that only look.
 const READERS: &[&str] = &["INFO", "NODES", "SLOTS", "SHARDS", "MYID"];
 /// Verbs of the grammar that nothing stands behind yet.
-const LATER: &[&str] = &["CREATE", "FIX", "CALL", "SETTIMEOUT", "IMPORT", "BACKUP"];
-/// Verbs that change the cluster.
-const MUTATING: &[&str] = &["ADDNODE", "DELNODE", "RESHARD", "REBALANCE", "FAILOVER"];
+const LATER: &[&str] = &["CALL", "SETTIMEOUT", "IMPORT", "BACKUP"];
 
 /// `CLUSTER …`: the first node that answers is asked.
 pub(super) async fn of_a_node(admin: &Admin, words: &[&str]) -> Outcome {
@@ -50,7 +48,7 @@ pub(super) async fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
         ("SLOTS", 1) => Ok(slots(&admin.topology())),
         ("TOPOLOGY", 1) => topology(admin).await,
         ("CHECK", 1) => check_all(admin).await,
-        (verb, _) if MUTATING.contains(&verb) => jobs::begin(admin, words).await,
+        (verb, _) if order::VERBS.contains(&verb) => jobs::begin(admin, words).await,
         (verb, _) if LATER.contains(&verb) => {
             Err(Complaint::Unsupported(format!("PROXY CLUSTER {verb}")))
         }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Admin;
 use super::complaint::Complaint;
+use super::job::Job;
 use super::words;
 use crate::resp::frame::{Limits, Progress, RequestFramer};
 use crate::resp::request::{Request, from_inline};
@@ -19,6 +20,8 @@ use crate::resp::{Protocol, write};
 /// What a request may be: words of a command line, none of them large.
 const LIMITS: Limits =
     Limits { args: 4096, bulk: 1 << 20, request: 4 << 20, unauthenticated: false };
+/// Shortest time between two pushes.
+const PAUSE: Duration = Duration::from_millis(200);
 /// How long, and how much, a client may still send that is told to go, so that it reads why before the connection is reset.
 const FAREWELL: Duration = Duration::from_secs(1);
 const FAREWELL_BYTES: usize = 64 << 20;
@@ -31,6 +34,8 @@ pub(super) struct Session {
     pub(super) is_known: bool,
     pub(super) is_leaving: bool,
     pub(super) name: String,
+    /// A job that the client waits for.
+    pub(super) watched: Option<Arc<Job>>,
 }
 
 /// Serves a client until it leaves.
@@ -42,6 +47,7 @@ pub(super) async fn serve(mut stream: TcpStream, admin: Arc<Admin>, number: u64)
         is_known: admin.password.is_none(),
         is_leaving: false,
         name: String::new(),
+        watched: None,
     };
     let (mut framer, mut buf, mut out) = (RequestFramer::default(), BytesMut::new(), Vec::new());
     while !session.is_leaving {
@@ -50,6 +56,9 @@ pub(super) async fn serve(mut stream: TcpStream, admin: Arc<Admin>, number: u64)
             Ok(Some(words)) => {
                 if !words.is_empty() {
                     answer(&admin, &mut session, &words, &mut out).await;
+                }
+                if let Some(job) = session.watched.take() {
+                    watch(&mut stream, &job, session.protocol, (&mut buf, &mut out)).await?;
                 }
                 continue;
             }
@@ -76,9 +85,43 @@ async fn answer(admin: &Arc<Admin>, session: &mut Session, words: &[Vec<u8>], ou
         Err(_) => Err(Complaint::BadArg("a word is not UTF-8".into())),
     };
     match answered {
+        Ok(_) if session.watched.is_some() => {}
         Ok(answer) => answer.write(out, session.protocol),
         Err(complaint) => write::error(out, &complaint.to_string()),
     }
+}
+
+/// Tells of a job until it is over: pushes of what changes, where the protocol has them, and how it ended as the answer.
+async fn watch(
+    stream: &mut TcpStream,
+    job: &Job,
+    protocol: Protocol,
+    (buf, out): (&mut BytesMut, &mut Vec<u8>),
+) -> io::Result<()> {
+    let mut changes = job.changes();
+    while !job.state().is_over() {
+        if protocol == Protocol::Resp3 {
+            write::push(out, protocol, 2);
+            write::bulk(out, "job");
+            job.fields().write(out, protocol);
+        }
+        stream.write_all(out).await?;
+        out.clear();
+        let change = async {
+            // The job lives as long as this does, and says when it changes.
+            let _ = changes.changed().await;
+            sleep(PAUSE).await;
+        };
+        tokio::select! {
+            () = change => {}
+            // What it asks next is answered afterwards; who sends much instead of waiting is not waited for.
+            read = stream.read_buf(buf) => if read? == 0 || buf.len() > LIMITS.request {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            },
+        }
+    }
+    job.fields().write(out, protocol);
+    Ok(())
 }
 
 /// Nothing that comes after it can be understood.

@@ -178,6 +178,13 @@ impl Job {
         self.course().note(line.into());
     }
 
+    /// Tells of something that somebody should look at.
+    pub(super) fn warn(&self, text: String) {
+        let mut course = self.course();
+        course.status.warnings.push(text.clone());
+        course.note(text);
+    }
+
     /// A new part of it begins.
     pub(super) fn enter(&self, phase: &str) {
         let mut course = self.course();
@@ -275,6 +282,11 @@ impl Job {
                 status.warnings.push(text.clone());
                 text.clone()
             }
+            Event::Quarantined { count, file } => {
+                let text = format!("{count} copies that lost are kept in {}", file.display());
+                status.warnings.push(text.clone());
+                text
+            }
             other => serde_json::to_string(other).expect("our values can be written"),
         };
         course.note(line);
@@ -367,6 +379,7 @@ mod tests {
             words: Vec::new(),
             token: None,
             method: Method::Auto,
+            plan: serde_json::Value::Null,
             members: Vec::new(),
         };
         Job::new("j-1".into(), ordered, None)

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::Admin;
 use super::answer::Answer;
 use super::cluster;
@@ -122,10 +124,10 @@ pub(super) async fn begin(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
         return Ok(Answer::Json(plan));
     }
     let (kind, method) = (request.order.kind().to_owned(), request.options.method);
-    let ordered = Ordered { kind, words, token, method, members };
+    let ordered = Ordered { kind, words, token, method, plan, members };
     let job = admit(admin, &ground, ordered)?;
     pace(&job);
-    tracing::info!(job = job.id, kind = job.ordered.kind, %plan, "an administrator began a job");
+    tracing::info!(job = job.id, kind = job.ordered.kind, plan = %job.ordered.plan, "an administrator began a job");
     spawn(&job, move |job| async move { run::carry_out(&ground, &request, &job).await })?;
     Ok(job.id.as_str().into())
 }
@@ -247,6 +249,7 @@ pub(super) fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
                 count.parse().map_err(|_| Complaint::BadArg("COUNT is no number".into()))?;
             Ok(find(admin, id)?.lines(count))
         }
+        ("PLAN", [id]) => Ok(Answer::Json(find(admin, id)?.ordered.plan.clone())),
         ("PAUSE", [id]) => told(admin, id, Job::pause),
         ("CANCEL", [id]) => told(admin, id, |job| job.cancel(false)),
         ("CANCEL", [id, now]) if now.eq_ignore_ascii_case("now") => {
@@ -262,11 +265,21 @@ pub(super) fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
                 job.note(format!("at most {rate} keys each second"));
             })
         }
-        ("WATCH" | "PLAN", _) => Err(Complaint::Unsupported(format!("PROXY JOB {verb}"))),
-        ("LIST" | "STATUS" | "LOG" | "PAUSE" | "CANCEL" | "RESUME" | "SETRATE", _) => {
-            Err(arity(&format!("proxy|job|{}", verb.to_ascii_lowercase())))
-        }
+        (
+            "LIST" | "STATUS" | "PLAN" | "WATCH" | "LOG" | "PAUSE" | "CANCEL" | "RESUME"
+            | "SETRATE",
+            _,
+        ) => Err(arity(&format!("proxy|job|{}", verb.to_ascii_lowercase()))),
         _ => Err(unknown_subcommand("PROXY JOB", words[0])),
+    }
+}
+
+/// `PROXY JOB WATCH …`: the job that is meant.
+pub(super) fn watched(admin: &Admin, words: &[&str]) -> Result<Arc<Job>, Complaint> {
+    match words {
+        [id] => find(admin, id),
+        [word, id] if word.eq_ignore_ascii_case("id") => find(admin, id),
+        _ => Err(arity("proxy|job|watch")),
     }
 }
 
@@ -350,6 +363,7 @@ fn of_journal(admin: &Admin, id: &str) -> Result<Ordered, Complaint> {
         words: vec!["RESUME".to_owned(), id.to_owned()],
         token: None,
         method: record.begun.method,
+        plan: json!({ "moves": record.begun.moves }),
         members: record.begun.members.into_iter().map(|member| member.id).collect(),
     })
 }

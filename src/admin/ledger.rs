@@ -26,7 +26,7 @@ const ORDERS: &str = "orders";
 const KEPT: usize = 100;
 
 /// What was ordered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ordered {
     pub(super) kind: String,
     /// The words that ordered it.
@@ -35,6 +35,8 @@ pub(super) struct Ordered {
     pub(super) token: Option<String>,
     /// How slots are moved.
     pub(super) method: Method,
+    /// What was to be done, as far as that was known.
+    pub(super) plan: serde_json::Value,
     /// The cluster's nodes when it was ordered.
     pub(super) members: Vec<NodeId>,
 }

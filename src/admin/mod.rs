@@ -5,7 +5,7 @@
 //!  words        which words there are, and who answers them
 //!  ├─ cluster     the cluster, as its nodes tell it and as the proxy has it
 //!  ├─ jobs        what changes the cluster, one at a time: `order` is what is wanted (pure), `job` how far it is,
-//!  │              `run` does it by means of `manage`, `ledger` has it on disk
+//!  │              `run` (`create`, `fix`) does it by means of `manage`, `ledger` has it on disk
 //!  └─ proxy       the proxy's own numbers
 //!  web          the same over HTTP, and a page
 //!  answer       replies in either version of the protocol                       (pure)
@@ -17,6 +17,8 @@ mod answer;
 mod cluster;
 mod complaint;
 mod connection;
+mod create;
+mod fix;
 #[expect(clippy::disallowed_types, reason = "a job's status is no worker's")]
 mod job;
 #[expect(clippy::disallowed_types, reason = "the list of jobs is no worker's")]

@@ -7,6 +7,7 @@ use super::words::short;
 use crate::cluster::{Address, SLOTS};
 use crate::manage::mover::{BigKeys, Method, MoveOptions};
 use crate::manage::plan::Consent;
+use crate::manage::repair::Risk;
 
 /// How far from its share a primary may be unless told otherwise, in percent.
 const THRESHOLD: f64 = 2.0;
@@ -24,6 +25,10 @@ pub(super) enum Order {
     Rebalance { weights: Vec<(String, f64)>, with_empty: bool, threshold: f64 },
     /// A replica takes its primary's place.
     Failover { name: String, to: Option<String>, consent: Consent },
+    /// What is not whole is repaired, as far as it is no riskier than this.
+    Fix { consent: Risk },
+    /// Empty nodes become a cluster with so many replicas for each primary.
+    Create { addresses: Vec<Address>, replicas: usize },
 }
 
 /// Whom a new node follows.
@@ -73,6 +78,8 @@ impl Order {
             Self::Reshard { .. } => "reshard",
             Self::Rebalance { .. } => "rebalance",
             Self::Failover { .. } => "failover",
+            Self::Fix { .. } => "fix",
+            Self::Create { .. } => "create",
         }
     }
 }
@@ -95,14 +102,16 @@ fn bad(text: impl Into<String>) -> Complaint {
     Complaint::BadArg(text.into())
 }
 
-/// Reads the words from the verb on, which is known to be one of the five.
+/// Verbs that are understood.
+pub(super) const VERBS: &[&str] =
+    &["CREATE", "ADDNODE", "DELNODE", "RESHARD", "REBALANCE", "FAILOVER", "FIX"];
+
+/// Reads the words from the verb on, which is known to be one of those.
 pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
     let mut rest = Words(words[1..].iter());
     let order = match words[0].to_ascii_uppercase().as_str() {
         "ADDNODE" => {
-            let word = rest.next("the address")?;
-            let address = Address::parse(word, None).filter(|address| !address.host().is_empty());
-            let address = address.ok_or_else(|| bad(format!("{:?} is no address", short(word))))?;
+            let address = address(rest.next("the address")?)?;
             Order::AddNode { address, follow: Follow::Nobody, rebalance: true }
         }
         "DELNODE" => {
@@ -113,6 +122,8 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
         "REBALANCE" => {
             Order::Rebalance { weights: Vec::new(), with_empty: false, threshold: THRESHOLD }
         }
+        "FIX" => Order::Fix { consent: Risk::Safe },
+        "CREATE" => Order::Create { addresses: Vec::new(), replicas: 0 },
         _ => {
             let name = rest.next("the node")?.to_owned();
             Order::Failover { name, to: None, consent: Consent::All }
@@ -128,7 +139,12 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
     };
     while let Some(word) = rest.0.next() {
         let upper = word.to_ascii_uppercase();
-        if !(request.order.take(&upper, &mut rest)? || request.take(&upper, &mut rest)?) {
+        if request.order.take(&upper, &mut rest)? || request.take(&upper, &mut rest)? {
+            continue;
+        }
+        if let Order::Create { addresses, .. } = &mut request.order {
+            addresses.push(address(word)?);
+        } else {
             return Err(bad(format!("{:?} is not understood", short(word))));
         }
     }
@@ -137,8 +153,16 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
             Err(bad("SLOTS must be from 1 to 16384"))
         }
         Order::Reshard { to, .. } if to.is_empty() => Err(bad("TO is missing")),
+        Order::Create { addresses, .. } if addresses.is_empty() => {
+            Err(bad("the addresses are missing"))
+        }
         _ => Ok(request),
     }
+}
+
+fn address(word: &str) -> Result<Address, Complaint> {
+    let address = Address::parse(word, None).filter(|address| !address.host().is_empty());
+    address.ok_or_else(|| bad(format!("{:?} is no address", short(word))))
 }
 
 impl Order {
@@ -187,6 +211,15 @@ impl Order {
             // What is called FORCE elsewhere has a flag behind it.
             (Self::Failover { consent, .. }, "FORCE") => *consent = Consent::Majority,
             (Self::Failover { consent, .. }, "TAKEOVER") => *consent = Consent::Nobody,
+            (Self::Fix { consent }, "APPLY") => {
+                *consent = match rest.next("how much")?.to_ascii_lowercase().as_str() {
+                    "safe" => Risk::Safe,
+                    "confirm" => Risk::Confirm,
+                    "all" => Risk::DataLoss,
+                    _ => return Err(bad("APPLY is neither safe, confirm nor all")),
+                };
+            }
+            (Self::Create { replicas, .. }, "REPLICAS") => *replicas = rest.number("REPLICAS")?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -198,7 +231,7 @@ impl Request {
     fn take(&mut self, word: &str, rest: &mut Words<'_>) -> Result<bool, Complaint> {
         let options = &mut self.options;
         match word {
-            "DRYRUN" => self.is_dry = true,
+            "DRYRUN" | "PLAN" => self.is_dry = true,
             "JOBID" => self.token = Some(rest.next("the token")?.to_owned()),
             "FORCE" => self.force.push(rest.next("what is forced")?.to_ascii_lowercase()),
             "METHOD" => {
@@ -279,6 +312,12 @@ mod tests {
             "REBALANCE WEIGHT a=2 USEEMPTY THRESHOLD 0",
             Order::Rebalance { weights: vec![("a".into(), 2.0)], with_empty: true, threshold: 0.0 },
         );
+        check("FIX", Order::Fix { consent: Risk::Safe });
+        check("FIX APPLY all", Order::Fix { consent: Risk::DataLoss });
+        check(
+            "CREATE h:1 h:1 REPLICAS 2",
+            Order::Create { addresses: vec![address(), address()], replicas: 2 },
+        );
         check(
             "FAILOVER a TO b FORCE",
             Order::Failover { name: "a".into(), to: Some("b".into()), consent: Consent::Majority },
@@ -308,6 +347,9 @@ mod tests {
         check("ADDNODE h:1 REBALANCE maybe", "BADARG REBALANCE is neither yes nor no");
         check("RESHARD SLOTS 0 TO a", "BADARG SLOTS must be from 1 to 16384");
         check("RESHARD SLOTS 5", "BADARG TO is missing");
+        check("CREATE REPLICAS 1", "BADARG the addresses are missing");
+        check("CREATE h", "BADARG \"h\" is no address");
+        check("FIX APPLY most", "BADARG APPLY is neither safe, confirm nor all");
         check("REBALANCE WEIGHT a", "BADARG \"a\" is not id=weight");
         check("REBALANCE SLOTS 5", "BADARG \"SLOTS\" is not understood");
         check("DELNODE a SYNC", "UNSUPPORTED SYNC is not built yet");

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::complaint::Complaint;
 use super::job::{End, Job};
 use super::order::{self, Follow, Order, Request, Strategy};
-use super::{Admin, cluster};
+use super::{Admin, cluster, create, fix};
 use crate::cluster::{Address, NodeId};
 use crate::manage::apply::{self, Crew};
 use crate::manage::check::{self, Finding};
@@ -25,7 +25,7 @@ use crate::manage::recruit::{Recruit, Unfit};
 use crate::manage::view::{ClusterView, NodeView};
 
 /// How long a step may take to reach all nodes.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long nodes may take to hear of what was just done, and how often they are asked again.
 const LAG: u32 = 50;
 const LOOK: Duration = Duration::from_millis(200);
@@ -53,13 +53,19 @@ pub(super) async fn plan(
     ground: &Ground,
     request: &Request,
 ) -> Result<(Value, Vec<NodeId>), Complaint> {
+    match &request.order {
+        Order::Fix { .. } => return fix::plan(ground).await,
+        Order::Create { addresses, replicas } => {
+            return create::plan(ground, addresses, *replicas).await;
+        }
+        _ => {}
+    }
     // A job that was cut off explains what else would be found amiss.
     idle(ground, &cluster::gather(&ground.admin).await?)?;
     let view = whole(ground).await?;
     let Plan { before, moves, .. } = make(ground, &view, request).await?;
     let leaves = matches!(request.order, Order::DelNode { .. });
-    let members = view.nodes.iter().map(|node| node.own.id.clone()).collect();
-    Ok((json!({ "steps": before, "moves": moves, "then_removed": leaves }), members))
+    Ok((json!({ "steps": before, "moves": moves, "then_removed": leaves }), view.ids()))
 }
 
 /// No job on these nodes runs elsewhere, or waits for somebody to go on with it.
@@ -150,6 +156,7 @@ async fn make(ground: &Ground, view: &ClusterView, request: &Request) -> Result<
             let step = members::failover(view, &called(view, name)?, to.as_deref(), *consent)?;
             Ok(Plan { before: vec![step], ..Plan::default() })
         }
+        Order::Fix { .. } | Order::Create { .. } => Ok(Plan::default()),
     }
 }
 
@@ -243,6 +250,15 @@ fn primary<'v>(view: &'v ClusterView, name: &str) -> Result<&'v NodeView, Compla
 
 /// Does all of an order.
 pub(super) async fn carry_out(ground: &Ground, request: &Request, job: &Job) -> Result<(), End> {
+    match &request.order {
+        Order::Fix { consent } => {
+            return fix::carry_out(ground, *consent, &request.options, job).await;
+        }
+        Order::Create { addresses, replicas } => {
+            return create::carry_out(ground, addresses, *replicas, job).await;
+        }
+        _ => {}
+    }
     let view = whole(ground).await.map_err(|error| End::failed(&error))?;
     let plan = make(ground, &view, request).await.map_err(|error| End::failed(&error))?;
     let mut crew = Crew::new(&view, &ground.admin.access, PATIENCE);
@@ -278,7 +294,7 @@ async fn remove(ground: &Ground, id: &str, job: &Job) -> Result<(), End> {
 }
 
 /// Does steps, if there are any, and waits until all nodes know of it.
-async fn apply(
+pub(super) async fn apply(
     ground: &Ground,
     crew: &mut Crew,
     steps: &[Step],
@@ -334,7 +350,9 @@ pub(super) async fn go_on(ground: &Ground, job: &Job) -> Result<(), End> {
         ["RESUME", _] => None,
         _ => Some(order::parse(&words).map_err(|error| End::failed(&error))?),
     };
-    let journal = job.journal();
+    // A repair goes by what it finds, also for moves that were cut off.
+    let is_repair = matches!(&request, Some(Request { order: Order::Fix { .. }, .. }));
+    let journal = job.journal().filter(|_| !is_repair);
     if let Some(name) = &journal {
         move_on(ground, name, job).await?;
     }

@@ -30,10 +30,16 @@ const HELP: &[&str] = &[
     "    A job: primaries get their shares.",
     "CLUSTER FAILOVER <id> [TO <replica-id>] [FORCE|TAKEOVER]",
     "    A job: a replica takes its primary's place.",
+    "CLUSTER FIX [PLAN] [APPLY safe|confirm|all]",
+    "    A job: what is not whole is repaired, as far as that is no riskier; PLAN shows it.",
+    "CLUSTER CREATE <addr> ... [REPLICAS <n>]",
+    "    A job: empty nodes become a cluster.",
     "    All jobs: [DRYRUN] [JOBID <token>] [FORCE <flag>] [METHOD auto|asm|legacy] [BATCH <n>] [MAXBLOCKMS <n>]",
     "    [PARALLEL <n>] [RATE <keys/s>] [BIGKEYS fail|skip|allow].",
-    "JOB LIST [ACTIVE] | STATUS <id>|ALL | LOG <id> [COUNT <n>]",
-    "    Jobs, how far they are, and what they did.",
+    "JOB LIST [ACTIVE] | STATUS <id>|ALL | LOG <id> [COUNT <n>] | PLAN <id>",
+    "    Jobs, how far they are, what they did, and what they were to do.",
+    "JOB WATCH <id>",
+    "    Answers when it is over; with RESP3 each change is pushed before.",
     "JOB CANCEL <id> [NOW] | PAUSE <id> | RESUME <id> | SETRATE <id> <keys/s>",
     "    Stop one after the slots on their way, or at once; hold it; go on, also with one that was cut off; slow it down.",
     "CLIENTS",
@@ -73,7 +79,15 @@ pub(super) async fn answer(admin: &Arc<Admin>, session: &mut Session, words: &[&
         },
         ("INFO", _) => Ok(Answer::Lines(proxy::info(admin))),
         ("CLUSTER", _) => cluster::of_a_node(admin, words).await,
-        ("PROXY", _) => proxy_words(admin, words).await,
+        ("PROXY", _) => match words {
+            [_, job, watch, rest @ ..]
+                if job.eq_ignore_ascii_case("job") && watch.eq_ignore_ascii_case("watch") =>
+            {
+                session.watched = Some(jobs::watched(admin, rest)?);
+                Ok(Answer::Nil)
+            }
+            _ => proxy_words(admin, words).await,
+        },
         _ => Err(unknown(words)),
     }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use slotway::proxy::Running;
+use slotway::cluster::Slot;
+use slotway::proxy::{self, Running};
 use slotway::resp::value::{self, Value};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -13,7 +14,8 @@ use tokio::process::{Child, ChildStderr, Command};
 use crate::client::{Client, bulk, ok};
 use crate::cluster::Cluster;
 use crate::load::{Load, Plan};
-use crate::{alone, front, until};
+use crate::server::Server;
+use crate::{alone, beside_others, front, until};
 
 /// How long a job may take on a busy machine.
 const JOB: Duration = Duration::from_secs(120);
@@ -207,4 +209,74 @@ async fn a_job_of_a_proxy_that_was_killed_goes_on_with_the_next() {
     }
     drop(running);
     serving.shutdown().await;
+}
+
+/// Waits for a job by the one answer that comes when it is over, and gives its state; before that each change is pushed.
+async fn watched(client: &mut Client, id: &str) -> String {
+    client.send(format!("PROXY JOB WATCH {id}\r\n").as_bytes()).await.expect("it is read");
+    let mut pushes = 0;
+    loop {
+        let reply = client.raw_reply().await.expect("an answer");
+        if reply.first() == Some(&b'>') {
+            assert!(reply.starts_with(b">2\r\n$3\r\njob\r\n%"), "{reply:?}");
+            pushes += 1;
+            continue;
+        }
+        let text = String::from_utf8_lossy(&reply).into_owned();
+        assert!(text.starts_with('%') && pushes > 0, "{text}");
+        let (_, state) = text.split_once("state\r\n").unwrap_or_else(|| panic!("{text}"));
+        return state.lines().nth(1).expect("a state").to_owned();
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_is_made_and_repaired() {
+    let _turn = beside_others().await;
+    let (one, two, three) = tokio::join!(Server::start(), Server::start(), Server::start());
+    let nodes = [one, two, three];
+    let addresses: Vec<String> = nodes.iter().map(Server::address).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = front::options(addresses.clone());
+    options.admin = Some("127.0.0.1:0".to_owned());
+    options.state_folder = Some(folder.path().to_owned());
+    let proxy = proxy::start(options).await.expect("the proxy starts");
+    let mut admin = Client::to(proxy.admin.expect("an admin port")).await;
+    let few = admin.call(&format!("PROXY CLUSTER CREATE {}", addresses[..2].join(" "))).await;
+    assert!(
+        matches!(&few, Value::Error(text) if text.starts_with("PRECONDITION 2 nodes are too few")),
+        "{few:?}"
+    );
+    let id = begin(&mut admin, &format!("CREATE {}", addresses.join(" "))).await;
+    let mut watcher = Client::to(proxy.admin.expect("an admin port")).await;
+    watcher.hello3().await.expect("it speaks RESP3");
+    assert_eq!(watched(&mut watcher, &id).await, "completed");
+    let again = admin.call(&format!("PROXY CLUSTER CREATE {}", addresses.join(" "))).await;
+    assert!(matches!(&again, Value::Error(text) if text.starts_with("NOTEMPTY ")), "{again:?}");
+    let mut client = Client::to(proxy.data).await;
+    until(JOB, "the cluster is served", async || match client.call("SET a 1").await {
+        reply if reply == ok() => Ok(()),
+        reply => Err(format!("{reply:?}")),
+    })
+    .await;
+    // A slot that is left on its way, whose key has not gone yet.
+    let slot = Slot::of(b"a").to_string();
+    let (mut ids, mut owner) = (Vec::new(), 0);
+    for (n, address) in addresses.iter().enumerate() {
+        let mut node = Client::to(address).await;
+        ids.push(value::text(&node.call("CLUSTER MYID").await).expect("a name").to_owned());
+        if node.call("DBSIZE").await == Value::Integer(1) {
+            owner = n;
+        }
+    }
+    let target = (owner + 1) % 3;
+    let open = format!("CLUSTER SETSLOT {slot} MIGRATING {}", ids[target]);
+    assert_eq!(Client::to(&addresses[owner]).await.call(&open).await, ok());
+    let plan = admin.call("PROXY CLUSTER FIX PLAN").await;
+    let names_it = |plan: &str| plan.contains(r#""action":"resume""#) && plan.contains(&slot);
+    assert!(value::text(&plan).is_some_and(names_it), "{plan:?}");
+    let id = begin(&mut admin, "FIX").await;
+    assert_eq!(watched(&mut watcher, &id).await, "completed");
+    assert_eq!(Client::to(&addresses[target]).await.call("DBSIZE").await, Value::Integer(1));
+    assert_eq!(client.call("GET a").await, bulk("1"));
+    proxy.shutdown().await;
 }

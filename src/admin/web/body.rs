@@ -13,6 +13,8 @@ use crate::admin::complaint::Complaint;
 pub(super) enum Field {
     /// As it is. Those come first.
     Bare,
+    /// Each of several, as it is.
+    Several,
     /// Behind this word.
     Word(&'static str),
     /// This word, if it is true.
@@ -67,6 +69,11 @@ pub(super) const FAILOVER: &Shape = &[
     ("to", Field::Word("TO")),
     ("mode", Field::OneOf(&[("safe", &[]), ("force", &["FORCE"]), ("takeover", &["TAKEOVER"])])),
 ];
+
+pub(super) const FIX: &Shape = &[("apply", Field::Word("APPLY"))];
+
+pub(super) const CREATE: &Shape =
+    &[("nodes", Field::Several), ("replicas", Field::Word("REPLICAS"))];
 
 /// Reads an object; an empty body is one without fields.
 pub(super) fn object(body: &[u8]) -> Result<Fields, Complaint> {
@@ -129,6 +136,11 @@ impl Field {
             (Self::Choice(word), Value::Bool(is_set)) => {
                 put(word, if *is_set { "yes" } else { "no" }.to_owned());
             }
+            (Self::Several, Value::Array(all)) => {
+                for value in all {
+                    words.push(text(name, value)?);
+                }
+            }
             (Self::Each(word), Value::Array(all)) => {
                 for value in all {
                     put(word, text(name, value)?);
@@ -149,7 +161,7 @@ impl Field {
             (Self::Flag(_) | Self::Choice(_), _) => {
                 return Err(bad(format!("{name} is true or false")));
             }
-            (Self::Each(_), _) => return Err(bad(format!("{name} is an array"))),
+            (Self::Each(_) | Self::Several, _) => return Err(bad(format!("{name} is an array"))),
             (Self::Pairs(_), _) => return Err(bad(format!("{name} is an object"))),
             (Self::OneOf(_), _) => return Err(bad(format!("{name} is a string"))),
         }
@@ -196,6 +208,7 @@ mod tests {
             "WEIGHT a=2 WEIGHT b=0.5 USEEMPTY",
         );
         check(REBALANCE, "", "");
+        check(CREATE, r#"{"nodes":["h:1","h:2"],"replicas":1}"#, "h:1 h:2 REPLICAS 1");
         check(FAILOVER, r#"{"node":"a","mode":"force","force":["x"]}"#, "a FORCE FORCE x");
     }
 

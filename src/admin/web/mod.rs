@@ -48,16 +48,18 @@ type Route = (&'static str, fn() -> MethodRouter<Arc<Admin>>);
 const ROUTES: &[Route] = &[
     ("/v1/openapi.json", || get(document)),
     ("/v1/proxy", || get(of_proxy)),
-    ("/v1/cluster", || get(map)),
+    ("/v1/cluster", || get(map).post(create)),
     ("/v1/cluster/check", || get(check)),
     ("/v1/cluster/nodes", || get(nodes).post(add_node)),
     ("/v1/cluster/nodes/{id}", || delete(remove_node)),
     ("/v1/cluster/reshard", || post(reshard)),
     ("/v1/cluster/rebalance", || post(rebalance)),
     ("/v1/cluster/failover", || post(failover)),
+    ("/v1/cluster/fix", || post(fix)),
     ("/v1/jobs", || get(list)),
     ("/v1/jobs/{id}", || get(job).patch(set_rate)),
     ("/v1/jobs/{id}/log", || get(log)),
+    ("/v1/jobs/{id}/plan", || get(plan)),
     ("/v1/jobs/{id}/events", || get(events::of_job)),
     ("/v1/jobs/{id}/cancel", || post(cancel)),
     ("/v1/jobs/{id}/pause", || post(pause)),
@@ -144,6 +146,10 @@ async fn log(State(admin): App, Id(id): Id) -> Reply {
     Ok(found(&jobs::answer(&admin, &["LOG", "ID", &id])?))
 }
 
+async fn plan(State(admin): App, Id(id): Id) -> Reply {
+    Ok(found(&jobs::answer(&admin, &["PLAN", "ID", &id])?))
+}
+
 /// Tells a job something, and answers how it is then.
 async fn tell(State(admin): App, id: &str, words: &[&str]) -> Reply {
     jobs::answer(&admin, words)?;
@@ -188,6 +194,14 @@ async fn rebalance(order: Order) -> Reply {
 
 async fn failover(order: Order) -> Reply {
     order.begin(&["FAILOVER"], body::FAILOVER).await
+}
+
+async fn fix(order: Order) -> Reply {
+    order.begin(&["FIX"], body::FIX).await
+}
+
+async fn create(order: Order) -> Reply {
+    order.begin(&["CREATE"], body::CREATE).await
 }
 
 async fn remove_node(Id(id): Id, order: Order) -> Reply {

@@ -91,6 +91,11 @@ impl ClusterView {
         self.nodes.iter().find(|node| node.own.id == *id)
     }
 
+    /// Names of the nodes that answered.
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.nodes.iter().map(|node| node.own.id.clone()).collect()
+    }
+
     /// The nodes that say they are primaries.
     pub fn primaries(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.iter().filter(|node| !node.own.is_replica())

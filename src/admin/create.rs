@@ -1,0 +1,67 @@
+//! `PROXY CLUSTER CREATE`: empty nodes become a cluster.
+
+use serde_json::{Value, json};
+
+use super::complaint::Complaint;
+use super::job::{End, Job};
+use super::run::{self, Ground};
+use crate::cluster::{Address, NodeId};
+use crate::manage::apply::Crew;
+use crate::manage::plan::Step;
+use crate::manage::plan::create::{self, TooFew};
+use crate::manage::recruit::{self, Recruit};
+use crate::manage::view::ClusterView;
+
+/// Who becomes what, and the nodes.
+pub(super) async fn plan(
+    ground: &Ground,
+    addresses: &[Address],
+    replicas: usize,
+) -> Result<(Value, Vec<NodeId>), Complaint> {
+    let (steps, nodes) = make(ground, addresses, replicas).await?;
+    let ids = nodes.iter().map(|node| node.view.own.id.clone()).collect();
+    Ok((json!({ "steps": steps, "moves": [], "then_removed": false }), ids))
+}
+
+async fn make(
+    ground: &Ground,
+    addresses: &[Address],
+    replicas: usize,
+) -> Result<(Vec<Step>, Vec<Recruit>), Complaint> {
+    let found = recruit::ask_all(addresses, &ground.admin.access).await;
+    let nodes = recruit::all_unfit(addresses, found).map_err(|unfit| {
+        let unfit: Vec<_> =
+            unfit.iter().map(|(address, fault)| format!("{address}: {fault}")).collect();
+        Complaint::NotEmpty(unfit.join("; "))
+    })?;
+    let hosts: Vec<&str> = addresses.iter().map(Address::host).collect();
+    let layout = create::layout(&hosts, replicas).map_err(|TooFew { nodes, replicas }| {
+        let least = create::FEWEST.saturating_mul(replicas.saturating_add(1));
+        let text = format!("{nodes} nodes are too few for 3 primaries with {replicas} replicas each: {least} are needed");
+        Complaint::Precondition(text)
+    })?;
+    let ids: Vec<NodeId> = nodes.iter().map(|node| node.view.own.id.clone()).collect();
+    Ok((layout.steps(&ids), nodes))
+}
+
+/// Makes a cluster of the nodes; if that fails they are as empty as before.
+pub(super) async fn carry_out(
+    ground: &Ground,
+    addresses: &[Address],
+    replicas: usize,
+    job: &Job,
+) -> Result<(), End> {
+    let made = make(ground, addresses, replicas).await;
+    let (steps, nodes) = made.map_err(|error| End::failed(&error))?;
+    let ids: Vec<NodeId> = nodes.iter().map(|node| node.view.own.id.clone()).collect();
+    let nodes = nodes.into_iter().map(|node| node.view).collect();
+    let view = ClusterView { nodes, absent: Vec::new() };
+    let mut crew = Crew::new(&view, &ground.admin.access, run::PATIENCE);
+    let formed = run::apply(ground, &mut crew, &steps, None, job).await;
+    if formed.is_err() {
+        for (node, error) in crew.undo(&ids).await {
+            job.warn(format!("{node} was not reset: {error}"));
+        }
+    }
+    formed
+}
