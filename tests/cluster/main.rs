@@ -62,6 +62,7 @@ mod server;
 mod tally;
 
 mod atomic;
+mod claims;
 mod create;
 mod data;
 mod every;

@@ -123,13 +123,20 @@ impl Cluster {
 
     /// From now on all are told that clients, and nodes that send it keys, find a node at this port.
     pub(crate) async fn announce(&self, node: Node, port: u16) {
-        let port = port.to_string();
-        self.call(node, &["CONFIG", "SET", "cluster-announce-port", &port]).await;
-        let told = format!("{} 127.0.0.1:{port}@", self.ids[node]);
+        self.announce_as(node, "cluster-announce-port", port, &format!(":{port}@")).await;
+    }
+
+    /// From now on all are told that the other nodes find a node at this port.
+    pub(crate) async fn announce_bus(&self, node: Node, port: u16) {
+        self.announce_as(node, "cluster-announce-bus-port", port, &format!("@{port}")).await;
+    }
+
+    async fn announce_as(&self, node: Node, setting: &str, port: u16, told: &str) {
+        self.call(node, &["CONFIG", "SET", setting, &port.to_string()]).await;
         until(PATIENCE, "all have heard where it is", async || {
             for other in self.present() {
                 let nodes = self.text(other, &["CLUSTER", "NODES"]).await?;
-                if !nodes.contains(&told) {
+                if !nodes.contains(told) {
                     return Err(nodes);
                 }
             }
