@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::beside_others;
 use crate::job::tag;
+use crate::server::program;
 use crate::tool::{Special, Told, call};
 
 /// What servers and clients are to know, and the environment keeps from the list of processes.
@@ -77,7 +78,7 @@ impl Papers {
         let options =
             self.filled(&format!("{options} --requirepass {SECRET} --masterauth {SECRET} {more}"));
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        Special::start_for(&options, "--tls-port", async |port| {
+        Special::start_for(&program("server"), &options, "--tls-port", async |port| {
             self.open(&format!("127.0.0.1:{port}"))
                 .await
                 .map(drop)

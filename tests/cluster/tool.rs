@@ -130,8 +130,13 @@ pub(crate) struct Special {
 impl Special {
     /// Starts it; `ip` is where it listens.
     pub(crate) async fn start(ip: &str, options: &[&str]) -> Self {
+        Self::start_program(&program("server"), ip, options).await
+    }
+
+    /// Starts another program than that of the other servers.
+    pub(crate) async fn start_program(program: &str, ip: &str, options: &[&str]) -> Self {
         let options: Vec<&str> = ["--bind", ip].iter().chain(options).copied().collect();
-        Self::start_for(&options, "--port", async |port| {
+        Self::start_for(program, &options, "--port", async |port| {
             let pinged = ask(&format!("{ip}:{port}"), "PING").await.map(drop);
             // With this error it is there, and wants a password.
             pinged.or_else(|error| if error.contains("NOAUTH") { Ok(()) } else { Err(error) })
@@ -141,13 +146,14 @@ impl Special {
 
     /// Starts it with a port that is given with this option, and waits until it is up.
     pub(crate) async fn start_for(
+        program: &str,
         options: &[&str],
         port_option: &str,
         is_up: impl AsyncFn(u16) -> Result<(), String>,
     ) -> Self {
         for port in free_ports().take(20) {
             let folder = tempfile::tempdir().expect("a directory");
-            let mut command = Command::new(program("server"));
+            let mut command = Command::new(program);
             command.args([port_option, &port.to_string(), "--save", ""]);
             command.args(["--logfile", "log", "--cluster-node-timeout", "2000"]);
             // What the test says comes last, and counts.

@@ -127,6 +127,46 @@ async fn what_does_not_pass_is_not_tried_again() {
     }
 }
 
+/// Scenario 34: by the versions that the two nodes tell, before anything is changed.
+#[tokio::test]
+async fn a_target_that_is_too_old_is_refused() {
+    for (source, target, is_refused) in [
+        ("redis_version:7.4.1", "redis_version:7.2.4", true),
+        ("redis_version:7.0.15", "redis_version:6.2.7", true),
+        ("redis_version:7.2.4\r\nvalkey_version:9.0.0", "redis_version:7.2.4", true),
+        ("redis_version:8.6.2", "redis_version:7.0.15", true),
+        ("redis_version:8.6.2", "redis_version:8.4.0", true),
+        ("redis_version:8.6.2", "redis_version:7.2.4\r\nvalkey_version:9.1.2", true),
+        ("redis_version:6.2.7", "redis_version:7.0.15", false),
+        ("redis_version:7.0.15", "redis_version:8.6.2", false),
+        ("redis_version:8.6.2", "redis_version:255.255.255", false),
+        ("redis_version:7.0.15", "redis_version:7.2.4\r\nvalkey_version:9.1.2", false),
+        ("redis_version:7.2.4", "redis_version:7.2.4\r\nvalkey_version:8.1.0", false),
+        ("redis_version:7.2.4", "redis_version:8.2.0", false),
+    ] {
+        let scene = Scene::new().await;
+        for (node, version) in [(0, source), (1, target)] {
+            let info = format!("cluster_enabled:1\r\n{version}\r\n");
+            let reply = format!("${}\r\n{info}\r\n", info.len());
+            scene.cluster.node(node).next("INFO", Act::Reply(reply.into_bytes()));
+        }
+        let moved = scene.run().await;
+        if !is_refused {
+            moved.unwrap_or_else(|failed| panic!("{source}, {target}: {failed}"));
+            scene.expect_moved(target);
+            continue;
+        }
+        let refused = moved.expect_err(source);
+        let is_told =
+            matches!(&refused, MoveError::Refused(why) if why[0].contains("its server is older"));
+        assert!(is_told, "{source}, {target}: {refused}");
+        let seen = [0, 1].map(|node| scene.cluster.node(node).seen()).concat();
+        let changes = ["CLUSTER SETSLOT", "MIGRATE", "CONFIG SET"];
+        let is_change = |line: &String| changes.iter().any(|change| line.starts_with(change));
+        assert!(!seen.iter().any(is_change), "{source}, {target}: {seen:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_link_that_stays_broken_is_given_up() {
     let mut scene = Scene::new().await;

@@ -3,6 +3,7 @@
 //! Everything that can be known to go wrong is found here, where refusing costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::company::Company;
@@ -153,10 +154,9 @@ fn pair(view: &ClusterView, part: &Move) -> Vec<String> {
     if !link.is_some_and(Line::is_sound) && part.from != part.to {
         objections.push(format!("{} has no link to {}", source.address, target.address));
     }
-    let (old, new) = (rdb_version(&target.info), rdb_version(&source.info));
-    if old < new {
+    if !reads(&target.info, &source.info) {
         objections.push(format!(
-            "{} cannot read what {} writes: its server is older",
+            "{} cannot read what {} writes: its server is older, or of another kind",
             target.address, source.address
         ));
     }
@@ -179,19 +179,36 @@ fn unfit(node: &NodeView) -> Vec<String> {
     objections
 }
 
-/// The newest format of values that a server reads, as far as that is known of its version: 0 if it is not.
-fn rdb_version(info: &Info) -> u32 {
-    let version = |name| info.get(name).and_then(|text| text.rsplit_once('.')).map(|(v, _)| v);
-    match (version("valkey_version"), version("redis_version")) {
-        (Some(valkey), _) if valkey.starts_with("8.") || valkey.starts_with("7.") => 11,
-        (Some(_), _) => 80,
-        (None, Some("7.4" | "8.0" | "8.2")) => 12,
-        (None, Some("7.2")) => 11,
-        (None, Some("7.0")) => 10,
-        (None, Some("5.0" | "6.0" | "6.2")) => 9,
-        (None, Some("4.0")) => 8,
-        _ => 0,
+/// Formats of values that Redis has numbered since Valkey went another way, which servers that count from there do not read.
+const FOREIGN: RangeInclusive<u32> = 12..=79;
+
+/// Whether a server reads what another one writes, by their versions; if these are not told, the servers will.
+fn reads(target: &Info, source: &Info) -> bool {
+    let (Some(read), Some(written)) = (rdb_version(target), rdb_version(source)) else {
+        return true;
+    };
+    written <= read && !(read > *FOREIGN.end() && FOREIGN.contains(&written))
+}
+
+/// The format in which a server writes values, and the newest that it reads. That of later versions is at least the last one
+/// here.
+fn rdb_version(info: &Info) -> Option<u32> {
+    let version = |name| {
+        let mut parts = info.get(name)?.split('.').map(|part| part.parse::<u32>().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    if let Some(valkey) = version("valkey_version") {
+        return Some(if valkey < (9, 0) { 11 } else { 80 });
     }
+    Some(match version("redis_version")? {
+        (..4, _) => 7,
+        (4, _) => 8,
+        (5 | 6, _) => 9,
+        (7, ..2) => 10,
+        (7, 2 | 3) => 11,
+        (7, _) | (8, ..6) => 12,
+        _ => 13,
+    })
 }
 
 /// Number of keys that a node has, and the bytes of one.
