@@ -167,6 +167,29 @@ mod tests {
         assert_eq!(rest(ms(3), 25), ms(9));
     }
 
+    /// Scenario 42: batches that take a while themselves, a rate that is changed on the way, and a pause.
+    #[test]
+    fn a_rate_is_kept_to_whatever_the_batches_take() {
+        let (mut meter, mut pace) = (Meter::default(), Pace::new(LIMIT));
+        let mut now = Instant::now();
+        for (rate, per_key) in [(5000, 20), (1000, 20), (5000, 150), (20_000, 20)] {
+            // Nothing is made up for what a pause has cost.
+            now += Duration::from_secs(10);
+            let (begun, mut sent) = (now, 0);
+            while now - begun < Duration::from_secs(3) {
+                let keys = pace.batch(sizes(100)).min(Meter::burst(rate));
+                now += meter.wait(keys, rate, now);
+                let took = Duration::from_micros(per_key * keys as u64);
+                now += took;
+                pace.took(keys, keys as u64 * 100, took);
+                sent += keys as u64;
+            }
+            let expected = rate * 3;
+            let is_kept = sent.abs_diff(expected) * 100 <= expected * 15;
+            assert!(is_kept, "{sent} keys in 3 s at {rate}/s");
+        }
+    }
+
     #[test]
     fn keys_are_let_through_at_the_rate() {
         let (mut meter, start) = (Meter::default(), Instant::now());

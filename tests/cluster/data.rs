@@ -5,11 +5,11 @@ use std::path::Path;
 
 use slotway::backend::Control;
 use slotway::cluster::Slot;
-use slotway::resp::value::Value;
+use slotway::resp::value::{self, Value};
 
 use crate::beside_others;
 use crate::cluster::Cluster;
-use crate::tool::{Special, ask, cluster, slotway};
+use crate::tool::{Special, cluster, slotway};
 
 /// Runs a command whose words may be any bytes; it has to succeed.
 async fn run(control: &mut Control, args: &[&[u8]]) -> Value {
@@ -108,17 +108,32 @@ async fn import_takes_every_key_whatever_is_in_it_and_can_be_done_again() {
         .says(&format!("[OK] {} keys in 3 masters.", keys.len()));
 }
 
+/// Scenario 17: what is loaded from a backup is what there was, whatever it is and whenever it ends.
 #[tokio::test]
 async fn a_backup_can_be_loaded() {
     let _turn = beside_others().await;
     let nodes = Cluster::start(3, 1).await;
     let (entry, folder) = (nodes.address(0), tempfile::tempdir().expect("a directory"));
     let owners = nodes.owners().await;
-    for n in 0..300 {
-        let key = format!("key:{n}");
-        let owner = owners[Slot::of(key.as_bytes()).index()];
-        nodes.call(owner, &["SET", &key, "value"]).await;
+    let strings = (0..300).map(|n| format!("SET key:{n} value{n}"));
+    let others = [
+        "SET ending value PX 600000",
+        "HSET hash f v g w",
+        "PEXPIRE hash 700000",
+        "RPUSH list 1 2 2",
+        "SADD set 1 2 3",
+        "ZADD zset 1.5 a 2 b",
+        "XADD stream 1-1 f v",
+    ];
+    for line in strings.chain(others.map(str::to_owned)) {
+        let words: Vec<&str> = line.split(' ').collect();
+        nodes.call(owners[Slot::of(words[1].as_bytes()).index()], &words).await;
     }
+    let mut before = Contents::new();
+    for node in 0..3 {
+        before.extend(contents(&nodes.address(node)).await);
+    }
+    assert_eq!(before.len(), 306);
     let missing = folder.path().join("nowhere");
     let told = cluster(&format!("backup {entry} {}", missing.display())).await.ends(3);
     told.mentions("[ERR] The specified backup directory '").mentions("' does not exist.");
@@ -132,17 +147,17 @@ async fn a_backup_can_be_loaded() {
         serde_json::from_str(&saved).expect("JSON");
     assert_eq!(saved.len(), 6);
     let files: Vec<_> = std::fs::read_dir(folder.path()).expect("the files").flatten().collect();
-    let mut all = 0;
+    let mut after = Contents::new();
     for node in saved.iter().filter(|node| node["replicate"].is_null()) {
         let (host, port, id) = (&node["host"], &node["port"], &node["name"]);
         let name = format!("-node-{}-{port}-{}.rdb", host.as_str().unwrap(), id.as_str().unwrap());
         // `redis-` or `valkey-` stands in front, whichever it is.
         let mut paths = files.iter().map(std::fs::DirEntry::path);
         let file = paths.find(|path| path.to_string_lossy().ends_with(&name));
-        all += loaded(&file.expect(&name)).await;
+        after.extend(loaded(&file.expect(&name)).await);
         assert_eq!(node["slots"].as_array().map(Vec::len), Some(1), "{node:?}");
     }
-    assert_eq!(all, 300);
+    assert_eq!(before, after);
 }
 
 #[tokio::test]
@@ -158,13 +173,27 @@ async fn a_backup_without_a_primary_says_what_is_missing() {
     assert!(!told.out.contains("[OK] Backup"), "{}", told.out);
 }
 
-/// Number of keys of a server that begins with this file.
-async fn loaded(file: &Path) -> u64 {
+/// What every key holds, and when it ends.
+type Contents = BTreeMap<String, (Value, Value)>;
+
+async fn contents(address: &str) -> Contents {
+    let limit = std::time::Duration::from_secs(5);
+    let mut control = Control::connect(address, limit).await.expect("it listens");
+    let keys = run(&mut control, &[b"KEYS", b"*"]).await;
+    let mut contents = Contents::new();
+    for key in value::array(&keys).expect("a list").iter().filter_map(value::text) {
+        let dump = run(&mut control, &[b"DUMP", key.as_bytes()]).await;
+        let end = run(&mut control, &[b"PEXPIRETIME", key.as_bytes()]).await;
+        contents.insert(key.to_owned(), (dump, end));
+    }
+    contents
+}
+
+/// What a server has that begins with this file.
+async fn loaded(file: &Path) -> Contents {
     let folder = tempfile::tempdir().expect("a directory");
     std::fs::copy(file, folder.path().join("dump.rdb")).expect("it is there");
     let dir = folder.path().to_str().expect("text");
     let server = Special::start("127.0.0.1", &["--dir", dir]).await;
-    let size = ask(&server.address(), "DBSIZE").await.expect("a number");
-    let Value::Integer(size) = size else { panic!("{size:?}") };
-    u64::try_from(size).expect("a count")
+    contents(&server.address()).await
 }

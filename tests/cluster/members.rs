@@ -149,7 +149,7 @@ async fn del_node_leaves_no_keys_behind_and_tells_of_a_node_that_was_not_reset()
 
 /// Charts take a shard's replicas away before they drain its primary, with the words of redis-cli and no others.
 #[tokio::test]
-async fn del_node_takes_the_last_replica_of_a_primary_and_says_so() {
+async fn del_node_takes_the_last_replica_of_a_primary_and_not_one_of_three_primaries() {
     let _turn = beside_others().await;
     let nodes = Cluster::start(3, 1).await;
     let entry = nodes.address(0);
@@ -161,6 +161,22 @@ async fn del_node_takes_the_last_replica_of_a_primary_and_says_so() {
     let told: serde_json::Value = serde_json::from_str(&told.out).expect("JSON");
     assert_eq!(told["warnings"], serde_json::json!([lack(2)]), "{told}");
     all_know(&nodes, &[0, 1, 2, 3], 4).await;
+
+    // Two primaries cannot replace one that fails: scenario 59.
+    let state = tempfile::tempdir().expect("a folder");
+    let drain = format!(
+        "del-node {entry} {} --drain --yes --state-dir {}",
+        nodes.id(2),
+        state.path().display()
+    );
+    let told = cluster(&drain).await.ends(3);
+    told.says("[ERR] only 2 masters with slots would be left; if that is meant, pass --force");
+    assert_eq!(nodes.slots_of(2).await.len(), 5462);
+    let told = cluster(&format!("{drain} --force")).await.ends(0);
+    told.says("[WARNING] only 2 masters with slots would be left.");
+    all_know(&nodes, &[0, 1, 3], 3).await;
+    let told = cluster(&format!("check {entry}")).await.ends(0);
+    told.says("[OK] All 16384 slots covered.");
 }
 
 #[tokio::test]

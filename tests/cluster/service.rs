@@ -217,6 +217,33 @@ async fn a_change_that_is_cut_off_is_gone_on_with() {
     told.says("[OK] 4000 keys in 3 masters.");
 }
 
+/// Scenario 52 with a replica: it takes the place of the node that slots are given to, and the slots.
+#[tokio::test]
+async fn a_node_that_dies_while_it_is_filled_is_followed_by_its_replica() {
+    let _turn = beside_others().await;
+    let (mut nodes, state) = (Cluster::start(3, 0).await, tempfile::tempdir().expect("a folder"));
+    let entry = nodes.address(0);
+    fill(&nodes, 0, SLOTS[0], 2000).await;
+    let (new, follower) = (nodes.start_node().await, nodes.start_node().await);
+    cluster(&format!("add-node {} {entry}", nodes.address(new))).await.ends(0);
+    let line = format!("add-node {} {entry} --slave --master-id", nodes.address(follower));
+    cluster(&format!("{line} {}", nodes.id(new))).await.ends(0);
+    nodes.admit(new);
+    nodes.admit(follower);
+    nodes.agreed().await;
+    let folder = state.path().display();
+    let line = format!("rebalance {entry} --use-empty-masters --rate 1000 --state-dir {folder}");
+    let mut process = begin(&line);
+    half_way(&nodes, 0, SLOTS[0], 2000).await;
+    nodes.kill9(new);
+    assert_eq!(ended(&mut process).await, Some(0));
+    nodes.agreed().await;
+    assert_eq!(nodes.slots_of(follower).await.len(), 4096);
+    // What had not reached the replica yet: no more than was on its way at that moment.
+    let lost = 2000 - count(&nodes, follower, SLOTS[0]).await;
+    assert!(lost < 500, "{lost} keys are lost");
+}
+
 /// Waits until some keys of a slot have left a node, of so many.
 async fn half_way(nodes: &Cluster, from: Node, slot: usize, all: usize) {
     until(Duration::from_secs(30), "keys are on their way", async || {

@@ -151,3 +151,59 @@ pub struct Quarantined {
     /// How many.
     pub count: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slots that are closed together.
+    const CHUNK: usize = 64;
+
+    /// A move of slots with equally many keys, a chunk at a time: first the keys of all its slots, some at a time, then the slots
+    /// are closed. Gives what was told, and when it ended.
+    fn uniform(slots: usize, keys: u64, close: Duration) -> (Vec<Progress>, Duration) {
+        const KEY: Duration = Duration::from_micros(20);
+        const BATCH: u64 = 100;
+        let keys_total = keys * slots as u64;
+        let mut now = Progress { slots_total: slots, keys_total, ..Progress::default() };
+        let mut told = Vec::new();
+        while now.slots < slots {
+            let chunk = CHUNK.min(slots - now.slots);
+            let mut left = keys * chunk as u64;
+            while left > 0 {
+                let batch = left.min(BATCH);
+                left -= batch;
+                now.keys += batch;
+                now.elapsed += KEY * u32::try_from(batch).unwrap();
+                told.push(now);
+            }
+            now.slots += chunk;
+            now.elapsed += close * u32::try_from(chunk).unwrap();
+            told.push(now);
+        }
+        (told, now.elapsed)
+    }
+
+    /// Scenario 43, for slots without keys, with few and with many, and closed sooner or later than is reckoned with.
+    #[test]
+    fn what_is_left_is_told_within_a_quarter() {
+        for (slots, keys) in [(5461, 0), (5461, 3), (1000, 40), (1000, 1000), (16_384, 60)] {
+            for close in [20, 100, 300].map(Duration::from_micros) {
+                let (told, end) = uniform(slots, keys, close);
+                for progress in &told {
+                    assert!(progress.share() <= 1.0);
+                    if progress.elapsed * 5 >= end {
+                        let told = progress.remaining().expect("it has begun");
+                        let left = end.saturating_sub(progress.elapsed);
+                        // Of the last fifth nobody wants to know it better than that.
+                        let is_true = told.abs_diff(left) * 4 <= left.max(end / 5);
+                        assert!(is_true, "{slots} slots, {keys} keys: {told:?}, not {left:?}");
+                    }
+                }
+                let shares = told.iter().map(Progress::share);
+                assert!(shares.is_sorted(), "{slots} slots, {keys} keys");
+                assert_eq!(told.last().map(Progress::remaining), Some(Some(Duration::ZERO)));
+            }
+        }
+    }
+}
