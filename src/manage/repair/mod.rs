@@ -292,9 +292,22 @@ impl Repairing<'_> {
             Action::Merge { from, owner, slots } => self.merge(from, owner, slots).await?,
             Action::Resume(_) => self.resume().await?,
             Action::Announce { owner, slots } => self.announce(owner, slots).await?,
-            Action::Raise { node } => {
-                let bumped = self.end(node).await?.say(&["CLUSTER", "BUMPEPOCH"]).await;
-                bumped.map_err(Setback::from)?;
+            Action::Raise { node } => self.raise(node).await?,
+        }
+        Ok(())
+    }
+
+    /// Makes a node's epoch newer than all others. One that has the newest keeps it, though others may have the same: then
+    /// somebody else goes ahead, and it follows once it has heard of that.
+    async fn raise(&self, node: &NodeId) -> Result<(), RepairError> {
+        let begun = Instant::now();
+        let mut others = self.view.primaries().map(|other| &other.own.id).filter(|id| *id != node);
+        let mut is_ahead = false;
+        while !bump(&mut self.end(node).await?).await? && begun.elapsed() < AGREEMENT {
+            match others.next().filter(|_| !is_ahead) {
+                Some(other) => is_ahead = bump(&mut self.end(other).await?).await?,
+                // Where all have the same one they settle that by themselves.
+                None => self.workshop.reins.sleep(LOOK).await?,
             }
         }
         Ok(())
@@ -347,6 +360,8 @@ impl Repairing<'_> {
         let timeout = self.workshop.options.transfer.unwrap_or(MIGRATE);
         let route = Route { address: &address, credentials, timeout, replace: false };
         let batch = self.workshop.options.batch.clamp(1, GIVEN);
+        let begun = Instant::now();
+        let is_down = |setback: &Setback| setback.what.contains("CLUSTERDOWN");
         for _ in 0..TRIES {
             loop {
                 self.workshop.reins.leave().await?;
@@ -361,6 +376,10 @@ impl Repairing<'_> {
                 match give(stray, &keys, (&route, batch), self.workshop.reins).await {
                     Ok(()) => {}
                     Err(setback) if setback.what.contains("BUSYKEY") => break,
+                    // As one does for a while that was just started.
+                    Err(setback) if is_down(&setback) && begun.elapsed() < AGREEMENT => {
+                        self.workshop.reins.sleep(LOOK).await?;
+                    }
                     Err(setback) => return Err(setback.into()),
                 }
             }
@@ -376,6 +395,12 @@ async fn withdraw(node: &mut End, slots: &Slots, owner: &NodeId) -> Result<(), R
     let full: Vec<Slot> = full.map(|(slot, _)| *slot).collect();
     node.each_slot(&full, delete).await?;
     Ok(node.set_slots(slots, "NODE", owner).await?)
+}
+
+/// Has a node take the newest epoch; whether it has not had that already.
+async fn bump(node: &mut End) -> Result<bool, RepairError> {
+    let said = node.say(&["CLUSTER", "BUMPEPOCH"]).await.map_err(Setback::from)?;
+    Ok(value::text(&said).is_some_and(|text| text.starts_with("BUMPED")))
 }
 
 fn delete(slot: &str) -> Vec<Vec<u8>> {
@@ -482,8 +507,7 @@ async fn raise_disputed(view: &ClusterView, access: &Access) -> Result<(), Repai
         })
     };
     for node in view.primaries().filter(is_disputed) {
-        let bumped = open(node, access).await?.say(&["CLUSTER", "BUMPEPOCH"]).await;
-        bumped.map_err(Setback::from)?;
+        bump(&mut open(node, access).await?).await?;
     }
     Ok(())
 }
