@@ -1,7 +1,7 @@
 # The verbs of this repository; `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test clients bench lint
+.PHONY: help demo demo-stop test clients page bench lint
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -20,6 +20,9 @@ test: ## run all tests, those on real servers too
 
 clients: ## let real clients of several languages work through the proxy (needs their registries)
 	@bash tests/clients/run.sh
+
+page: ## use the status page in a real browser; screenshots go into target/page
+	@bash tests/page/run.sh
 
 bench: ## run the benchmarks
 	cargo bench

@@ -111,7 +111,13 @@ async fn whole(ground: &Ground) -> Result<ClusterView, Complaint> {
 
 async fn make(ground: &Ground, view: &ClusterView, request: &Request) -> Result<Plan, Complaint> {
     match &request.order {
-        Order::AddNode { address, follow, .. } => arrive(ground, view, address, follow).await,
+        Order::AddNode { address, follow, rebalance } => {
+            let mut plan = arrive(ground, view, address, follow).await?;
+            if *rebalance && *follow == Follow::Nobody {
+                plan.moves = reshard::arriving(view, &plan.recruits[0]);
+            }
+            Ok(plan)
+        }
         Order::DelNode { name, strategy } => leave(view, name, *strategy, &request.force),
         Order::Reshard { count, from, to } => {
             let to = primary(view, to)?;

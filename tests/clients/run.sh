@@ -16,7 +16,6 @@ dir=${CLIENTS_DIR:-$target/clients}
 say() { echo "clients: $*" >&2; }
 fail() { say "FAILED: $*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
-as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 
 # wants NAME: whether this client is to be run.
 only=("$@")
@@ -34,10 +33,7 @@ install_tools() {
     have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3 python3-venv)
     { have node && have npm; } || packages+=(nodejs npm)
     [[ ${#packages[@]} -gt 0 ]] || return 0
-    have apt-get || fail "missing, and no apt-get to install it: ${packages[*]}"
-    say "installing ${packages[*]}"
-    as_root apt-get update -qq || say "the package lists could not be updated; trying with those there are"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2
+    sh deploy/apt-install.sh "${packages[@]}"
 }
 
 install_python() {

@@ -93,10 +93,19 @@ fn who_changes_something_gives_the_password() {
         assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("BADARG")));
         assert_eq!(ask(rig, "get", "/v1/jobs", "", "").await.json(), json!([]));
     });
+    open().run(async |rig| {
+        for (headers, changes) in
+            [("", "locked"), (&*token("another"), "locked"), (&*token(PASSWORD), "open")]
+        {
+            let proxy = ask(rig, "get", "/v1/proxy", headers, "").await.json();
+            assert_eq!(proxy["changes"], changes, "{headers}");
+        }
+    });
     shut().run(async |rig| {
         let answer = ask(rig, "delete", "/v1/cluster/nodes/x", &token(""), "").await;
         assert_eq!((answer.status, &answer.json()["error"]), (403, &json!("NOPERM")));
-        assert_eq!(ask(rig, "get", "/v1/proxy", "", "").await.status, 200);
+        let proxy = ask(rig, "get", "/v1/proxy", &token(""), "").await.json();
+        assert_eq!(proxy["changes"], "off");
     });
 }
 
@@ -135,7 +144,18 @@ fn the_page_asks_nobody_else() {
     shut().run(async |rig| {
         let page = ask(rig, "get", "/", "", "").await;
         assert_eq!(page.status, 200);
-        assert!(page.head.to_ascii_lowercase().contains("content-type: text/html"));
+        let head = page.head.to_ascii_lowercase();
+        assert!(head.contains("content-type: text/html"), "{head}");
+        let policy = head.lines().find_map(|line| line.strip_prefix("content-security-policy: "));
+        let rules: Vec<&str> = policy.expect("a policy").split("; ").collect();
+        for rule in ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"] {
+            assert!(rules.contains(&rule), "{rules:?}");
+        }
+        for start in ["script-src 'sha256-", "style-src 'sha256-"] {
+            let rule = rules.iter().find(|rule| rule.starts_with(start));
+            // One hash and nothing else: that it is the right one is seen in a browser.
+            assert!(rule.is_some_and(|rule| rule.split(' ').count() == 2), "{rules:?}");
+        }
         for outside in ["http://", "https://", "src=\"//", "@import"] {
             let found = page.body.replace("http://www.w3.org/", "").contains(outside);
             assert!(!found, "{outside}");

@@ -139,6 +139,8 @@ class Front:
     """A 3+3 cluster with a proxy in front. `renew` starts a new proxy, and resets the nodes to how they came up."""
 
     name = "proxy"
+    # Further words for `slotway serve`.
+    more = ()
 
     def __init__(self, server, proxy):
         self.server, self.program = server, Path(proxy).resolve()
@@ -171,7 +173,7 @@ class Front:
         listeners = ["--listen", f"{HOST}:{self.port}", "--http", f"{HOST}:{self.http}", "--admin", "off"]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [str(self.program), "serve", *listeners, *self.primaries],
+                [str(self.program), "serve", *listeners, *map(str, self.more), *self.primaries],
                 stdout=log, stderr=log, start_new_session=True,
             )
         wait("the proxy", self.is_ready, self.process)

@@ -5,12 +5,14 @@
 //!  body     JSON to words                     (pure)
 //!  reply    answers and errors to JSON
 //!  events   a job's progress, as it happens
+//!  page     the page, and what it may do
 //! ```
 //! Whoever reaches the listener may look. Who changes something gives the administrators' password as a bearer token, and
 //! where there is none nobody can: else any page that somebody's browser shows could.
 
 mod body;
 mod events;
+mod page;
 mod reply;
 
 use std::collections::BTreeMap;
@@ -22,9 +24,10 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 
+use super::answer::Answer;
 use super::complaint::Complaint;
 use super::words::same;
 use super::{Admin, cluster, jobs, proxy};
@@ -36,8 +39,6 @@ type Reply = Result<Response, Complaint>;
 
 /// What describes the routes for programs: `OpenAPI` 3.1.
 const DOCUMENT: &str = include_str!("openapi.json");
-/// What people see.
-const PAGE: &str = include_str!("page.html");
 
 /// Longest `Idempotency-Key`, in bytes.
 const TOKEN: usize = 128;
@@ -72,7 +73,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         router.route(path, route().fallback(no_method))
     });
     routes
-        .route("/", get(async || Html(PAGE)))
+        .route("/", get(page::page))
         .route("/v1/{*path}", axum::routing::any(nowhere))
         .layer(from_fn_with_state(Arc::clone(&admin), guard))
         .with_state(admin)
@@ -118,8 +119,23 @@ async fn document() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT)
 }
 
-async fn of_proxy(State(admin): App) -> Response {
-    found(&proxy::all(&admin))
+/// Also whether the one who asks may change something, so that nobody has to try.
+async fn of_proxy(State(admin): App, headers: HeaderMap) -> Response {
+    let mut answer = proxy::all(&admin);
+    let changes = match admit(&admin, &headers) {
+        Ok(()) => "open",
+        Err(Complaint::NoPermission(_)) => "off",
+        Err(complaint) => {
+            if headers.contains_key(header::AUTHORIZATION) {
+                tracing::warn!(%complaint, "an administrator's password is wrong");
+            }
+            "locked"
+        }
+    };
+    if let Answer::Map(fields) = &mut answer {
+        fields.push(("changes".to_owned(), changes.into()));
+    }
+    found(&answer)
 }
 
 async fn map(State(admin): App) -> Response {
