@@ -27,7 +27,7 @@ const FOLDER: &str = "quarantine";
 /// Keys that are looked for in one go.
 const SOUGHT: usize = 500;
 /// Keys that are compared in one go; each copy may be large.
-const COMPARED: usize = 20;
+pub(super) const COMPARED: usize = 20;
 
 /// A file of copies, made when there is the first one.
 #[derive(Debug)]
@@ -119,10 +119,11 @@ impl Quarantine {
             };
             let mut copies = Vec::new();
             for (((key, wins), loses), ttl) in some.iter().zip(winners).zip(losers).zip(ttls) {
-                // A key that has gone since has no copy to lose. An owner that is held, with its clients, is not held on for a
-                // closer look: it may give up copies that are kept for nothing.
-                if let (Value::BulkString(wins), Value::BulkString(loses)) = (wins, loses)
-                    && wins != loses
+                // A key that has gone since has no copy to lose; if the one that wins has gone, the other is the last. An owner
+                // that is held, with its clients, is not held on for a closer look: it may give up copies that are kept for
+                // nothing.
+                if let Value::BulkString(loses) = &loses
+                    && wins != Value::BulkString(loses.clone())
                     && (right == Right::Other
                         || !alike(owner.control(), other.control(), key).await?)
                 {
@@ -175,7 +176,7 @@ pub(super) async fn held_by_both(
     for some in keys.chunks(SOUGHT) {
         let exists = |(_, key): &(Slot, Vec<u8>)| vec![b"EXISTS".to_vec(), key.clone()];
         // An owner that gives the slot away says `ASK` of keys that it does not have.
-        let there = owner.pipeline(&some.iter().map(exists).collect::<Vec<_>>()).await?;
+        let there = owner.about_keys(&some.iter().map(exists).collect::<Vec<_>>()).await?;
         let is_there = |reply: &Value| value::integer(reply) == Some(1);
         for ((slot, key), _) in some.iter().zip(&there).filter(|(_, reply)| is_there(reply)) {
             both.entry(*slot).or_default().push(key.clone());

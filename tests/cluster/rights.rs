@@ -5,11 +5,14 @@ use slotway::resp::value;
 
 use crate::beside_others;
 use crate::cluster::{Cluster, Node};
-use crate::job::{count, fill};
+use crate::job::{Office, control, count, fill, key, tag};
 use crate::tool::{Told, call, known, text};
 
 /// What a user needs to move slots, as the manual says.
-const RIGHTS: &str = "+info +ping +cluster +config|get +acl|dryrun +multi +exec +wait +memory|usage +migrate +restore-asking +select";
+const RIGHTS: &str = "+info +ping +cluster +config|get +acl|dryrun +multi +exec +wait +memory|usage +migrate +restore-asking +select +asking +exists +dump +pttl";
+
+/// The slot that has copies at two nodes.
+const SLOT: usize = 7;
 
 /// Nodes, each with a user of these rights.
 async fn grant(nodes: &Cluster, members: &[Node], rights: &str) {
@@ -139,4 +142,57 @@ async fn nodes_are_known_by_what_they_announce_and_removed_from_all_that_listen(
     for (node, count) in [(0, 3), (1, 4), (2, 3)] {
         assert_eq!(known(&nodes.address(node)).await, count, "node {node}");
     }
+}
+
+/// What a node does not let the user look at is not taken for a key that is not there.
+#[tokio::test]
+async fn no_copy_is_lost_for_want_of_a_right() {
+    let _turn = beside_others().await;
+    let (nodes, office) = (Cluster::start(2, 0).await, Office::new());
+    office.cut_off_at_once(&nodes, &[(0, 1, SLOT..SLOT + 1)]).await;
+    let (slot, key) = (SLOT.to_string(), key(&tag(SLOT), 0));
+    nodes.call(0, &["SET", &key, "newer"]).await;
+    nodes.call(1, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", nodes.id(0)]).await;
+    nodes.call(0, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", nodes.id(1)]).await;
+    let mut target = control(&nodes, 1).await;
+    let old = [vec!["ASKING"], vec!["SET", &key, "old"]];
+    target.pipeline(&old).await.expect("the target answers");
+    for (node, right) in [(0, "exists"), (0, "dump"), (1, "asking"), (1, "dump"), (1, "pttl")] {
+        nodes.call(node, &["ACL", "SETUSER", "default", &format!("-{right}")]).await;
+        let paused = office.resume(|_| ()).await.expect_err("the user may not do that");
+        let why = paused.to_string();
+        let names_it = why.contains(nodes.address(node).as_str()) && why.contains("NOPERM");
+        assert!(names_it && why.contains(&right.to_uppercase()), "{node} {right}: {why}");
+        nodes.call(node, &["ACL", "SETUSER", "default", &format!("+{right}")]).await;
+    }
+    let summary = office.resume(|_| ()).await.expect("it goes on");
+    assert_eq!(summary.quarantined.iter().map(|kept| kept.count).sum::<usize>(), 1);
+    assert_eq!(value::text(&nodes.call(1, &["GET", &key]).await), Some("newer"));
+    nodes.agreed().await;
+}
+
+/// The same of keys that come home.
+#[tokio::test]
+async fn no_stray_is_lost_for_want_of_a_right() {
+    let _turn = beside_others().await;
+    let (nodes, state) = (Cluster::start(2, 0).await, tempfile::tempdir().expect("a directory"));
+    let (slot, key) = (SLOT.to_string(), key(&tag(SLOT), 0));
+    nodes.call(0, &["SET", &key, "newer"]).await;
+    nodes.call(1, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", nodes.id(0)]).await;
+    let mut stray = control(&nodes, 1).await;
+    let old = [vec!["ASKING"], vec!["SET", &key, "old"]];
+    stray.pipeline(&old).await.expect("the node answers");
+    let line = format!("fix {} --yes", nodes.address(0));
+    for (node, right) in [(0, "exists"), (0, "dump"), (1, "dump"), (1, "pttl"), (1, "del")] {
+        nodes.call(node, &["ACL", "SETUSER", "default", &format!("-{right}")]).await;
+        let refused = told(&state, &line).await.ends(1);
+        refused.mentions(&format!("{} answered ", nodes.address(node))).mentions("NOPERM");
+        refused.mentions(&format!("the '{right}' command"));
+        assert_eq!(count(&nodes, 1, SLOT).await, 1, "{right}");
+        nodes.call(node, &["ACL", "SETUSER", "default", &format!("+{right}")]).await;
+    }
+    told(&state, &line).await.ends(5);
+    assert_eq!(count(&nodes, 1, SLOT).await, 0);
+    assert_eq!(value::text(&nodes.call(0, &["GET", &key]).await), Some("newer"));
+    nodes.agreed().await;
 }

@@ -25,7 +25,7 @@ use super::work::Work;
 use crate::cluster::{Address, NodeId, Slot};
 use crate::manage::journal::Entry;
 use crate::manage::plan::Move;
-use crate::manage::quarantine::{Quarantine, Right, held_by_both};
+use crate::manage::quarantine::{COMPARED, Quarantine, Right, held_by_both};
 use crate::manage::view::{ClusterView, Line};
 
 /// First pause after a setback; each further one is twice as long.
@@ -241,16 +241,32 @@ impl Passage<'_, '_> {
     /// the source's heir until it knew of the move.
     async fn keep_conflicts(&mut self, sorted: &Sorted, vigil: &mut Vigil) -> Result<(), Setback> {
         let mut quarantine = Quarantine::new(&self.work.folder, &self.work.job);
-        let (source, target) = (&mut self.source, &mut self.target);
-        for (slot, keys) in &held_by_both(&sorted.open, source, target).await? {
-            let right = vigil.right(&source.id).await;
-            quarantine.keep_conflicts((*slot, keys), source, target, right).await?;
-            if right == Right::Other {
-                vigil.delete(&source.id, keys).await?;
-            }
-        }
+        let settled = self.settle_conflicts(sorted, vigil, &mut quarantine).await;
         if let Some((count, file)) = quarantine.kept() {
             self.work.tell(Event::Quarantined { count, file: file.to_owned() });
+        }
+        settled
+    }
+
+    async fn settle_conflicts(
+        &mut self,
+        sorted: &Sorted,
+        vigil: &mut Vigil,
+        quarantine: &mut Quarantine,
+    ) -> Result<(), Setback> {
+        let (source, target) = (&mut self.source, &mut self.target);
+        for (slot, keys) in &held_by_both(&sorted.open, source, target).await? {
+            // Few at a time: whose copies are right is known for as long as the source is held.
+            for some in keys.chunks(COMPARED) {
+                let mut right = vigil.right(&source.id).await;
+                quarantine.keep_conflicts((*slot, some), source, target, right).await?;
+                if right == Right::Other {
+                    right = vigil.delete(&source.id, some).await?;
+                    if right == Right::Owner {
+                        quarantine.keep_conflicts((*slot, some), source, target, right).await?;
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -98,13 +98,7 @@ impl End {
         for together in requests.chunks(TOGETHER) {
             replies.extend(self.control.pipeline(together).await?);
         }
-        for (reply, request) in replies.iter().zip(requests) {
-            if let Value::Error(text) = reply
-                && !excused(text)
-            {
-                return Err(Setback::said(&self.address, &shown(request), text));
-            }
-        }
+        self.expect(requests, &replies, excused)?;
         Ok(replies)
     }
 
@@ -264,15 +258,43 @@ impl End {
         self.control.call(&request).await.map(drop).map_err(Into::into)
     }
 
-    /// Requests about keys of a slot that the node takes in, each after its `ASKING`; errors are values.
+    /// Requests about keys of a slot that the node takes in, each after its `ASKING`; for errors see [`End::about_keys`].
     pub(in crate::manage) async fn ask(
         &mut self,
         requests: &[Vec<Vec<u8>>],
     ) -> Result<Vec<Value>, Setback> {
         let asking = |request: &Vec<Vec<u8>>| [words(&["ASKING"]), request.clone()];
         let requests: Vec<_> = requests.iter().flat_map(asking).collect();
-        let replies = self.control.pipeline(&requests).await?;
+        let replies = self.about_keys(&requests).await?;
         Ok(replies.into_iter().skip(1).step_by(2).collect())
+    }
+
+    /// Requests about keys, in one go, none of which may fail; but a node that gives a slot away says `ASK` of keys that it does
+    /// not have.
+    pub(in crate::manage) async fn about_keys(
+        &mut self,
+        requests: &[Vec<Vec<u8>>],
+    ) -> Result<Vec<Value>, Setback> {
+        let replies = self.control.pipeline(requests).await?;
+        self.expect(requests, &replies, |text| text.starts_with("ASK "))?;
+        Ok(replies)
+    }
+
+    /// Gives the first error among replies that is not excused.
+    fn expect(
+        &self,
+        requests: &[Vec<Vec<u8>>],
+        replies: &[Value],
+        excused: fn(&str) -> bool,
+    ) -> Result<(), Setback> {
+        for (reply, request) in replies.iter().zip(requests) {
+            if let Value::Error(text) = reply
+                && !excused(text)
+            {
+                return Err(Setback::said(&self.address, &shown(request), text));
+            }
+        }
+        Ok(())
     }
 
     /// Requests whose errors are values.

@@ -30,6 +30,13 @@ const KEYS_LOOKED_AT: usize = 10_000;
 /// Of `maxmemory`, what a target may have in use when all is moved, in percent.
 const FULL: u64 = 90;
 
+/// What is asked of a target.
+const TARGET: &[&[&str]] = &[&["RESTORE-ASKING", "k", "0", "v"], &["SELECT", "0"]];
+/// Of a source.
+const SOURCE: &[&[&str]] = &[&["MIGRATE", "h", "1", "k", "0", "1"], &["MEMORY", "USAGE", "k"]];
+/// Of both, about keys that both have.
+const EITHER: &[&[&str]] = &[&["ASKING"], &["EXISTS", "k"], &["DUMP", "k"], &["PTTL", "k"]];
+
 /// How long things may take in this cluster, and how large they may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -98,13 +105,10 @@ pub(super) async fn survey(
     objections.extend(room(view, moves, &survey.keys));
     let by_keys = || moves.iter().zip(&survey.ways).filter(|(_, way)| **way == Way::Keys);
     for id in by_keys().map(|(part, _)| &part.to).collect::<BTreeSet<_>>() {
-        for request in [&["RESTORE-ASKING", "k", "0", "v"][..], &["SELECT", "0"]] {
-            objections.extend(may(view, id, request, access).await);
-        }
+        objections.extend(may(view, id, &[TARGET, EITHER].concat(), access).await);
     }
     for id in by_keys().map(|(part, _)| &part.from).collect::<BTreeSet<_>>() {
-        let migrate = ["MIGRATE", "h", "1", "k", "0", "1"];
-        objections.extend(may(view, id, &migrate, access).await);
+        objections.extend(may(view, id, &[SOURCE, EITHER].concat(), access).await);
         objections.extend(speaks_otherwise(view, id, access).await);
     }
     if options.big_keys == BigKeys::Fail {
@@ -358,20 +362,33 @@ async fn speaks_otherwise(view: &ClusterView, id: &NodeId, access: &Access) -> O
     })
 }
 
-/// Whether the user of our connections may do this on a node, as far as the node tells.
-async fn may(view: &ClusterView, id: &NodeId, request: &[&str], access: &Access) -> Option<String> {
-    let node = view.node(id)?;
-    let mut end = End::open(id, &node.address, access, access.limit).await.ok()?;
+/// What the user of our connections may not do on a node, as far as the node tells.
+async fn may(
+    view: &ClusterView,
+    id: &NodeId,
+    requests: &[&[&str]],
+    access: &Access,
+) -> Vec<String> {
+    let Some(node) = view.node(id) else { return Vec::new() };
+    let Ok(mut end) = End::open(id, &node.address, access, access.limit).await else {
+        return Vec::new();
+    };
     let user = access.credentials.as_ref().and_then(|c| c.username.as_deref());
-    let question = [&["ACL", "DRYRUN", user.unwrap_or("default")], request].concat();
-    match end.say(&question).await {
-        // `OK`, or why not.
-        Ok(reply) => {
-            let why = crate::resp::value::text(&reply).filter(|text| *text != "OK")?;
-            Some(format!("{} would refuse {}: {why}", node.address, request[0]))
+    let mut objections = Vec::new();
+    for request in requests {
+        let question = [&["ACL", "DRYRUN", user.unwrap_or("default")], *request].concat();
+        match end.say(&question).await {
+            // `OK`, or why not.
+            Ok(reply) => {
+                let why = crate::resp::value::text(&reply).filter(|text| *text != "OK");
+                objections.extend(
+                    why.map(|why| format!("{} would refuse {}: {why}", node.address, request[0])),
+                );
+            }
+            // Servers before 7.0 cannot be asked; nor can one that does not let the user ask.
+            Err(ControlError::Reply(..)) => {}
+            Err(error) => return vec![error.to_string()],
         }
-        // Servers before 7.0 cannot be asked; nor can one that does not let the user ask.
-        Err(ControlError::Reply(..)) => None,
-        Err(error) => Some(error.to_string()),
     }
+    objections
 }

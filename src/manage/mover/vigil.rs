@@ -101,21 +101,21 @@ impl Vigil {
         if is_held && held.is_unbroken && !self.in_doubt { Right::Other } else { Right::Owner }
     }
 
-    /// Deletes copies of a source that are wrong, before it lets any client through who would use them.
+    /// Deletes copies of a source that are wrong, before it lets any client through who would use them. Tells whose copies are
+    /// right after all: those of a source that was not held meanwhile may be newer by now, and are left.
     pub(super) async fn delete(
         &mut self,
         source: &NodeId,
         keys: &[Vec<u8>],
-    ) -> Result<(), Setback> {
-        let Some(held) = self.held.iter_mut().find(|held| held.end.id == *source) else {
-            return Ok(());
-        };
+    ) -> Result<Right, Setback> {
         for some in pieces(keys) {
-            let delete = [words(&["DEL"]), some.to_vec()].concat();
-            let requests = [words(&["CLIENT", "UNPAUSE"]), delete, pause()];
-            held.end.pipeline(&requests).await?;
+            if self.right(source).await == Right::Owner {
+                return Ok(Right::Owner);
+            }
+            let held = self.held.iter_mut().find(|held| held.end.id == *source);
+            held.expect("whoever is not held is right").delete(some).await?;
         }
-        Ok(())
+        Ok(Right::Other)
     }
 
     /// Lets everybody go.
@@ -134,11 +134,21 @@ impl Held {
             return None;
         }
         let until = Instant::now() + HOLD;
-        let replies = end.pipeline(&[pause(), words(&["ROLE"])]).await.ok()?;
-        let [paused, role] = replies.as_slice() else { return None };
-        let is_replica = value::array(role)?.first().and_then(value::text) == Some("slave");
-        let is_held = value::text(paused) == Some("OK");
-        is_held.then_some(Self { end, until, is_unbroken: is_replica })
+        // One that could not be let go again is not held.
+        let requests = [unpause(), pause(), words(&["ROLE"])];
+        let replies = end.about_keys(&requests).await.ok()?;
+        let role = value::array(replies.last()?)?.first().and_then(value::text);
+        Some(Self { end, until, is_unbroken: role == Some("slave") })
+    }
+
+    /// Deletes keys: it lets writes through for that one.
+    async fn delete(&mut self, keys: &[Vec<u8>]) -> Result<(), Setback> {
+        let begun = Instant::now();
+        let delete = [words(&["DEL"]), keys.to_vec()].concat();
+        self.end.about_keys(&[unpause(), delete, pause()]).await?;
+        self.is_unbroken &= Instant::now() < self.until;
+        self.until = begun + HOLD;
+        Ok(())
     }
 
     /// Holds it on, unless it has its source back; tells whether it does.
@@ -147,9 +157,11 @@ impl Held {
         if link(&mut self.end).await == Some(Link::Up) {
             // What does not hear of it goes on by itself soon.
             let _ = self.end.say(&["CLIENT", "UNPAUSE"]).await;
+            self.is_unbroken = false;
             return false;
         }
-        let is_held = self.end.pipeline(&[pause()]).await.is_ok() && Instant::now() < self.until;
+        let is_paused = self.end.about_keys(&[pause()]).await.is_ok();
+        let is_held = is_paused && Instant::now() < self.until;
         self.is_unbroken &= is_held;
         self.until = begun + HOLD;
         true
@@ -198,6 +210,10 @@ fn pieces(keys: &[Vec<u8>]) -> Vec<&[Vec<u8>]> {
     pieces
 }
 
+fn unpause() -> Vec<Vec<u8>> {
+    words(&["CLIENT", "UNPAUSE"])
+}
+
 fn pause() -> Vec<Vec<u8>> {
     words(&["CLIENT", "PAUSE", &HOLD.as_millis().to_string(), "WRITE"])
 }
@@ -205,6 +221,37 @@ fn pause() -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Address;
+    use crate::manage::access::Access;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// Whose copies are right after a source that was held until then was to delete some, and what it was asked.
+    async fn deleted(until: Instant) -> (Right, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (id, address) = (NodeId("a".into()), Address::parse(&address, None).unwrap());
+        let access = Access::default();
+        let opened = End::open(&id, &address, &access, access.limit);
+        let (end, accepted) = tokio::join!(opened, listener.accept());
+        let mut stream = accepted.unwrap().0;
+        stream.write_all(b"$11\r\nrole:master\r\n+OK\r\n+OK\r\n:1\r\n+OK\r\n").await.unwrap();
+        let held = Held { end: end.unwrap(), until, is_unbroken: true };
+        let mut vigil = Vigil { held: vec![held], ..Vigil::default() };
+        let right = vigil.delete(&id, &[b"k".to_vec()]).await.unwrap();
+        drop(vigil);
+        let mut asked = Vec::new();
+        stream.read_to_end(&mut asked).await.unwrap();
+        (right, String::from_utf8(asked).unwrap())
+    }
+
+    #[tokio::test]
+    async fn nothing_is_deleted_of_a_source_that_was_not_held_meanwhile() {
+        let (right, asked) = deleted(Instant::now() + 10 * HOLD).await;
+        assert!(right == Right::Other && asked.contains("DEL\r\n"), "{right:?} {asked}");
+        let (right, asked) = deleted(Instant::now()).await;
+        assert!(right == Right::Owner && !asked.contains("DEL\r\n"), "{right:?} {asked}");
+    }
 
     #[test]
     fn only_a_replica_that_has_lost_its_primary_is_held() {

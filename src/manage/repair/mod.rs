@@ -417,7 +417,7 @@ async fn compare(
     keys: Vec<(Slot, Vec<u8>)>,
 ) -> Result<(Vec<Vec<u8>>, Vec<Key>), Setback> {
     let exists = |(_, key): &(Slot, Vec<u8>)| vec![b"EXISTS".to_vec(), key.clone()];
-    let there = owner.pipeline(&keys.iter().map(exists).collect::<Vec<_>>()).await?;
+    let there = owner.about_keys(&keys.iter().map(exists).collect::<Vec<_>>()).await?;
     let (mut both, mut alone) = (Vec::new(), Vec::new());
     for ((_, name), reply) in keys.into_iter().zip(there) {
         match value::integer(&reply) {
