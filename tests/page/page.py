@@ -218,6 +218,45 @@ def removes_haltingly(page, address, shoot):
     running.get_by_role("button", name="Resume").click()
 
 
+def plans_only(page, order, fill, expected):
+    """A plan that is looked at and left."""
+    page.get_by_role("button", name=f"{order}…", exact=True).click()
+    fill(page.locator("#order"))
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.locator("#order .plan")).to_contain_text(expected)
+    page.get_by_role("button", name="Close").click()
+
+
+def plans_moves(page, stage):
+    first, second, third = stage.primaries
+
+    def reshard(form):
+        form.get_by_label("How many slots").fill("300")
+        form.get_by_label("To", exact=True).select_option(label=f"{second} (shard B)")
+        form.get_by_label(f"{third} (shard C)").check()
+
+    def rebalance(form):
+        form.get_by_label(f"{first} (shard A)").fill("2")
+
+    plans_only(page, "Reshard", reshard, f"{third} gives 300 slots to {second}")
+    plans_only(page, "Rebalance", rebalance, f"slots to {first}")
+
+
+def fails_over(page, stage):
+    """A shard keeps its letter and colour when another node of it takes over."""
+    replica = page.locator("tr.node", has_text="replica").first.locator("strong").inner_text()
+    before = page.evaluate(LEGEND)
+    page.get_by_role("button", name=f"Make primary… {replica}").click()
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.locator("#order .plan")).to_contain_text(f"{replica} takes the place of its primary")
+    page.get_by_role("button", name="Do it").click()
+    sees_job(page, "Failing over", "completed")
+    expect(page.locator("#legend li").first).to_contain_text(replica)
+    expect(page.locator("tr.node", has_text=replica)).to_contain_text("primary")
+    stage.primaries[0] = replica
+    assert page.evaluate(LEGEND) == before
+
+
 def controls_have_names(page):
     nameless = page.evaluate("""() => [...document.querySelectorAll('button, input, select, canvas, progress')].filter((one) =>
         !(one.labels?.length || one.ariaLabel || one.textContent.trim())).map((one) => one.outerHTML)""")
@@ -270,6 +309,9 @@ def grows_and_shrinks(page, stage, watch, shoot):
     expect(page.locator("table")).not_to_contain_text(stage.seventh)
     counts = counts_of(page)
     assert sum(counts) == 16384, counts
+    sees_shards(page, dict(zip(stage.primaries, counts)))
+    plans_moves(page, stage)
+    fails_over(page, stage)
     sees_shards(page, dict(zip(stage.primaries, counts)))
 
 
