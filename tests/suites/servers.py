@@ -218,6 +218,18 @@ class Front:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Administered(Front):
+    """One whose cluster can be changed over HTTP."""
+
+    password = "the word"
+
+    def start_proxy(self):
+        config = Path(self.folder) / "slotway.toml"
+        config.write_text(f'[admin]\npassword = "{self.password}"\nstate_folder = "{self.folder}/state"\n')
+        self.more = ["--config", config]
+        super().start_proxy()
+
+
 def settings(port):
     with Redis(port) as redis:
         flat = redis.ask("CONFIG", "GET", "*")
