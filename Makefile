@@ -1,7 +1,7 @@
 # The verbs of this repository; `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test clients page bench lint
+.PHONY: help demo demo-stop test clients page api bench lint
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -23,6 +23,9 @@ clients: ## let real clients of several languages work through the proxy (needs 
 
 page: ## use the status page in a real browser; screenshots go into target/page
 	@bash tests/page/run.sh
+
+api: ## send the HTTP side all that its OpenAPI document allows, and what it does not
+	@bash tests/api/run.sh
 
 bench: ## run the benchmarks
 	cargo bench

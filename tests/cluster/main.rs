@@ -80,6 +80,7 @@ mod service;
 mod tls;
 mod tool;
 mod versions;
+mod via;
 mod walkthrough;
 
 use patience::{Dice, alone, beside_others, until, within};

@@ -13,22 +13,16 @@ from pathlib import Path
 from playwright.sync_api import expect, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "suites"))
-from servers import HOST, Front, Redis, answers, end, free_port, wait  # noqa: E402
+from servers import HOST, Administered, Redis, answers, end, free_port, wait  # noqa: E402
 
-PASSWORD = "the word"
+PASSWORD = Administered.password
 KEYS, WIDE, NARROW = 3000, {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 # How long a job, and anything else, may take on a busy machine, in milliseconds.
 JOB, PATIENCE = 60_000, 15_000
 
 
-class Stage(Front):
+class Stage(Administered):
     """The cluster, its proxy, and a seventh node that is nobody's."""
-
-    def start_proxy(self):
-        settings = Path(self.folder) / "slotway.toml"
-        settings.write_text(f'[admin]\npassword = "{PASSWORD}"\nstate_folder = "{self.folder}/state"\n')
-        self.more = ["--config", settings]
-        super().start_proxy()
 
     def start_seventh(self):
         folder, port = Path(self.folder) / "seventh", free_port()

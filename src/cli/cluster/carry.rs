@@ -318,7 +318,7 @@ pub(super) struct Hold {
 
 impl Hold {
     /// Waits until it is told to stop.
-    async fn told(&mut self) {
+    pub(super) async fn told(&mut self) {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,

@@ -75,6 +75,7 @@ const MOVING: &[&str] = &["fix", "reshard", "rebalance", "resume", "del-node"];
 const SENDING: &[&str] = &["fix", "reshard", "rebalance", "resume", "del-node", "import"];
 const CARRYING: &[&str] = &["reshard", "rebalance", "resume", "del-node"];
 const KEEPING: &[&str] = &["fix", "reshard", "rebalance", "resume", "jobs", "abandon", "del-node"];
+const VIA: &[&str] = &["create", "fix", "reshard", "rebalance", "add-node", "del-node", "failover"];
 const PLANNING: &[&str] = &["reshard", "rebalance"];
 const CHANGING: &[&str] = &[
     "fix",
@@ -249,6 +250,12 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["tls-ciphersuites"], Some("list"), &[], "cipher suites for TLS 1.3, by name"),
     flag(&["4"], None, &[], "connect by IPv4 only"),
     flag(&["6"], None, &[], "connect by IPv6 only"),
+    flag(
+        &["via"],
+        Some("host:port"),
+        VIA,
+        "let a running proxy do it, at its admin port; the cluster's own host:port is left out",
+    ),
     flag(&["x"], None, &["call"], "the last argument comes from the standard input"),
     flag(
         &["X"],
@@ -304,7 +311,9 @@ impl Line {
         let verb = verb.unwrap_or_else(|| "help".into());
         let verb =
             VERBS.iter().find(|known| verb == known.name).ok_or("Unknown --cluster subcommand")?;
-        if args.len() < verb.arity.0 || args.len() > verb.arity.1 {
+        // A proxy knows where its cluster is.
+        let given = args.len() + usize::from(flags.iter().any(|(flag, _)| is_via(flag, verb)));
+        if given < verb.arity.0 || given > verb.arity.1 {
             return Err(
                 "[ERR] Wrong number of arguments for specified --cluster sub command".to_owned()
             );
@@ -372,6 +381,10 @@ fn is_number(word: &OsStr) -> bool {
 
 fn is_call(verb: Option<&OsString>) -> bool {
     verb.is_some_and(|verb| verb == "call")
+}
+
+fn is_via(flag: &Flag, verb: &Verb) -> bool {
+    flag.names[0] == "via" && verb.name != "create"
 }
 
 fn is_weight(flag: &Flag) -> bool {

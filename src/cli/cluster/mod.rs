@@ -7,6 +7,7 @@
 //!  show      nodes and findings as lines
 //!  carry     moving slots with a terminal in front of it
 //!  jobs      those that were begun, by their journals
+//!  via       the same, done by a running proxy
 //!  create, members, every, …   one file for each family of subcommands
 //! ```
 //! Everything that is done to a cluster is done by `manage`; here it is asked for, shown, and turned into an exit code.
@@ -23,6 +24,7 @@ mod moves;
 mod out;
 mod reach;
 mod show;
+mod via;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -97,6 +99,9 @@ impl<'a> Job<'a> {
     }
 
     async fn run(&self) -> Outcome {
+        if let Some(proxy) = self.flag(self.line.value("via"))? {
+            return self.via(proxy).await;
+        }
         match self.line.verb.name {
             "create" => self.create().await,
             "check" => self.check().await,
