@@ -207,8 +207,10 @@ impl Import<'_> {
             Err(error) if is_busy(&error) => {
                 let mut target = self.access.open(owner).await?;
                 if self.is_alike(key, &mut target).await? {
-                    // The same value: the time it has left is taken over too.
-                    self.migrate(std::slice::from_ref(key), owner, true).await?;
+                    // It stays there: to send it again would undo what a client has written to it since.
+                    if !self.options.copy {
+                        self.source.call(&[b"DEL", key]).await?;
+                    }
                     self.arrived(key, owner, tell);
                 } else {
                     self.done.conflicts += 1;

@@ -224,7 +224,7 @@ mod tests {
     use crate::cluster::Address;
     use crate::manage::access::Access;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// Whose copies are right after a source that was held until then was to delete some, and what it was asked.
     async fn deleted(until: Instant) -> (Right, String) {
@@ -234,15 +234,29 @@ mod tests {
         let access = Access::default();
         let opened = End::open(&id, &address, &access, access.limit);
         let (end, accepted) = tokio::join!(opened, listener.accept());
-        let mut stream = accepted.unwrap().0;
-        stream.write_all(b"$11\r\nrole:master\r\n+OK\r\n+OK\r\n:1\r\n+OK\r\n").await.unwrap();
         let held = Held { end: end.unwrap(), until, is_unbroken: true };
         let mut vigil = Vigil { held: vec![held], ..Vigil::default() };
-        let right = vigil.delete(&id, &[b"k".to_vec()]).await.unwrap();
-        drop(vigil);
-        let mut asked = Vec::new();
-        stream.read_to_end(&mut asked).await.unwrap();
-        (right, String::from_utf8(asked).unwrap())
+        let told = async move { vigil.delete(&id, &[b"k".to_vec()]).await.unwrap() };
+        tokio::join!(told, answer(accepted.unwrap().0))
+    }
+
+    /// Answers as a node that is a primary by now, and gives what it was asked.
+    async fn answer(mut stream: TcpStream) -> String {
+        let answers = [
+            ("INFO", "$11\r\nrole:master\r\n"),
+            ("PAUSE", "+OK\r\n"),
+            ("DEL", "+OK\r\n:1\r\n+OK\r\n"),
+        ];
+        let (mut asked, mut answers) = (Vec::new(), answers.into_iter().peekable());
+        while stream.read_buf(&mut asked).await.unwrap() > 0 {
+            let text = String::from_utf8_lossy(&asked);
+            if let Some((_, reply)) =
+                answers.next_if(|(word, _)| text.contains(&format!("{word}\r\n")))
+            {
+                stream.write_all(reply.as_bytes()).await.unwrap();
+            }
+        }
+        String::from_utf8(asked).unwrap()
     }
 
     #[tokio::test]
