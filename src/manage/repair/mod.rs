@@ -355,37 +355,49 @@ impl Repairing<'_> {
         stray: &mut End,
         right: &mut End,
     ) -> Result<(), RepairError> {
+        let (begun, mut tries) = (Instant::now(), 0);
+        loop {
+            self.workshop.reins.leave().await?;
+            match self.merge_some(slot, stray, right).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // As one does for a while that was just started.
+                Err(setback) if is_down(&setback) && begun.elapsed() < AGREEMENT => {
+                    self.workshop.reins.sleep(LOOK).await?;
+                }
+                Err(setback) if setback.what.contains("BUSYKEY") && tries < TRIES => tries += 1,
+                Err(setback) => return Err(setback.into()),
+            }
+        }
+    }
+
+    /// Gives some of a slot's keys to its owner; whether none are left.
+    async fn merge_some(
+        &mut self,
+        slot: Slot,
+        stray: &mut End,
+        right: &mut End,
+    ) -> Result<bool, Setback> {
+        let keys = stray.names(&[(slot, PAGE)]).await?;
+        if keys.is_empty() {
+            return Ok(true);
+        }
+        let (lost, keys) = compare(right, keys).await?;
+        self.quarantine.keep_conflicts((slot, &lost), right, stray, Right::Owner).await?;
+        let delete = |key: &Vec<u8>| vec![b"DEL".to_vec(), key.clone()];
+        stray.ask(&lost.iter().map(delete).collect::<Vec<_>>()).await?;
         let address = right.address.clone();
         let credentials = self.workshop.access.credentials.as_ref();
         let timeout = self.workshop.options.transfer.unwrap_or(MIGRATE);
         let route = Route { address: &address, credentials, timeout, replace: false };
         let batch = self.workshop.options.batch.clamp(1, GIVEN);
-        let begun = Instant::now();
-        let is_down = |setback: &Setback| setback.what.contains("CLUSTERDOWN");
-        for _ in 0..TRIES {
-            loop {
-                self.workshop.reins.leave().await?;
-                let keys = stray.names(&[(slot, PAGE)]).await?;
-                if keys.is_empty() {
-                    return Ok(());
-                }
-                let (lost, keys) = compare(right, keys).await?;
-                self.quarantine.keep_conflicts((slot, &lost), right, stray, Right::Owner).await?;
-                let delete = |key: &Vec<u8>| vec![b"DEL".to_vec(), key.clone()];
-                stray.ask(&lost.iter().map(delete).collect::<Vec<_>>()).await?;
-                match give(stray, &keys, (&route, batch), self.workshop.reins).await {
-                    Ok(()) => {}
-                    Err(setback) if setback.what.contains("BUSYKEY") => break,
-                    // As one does for a while that was just started.
-                    Err(setback) if is_down(&setback) && begun.elapsed() < AGREEMENT => {
-                        self.workshop.reins.sleep(LOOK).await?;
-                    }
-                    Err(setback) => return Err(setback.into()),
-                }
-            }
-        }
-        Err(RepairError::Node(format!("slot {slot}: its owner has new keys each time")))
+        give(stray, &keys, (&route, batch), self.workshop.reins).await?;
+        Ok(false)
     }
+}
+
+fn is_down(setback: &Setback) -> bool {
+    setback.what.contains("CLUSTERDOWN")
 }
 
 /// Tells a node that slots are another's. It does not believe that of slots it has keys of, as long as they are its own.
