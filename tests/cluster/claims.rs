@@ -81,12 +81,13 @@ async fn keys_come_home_from_a_node_that_took_them_in() {
     nodes.restart(1).await;
     // It does not give keys away yet: who repairs waits for that.
     let told = text(&nodes.address(1), "CLUSTER NODES").await;
-    let expected = [STRAY, HALF, ALL].map(|slot| format!("[{slot}-<-{}]", nodes.id(0)));
-    assert!(expected.iter().all(|flag| told.contains(flag)), "{told}");
+    let takes_in = |slot: usize| told.contains(&format!("[{slot}-<-{}]", nodes.id(0)));
+    assert!(takes_in(HALF) && takes_in(ALL), "{told}");
+    // Redis 8.4 and Valkey 9 do not say so of strays; what they do with them is not to be seen.
+    let has_strays = takes_in(STRAY);
 
-    let told = fix(&nodes, &state, "--yes").await.ends(5);
-    told.mentions("[WARNING] 10 copies that differed from the owner's are kept in ")
-        .says("[OK] All 16384 slots covered.");
+    let told = fix(&nodes, &state, "--yes").await.ends(if has_strays { 5 } else { 0 });
+    told.says("[OK] All 16384 slots covered.");
     nodes.agreed().await;
     for slot in [STRAY, HALF, ALL] {
         assert_eq!(count(&nodes, 1, slot).await, 0, "slot {slot}");
@@ -94,7 +95,10 @@ async fn keys_come_home_from_a_node_that_took_them_in() {
     let of = |pairs: &[(&str, usize)]| -> BTreeMap<String, usize> {
         pairs.iter().map(|(value, count)| ((*value).to_owned(), *count)).collect()
     };
-    assert_eq!(values(&nodes, 0, STRAY, 50).await, of(&[("its own", 10), ("old", 40)]));
+    if has_strays {
+        told.mentions("[WARNING] 10 copies that differed from the owner's are kept in ");
+        assert_eq!(values(&nodes, 0, STRAY, 50).await, of(&[("its own", 10), ("old", 40)]));
+    }
     for slot in [HALF, ALL] {
         assert_eq!(values(&nodes, 0, slot, 100).await, of(&[("its own", 100)]), "slot {slot}");
     }

@@ -50,10 +50,11 @@ async fn a_user_needs_few_rights_and_the_one_that_is_missing_is_named() {
     refused.says(&format!("Node {entry} replied with error:")).mentions("'cluster|info' command");
     grant(&nodes, &[0], "+cluster").await;
     grant(&nodes, &[1], "-restore-asking").await;
-    told(&state, &line).await.ends(3).mentions(&format!(
-        "[ERR] {} would refuse RESTORE-ASKING: This user has no permissions to run the 'restore-asking' command",
-        nodes.address(1)
-    ));
+    told(&state, &line)
+        .await
+        .ends(3)
+        .mentions(&format!("[ERR] {} would refuse RESTORE-ASKING: ", nodes.address(1)))
+        .mentions("has no permissions to run the 'restore-asking' command");
     grant(&nodes, &[0], "-migrate").await;
     told(&state, &line).await.ends(3).mentions(&format!("[ERR] {entry} would refuse MIGRATE: "));
     grant(&nodes, &[0], "+migrate").await;

@@ -206,12 +206,14 @@ impl Passage<'_, '_> {
     }
 
     async fn open(&mut self, sorted: &Sorted, vigil: &mut Vigil) -> Result<(), Setback> {
-        self.look_for_old_copies(sorted, vigil).await?;
         let Self { source, target, .. } = self;
         // A target that missed a failover of the source holds the slots for the dead one's, and so for lost, until it is
         // told: what is being taken in is not rebound by what others say.
         target.set_slots(&sorted.unbound, "NODE", &source.id).await?;
         target.set_slots(&sorted.import, "IMPORTING", &source.id).await?;
+        // Now, since Redis 8.4 shows no keys of slots that a node neither owns nor takes in; and before any can arrive.
+        self.look_for_old_copies(sorted, vigil).await?;
+        let Self { source, target, .. } = self;
         source.set_slots(&sorted.export, "MIGRATING", &target.id).await?;
         self.work.tell(Event::Opened(self.part()));
         if vigil.expects_conflicts() {
