@@ -8,6 +8,7 @@ use super::complaint::Complaint;
 use super::proxy::primaries;
 use super::words::{Outcome, arity, unknown_subcommand};
 use super::{Admin, jobs, order};
+use crate::cluster::topology::Node;
 use crate::cluster::{NodeId, SLOTS, Slot, Slots, Topology};
 use crate::manage::check;
 use crate::manage::view::{ClusterView, Line, NodeView};
@@ -93,41 +94,40 @@ fn owned(topology: &Topology, index: usize) -> Slots {
         .collect()
 }
 
+/// First and last slot of each range with its owner, in the order of the slots.
+fn ranges(topology: &Topology) -> Vec<(u16, u16, &Node)> {
+    let nodes = topology.nodes().iter().enumerate();
+    let of_node = |(index, node)| {
+        let ranges = owned(topology, index).ranges().into_iter();
+        ranges.map(move |range| (*range.start(), *range.end(), node))
+    };
+    let mut ranges: Vec<_> = nodes.flat_map(of_node).collect();
+    ranges.sort_by_key(|(start, ..)| *start);
+    ranges
+}
+
 /// Ranges with their owners, as `CLUSTER SLOTS` begins.
 fn slots(topology: &Topology) -> Answer {
-    let mut ranges = Vec::new();
-    for (index, node) in topology.nodes().iter().enumerate() {
-        for range in owned(topology, index).ranges() {
-            let place: Vec<Answer> = vec![
-                node.address.host().into(),
-                Answer::count(node.address.port()),
-                node.id.0.as_ref().into(),
-            ];
-            ranges.push((*range.start(), *range.end(), place));
-        }
-    }
-    ranges.sort_by_key(|(start, ..)| *start);
-    let row = |(start, end, place)| {
+    let row = |(start, end, node): (u16, u16, &Node)| {
+        let place = vec![
+            node.address.host().into(),
+            Answer::count(node.address.port()),
+            node.id.0.as_ref().into(),
+        ];
         Answer::List(vec![Answer::count(start), Answer::count(end), Answer::List(place)])
     };
-    Answer::List(ranges.into_iter().map(row).collect())
+    Answer::List(ranges(topology).into_iter().map(row).collect())
 }
 
 /// The proxy's map: who owns which slots.
 pub(super) fn map(admin: &Admin) -> Answer {
     let topology = admin.topology();
-    let mut ranges = Vec::new();
-    for (index, node) in topology.nodes().iter().enumerate() {
-        for range in owned(&topology, index).ranges() {
-            ranges.push((*range.start(), *range.end(), node.id.to_string()));
-        }
-    }
-    ranges.sort();
-    let row = |(start, end, id)| {
-        Answer::List(vec![Answer::count(start), Answer::count(end), Answer::Text(id)])
+    let row = |(start, end, node): (u16, u16, &Node)| {
+        Answer::List(vec![Answer::count(start), Answer::count(end), node.id.0.as_ref().into()])
     };
+    let slots = Answer::List(ranges(&topology).into_iter().map(row).collect());
     let Answer::Map(mut fields) = info(admin) else { unreachable!("it is a map") };
-    fields.push(("slots".to_owned(), Answer::List(ranges.into_iter().map(row).collect())));
+    fields.push(("slots".to_owned(), slots));
     Answer::Map(fields)
 }
 
