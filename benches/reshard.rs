@@ -11,34 +11,25 @@
 //! every millisecond, in milliseconds; with clients also theirs, each of a `SET` and a `GET` that must give what was set.
 //! A third line is the cluster at rest, to tell what the machine adds by itself.
 
-use std::error::Error;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+mod users;
+
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use slotway::backend::Control;
-use slotway::cluster::{Address, NodeId, SLOTS, Slot};
-use slotway::config::Config;
+use slotway::cluster::{Address, NodeId, SLOTS};
 use slotway::manage::access::Access;
 use slotway::manage::journal::Journal;
 use slotway::manage::local::{self, Local};
 use slotway::manage::mover::{self, MoveOptions, Reins};
 use slotway::manage::plan::Move;
-use slotway::manage::view::ClusterView;
-use slotway::proxy::{self, Running};
+use slotway::manage::view::{ClusterView, NodeView};
+use slotway::proxy;
 use tokio::process::Command;
+use users::{Data, Outcome, Pulse, keys_of, keys_of_node, ping, proxy_options, quantiles};
 
 /// Primaries; the last one takes slots from the others.
 const PRIMARIES: u16 = 4;
-/// Keys that are written in one go.
-const TOGETHER: usize = 1000;
-/// Pause between two turns of somebody who uses a node or the proxy.
-const PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Parser)]
 struct Options {
@@ -67,8 +58,6 @@ struct Options {
     #[arg(long, default_value_t = 0)]
     clients: usize,
 }
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome<()> {
@@ -105,12 +94,18 @@ async fn measure(tool: &str, cluster: &Local, options: &Options, folder: &Path) 
     let entry = Address::parse(&cluster.nodes[0].address, None).ok_or("no address")?;
     let access = Access::default();
     let view = ClusterView::gather(&entry, &access).await?;
-    fill(&view, options).await?;
+    let data = Data { keys: options.keys, bytes: options.bytes };
+    data.fill(&view).await?;
     let view = ClusterView::gather(&entry, &access).await?;
     let (moves, keys) = (plan(&view, options.slots), keys_of(&view));
-    let proxy = if options.clients > 0 { Some(front(&view).await?) } else { None };
+    let proxy =
+        if options.clients > 0 { Some(proxy::start(proxy_options(&view)?).await?) } else { None };
+    if let Some(proxy) = &proxy {
+        proxy.ready().await;
+    }
     let pulse = Pulse::start((entry.host().to_owned(), entry.port()), ping);
-    let clients: Vec<Pulse> = proxy.iter().flat_map(|proxy| clients(proxy, options)).collect();
+    let clients = proxy.iter().flat_map(|proxy| data.clients(options.clients, proxy.data));
+    let clients: Vec<Pulse> = clients.collect();
     let begun = Instant::now();
     match tool {
         "slotway" => by_slotway(moves, &view, options, folder).await?,
@@ -142,53 +137,9 @@ async fn measure(tool: &str, cluster: &Local, options: &Options, folder: &Path) 
     Ok(())
 }
 
-/// A proxy as it is by default, with one worker.
-async fn front(view: &ClusterView) -> Outcome<Running> {
-    let mut options = Config::default().into_options()?;
-    options.listen = String::from("127.0.0.1:0");
-    options.http = None;
-    options.admin = None;
-    options.admin = None;
-    options.workers = 1;
-    options.discovery.seeds = view.nodes.iter().map(|node| node.address.to_string()).collect();
-    let running = proxy::start(options).await?;
-    running.ready().await;
-    Ok(running)
-}
-
 #[expect(clippy::cast_precision_loss, reason = "three digits are told")]
 fn rate(keys: u64, seconds: f64) -> f64 {
     keys as f64 / seconds
-}
-
-fn keys_of(view: &ClusterView) -> u64 {
-    view.nodes.iter().map(keys_of_node).sum()
-}
-
-fn keys_of_node(node: &slotway::manage::view::NodeView) -> u64 {
-    node.info.databases().iter().map(|(_, keys)| keys).sum()
-}
-
-fn name(n: usize) -> String {
-    format!("key:{n:012}")
-}
-
-/// Writes keys to their owners.
-async fn fill(view: &ClusterView, options: &Options) -> Outcome<()> {
-    let (owners, value) = (view.owners(), "x".repeat(options.bytes));
-    for node in &view.nodes {
-        let mut control =
-            Control::connect(&node.address.to_string(), Duration::from_secs(10)).await?;
-        let keys = (0..options.keys).map(name);
-        let is_own =
-            |key: &String| owners[Slot::of(key.as_bytes()).index()].as_ref() == Some(&node.own.id);
-        let own: Vec<String> = keys.filter(is_own).collect();
-        for some in own.chunks(TOGETHER) {
-            let set = |key: &String| vec!["SET".to_owned(), key.clone(), value.clone()];
-            control.pipeline(&some.iter().map(set).collect::<Vec<_>>()).await?;
-        }
-    }
-    Ok(())
 }
 
 /// The lowest slots of all nodes but the last one, as many of each, for the last one.
@@ -224,7 +175,7 @@ async fn by_slotway(
 }
 
 async fn by_redis_cli(view: &ClusterView, slots: usize) -> Outcome<()> {
-    let id = |node: &slotway::manage::view::NodeView| -> NodeId { node.own.id.clone() };
+    let id = |node: &NodeView| -> NodeId { node.own.id.clone() };
     let last = view.nodes.last().map(id).ok_or("no node")?;
     let mut command = Command::new("redis-cli");
     command.args(["--cluster", "reshard", &view.nodes[0].address.to_string()]);
@@ -233,76 +184,4 @@ async fn by_redis_cli(view: &ClusterView, slots: usize) -> Outcome<()> {
     let output = command.output().await?;
     let text = String::from_utf8_lossy(&output.stdout);
     if output.status.success() { Ok(()) } else { Err(text.into_owned().into()) }
-}
-
-/// Somebody else who uses a node or the proxy: one turn after the other with a pause between, on a thread of its own.
-struct Pulse {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<io::Result<Vec<Duration>>>,
-}
-
-impl Pulse {
-    fn start(
-        address: (String, u16),
-        mut turn: impl FnMut(&mut TcpStream) -> io::Result<()> + Send + 'static,
-    ) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let mut stream = TcpStream::connect(address)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-            let mut times = Vec::new();
-            while !stopped.load(Relaxed) {
-                let begun = Instant::now();
-                turn(&mut stream)?;
-                times.push(begun.elapsed());
-                std::thread::sleep(PAUSE);
-            }
-            Ok(times)
-        });
-        Self { stop, thread }
-    }
-
-    fn stop(self) -> Outcome<Vec<Duration>> {
-        self.stop.store(true, Relaxed);
-        Ok(self.thread.join().map_err(|_| "a client has panicked")??)
-    }
-}
-
-fn ping(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(b"PING\r\n")?;
-    expect(stream, b"+PONG\r\n")
-}
-
-/// Clients of the proxy, each with a part of the keys.
-fn clients(proxy: &Running, options: &Options) -> Vec<Pulse> {
-    let (keys, clients, bytes) = (options.keys.max(1), options.clients, options.bytes);
-    let client = |number: usize| {
-        // Strides of a prime number visit all keys, and slots in no order.
-        let mut at = (0..).map(move |n: usize| (n * 7919 * clients + number) % keys);
-        let turn = move |stream: &mut TcpStream| {
-            let n = at.next().unwrap_or_default();
-            let (name, value) = (name(n), format!("{n:0bytes$}"));
-            stream.write_all(format!("SET {name} {value}\r\nGET {name}\r\n").as_bytes())?;
-            expect(stream, format!("+OK\r\n${}\r\n{value}\r\n", value.len()).as_bytes())
-        };
-        Pulse::start((proxy.data.ip().to_string(), proxy.data.port()), turn)
-    };
-    (0..clients).map(client).collect()
-}
-
-fn expect(stream: &mut TcpStream, reply: &[u8]) -> io::Result<()> {
-    let mut read = vec![0; reply.len()];
-    stream.read_exact(&mut read)?;
-    let strange = || io::Error::other(read.escape_ascii().to_string());
-    if read == reply { Ok(()) } else { Err(strange()) }
-}
-
-/// Half of all times, 99 of 100, and the longest one, in milliseconds, as JSON.
-fn quantiles(mut times: Vec<Duration>) -> String {
-    times.sort_unstable();
-    let at = |part: usize| times.get((times.len() * part / 100).min(times.len().saturating_sub(1)));
-    let ms = |part| at(part).map_or(0.0, |time| time.as_secs_f64() * 1000.0);
-    format!("{{\"p50\":{:.2},\"p99\":{:.2},\"max\":{:.2}}}", ms(50), ms(99), ms(100))
 }

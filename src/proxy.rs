@@ -16,9 +16,10 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, Jobs};
 use crate::cluster::{Address, Topology};
-use crate::discovery::{self, Discovery, Outcomes};
+use crate::discovery::{self, Discovery, Outcomes, published};
 use crate::local::{self, Proxy};
 use crate::manage::access::Access;
+use crate::manage::plan::Move;
 use crate::observe::{self, Observed, Process};
 use crate::session::Message;
 use crate::stats::Stats;
@@ -178,7 +179,9 @@ pub async fn start(options: Options) -> Result<Running> {
         process: process(Arc::clone(&proxy), outcomes),
     });
     let (stage, stages) = watch::channel(Stage::Serving);
-    let administration = Arc::new(administration(&options, Arc::clone(&observed), hints.clone()));
+    let hand_over = hand_over(Arc::clone(&topology), inboxes.clone(), hints.clone());
+    let administration =
+        Arc::new(administration(&options, Arc::clone(&observed), hints.clone(), hand_over));
     let (http, pages) =
         listen_http(options.http.as_deref(), observed, &administration, stages.clone()).await?;
     control.spawn(admin::adopt(&administration));
@@ -274,6 +277,7 @@ fn administration(
     options: &Options,
     observed: Arc<Observed>,
     hints: UnboundedSender<backend::Hint>,
+    hand_over: Box<dyn Fn(&Move) + Send + Sync>,
 ) -> Admin {
     let seeds = options.discovery.seeds.iter().filter_map(|seed| Address::parse(seed, None));
     Admin {
@@ -283,11 +287,26 @@ fn administration(
         observed,
         // Discovery lives as long as the proxy.
         refresh: Box::new(move || drop(hints.send(backend::Hint::Refresh))),
+        hand_over,
         state_folder: options.state_folder.clone(),
         jobs: Jobs::default(),
         started: Instant::now(),
         clients: AtomicU64::new(0),
     }
+}
+
+/// Has clients' requests go where slots have moved, before a node sends them there.
+fn hand_over(
+    topology: Arc<ArcSwap<Topology>>,
+    inboxes: Vec<UnboundedSender<Message>>,
+    hints: UnboundedSender<backend::Hint>,
+) -> Box<dyn Fn(&Move) + Send + Sync> {
+    let announce = announcer(inboxes);
+    Box::new(move |part| match published::moved(&topology, &part.slots, &part.to) {
+        Some(is_new) => announce(discovery::News { topology: is_new, facts: None }),
+        // Discovery lives as long as the proxy.
+        None => drop(hints.send(backend::Hint::Refresh)),
+    })
 }
 
 /// The numbers that belong to no worker, as they are when asked for.
@@ -333,7 +352,7 @@ fn describe(options: &Options, port: u16) -> Proxy {
 }
 
 /// Tells all workers what discovery found.
-fn announcer(inboxes: Vec<UnboundedSender<Message>>) -> impl FnMut(discovery::News) {
+fn announcer(inboxes: Vec<UnboundedSender<Message>>) -> impl Fn(discovery::News) {
     move |news| {
         for inbox in &inboxes {
             // A worker that is gone needs no news.

@@ -265,6 +265,7 @@ impl Job {
                 status.progress = *progress;
                 return;
             }
+            Event::Taken(_) => return,
             Event::Settling => {
                 "settling".clone_into(&mut status.phase);
                 return;

@@ -42,6 +42,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{Address, Topology};
 use crate::manage::access::Access;
+use crate::manage::plan::Move;
 use crate::observe::Observed;
 use complaint::Complaint;
 pub use jobs::Jobs;
@@ -62,6 +63,8 @@ pub struct Admin {
     pub observed: Arc<Observed>,
     /// Has the map of the cluster looked at again.
     pub refresh: Box<dyn Fn() + Send + Sync>,
+    /// Has the map of the cluster say that slots have moved.
+    pub hand_over: Box<dyn Fn(&Move) + Send + Sync>,
     /// Where journals of jobs are; `None` for where other programs of this user keep them.
     pub state_folder: Option<PathBuf>,
     /// The jobs.

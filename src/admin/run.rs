@@ -393,8 +393,8 @@ async fn run(
     job.note(format!("{} keys are to be moved, about {} bytes", prepared.keys(), prepared.bytes()));
     prepared.warnings().iter().for_each(|warning| job.note(warning.clone()));
     let mut tell = |event: mover::Event| {
-        if matches!(event, mover::Event::Closed(_)) {
-            (ground.admin.refresh)();
+        if let mover::Event::Taken(part) | mover::Event::Closed(part) = &event {
+            (ground.admin.hand_over)(part);
         }
         job.take(&event);
     };

@@ -6,6 +6,7 @@ use super::node::{Address, NodeId};
 use super::owners::Owners;
 use super::parse::{NodeLine, View};
 use super::slot::{SLOTS, Slot};
+use super::slots::Slots;
 
 /// Position of a node in [`Topology::nodes`].
 pub type NodeIndex = u16;
@@ -70,6 +71,40 @@ impl Topology {
         let owners = owners(views, &index);
         let primaries = first_slots(&owners);
         Self { nodes, owners, primaries }
+    }
+
+    /// The same with slots at another node; `None` if there is no such node.
+    pub fn moved(&self, slots: &Slots, to: &NodeId) -> Option<Self> {
+        let to = self.index(to)?;
+        let moved = |(slot, owner)| if slots.contains(slot) { Some(to) } else { owner };
+        Some(self.with_owners(self.owned().map(moved)))
+    }
+
+    /// What came of a look at the cluster, with the slots that have moved since where they are now: `before` was known when the
+    /// look was begun, and `now` is since.
+    #[must_use]
+    pub fn caught_up(self, before: &Self, now: &Self) -> Self {
+        let id =
+            |topology: &Self, slot| topology.owner(slot).map(|at| topology.node(at).id.clone());
+        let caught_up = |(slot, owner)| match id(now, slot) {
+            Some(to) if Some(&to) != id(before, slot).as_ref() => self.index(&to).or(owner),
+            _ => owner,
+        };
+        self.with_owners(self.owned().map(caught_up))
+    }
+
+    fn index(&self, id: &NodeId) -> Option<NodeIndex> {
+        let at = self.nodes.binary_search_by(|node| node.id.cmp(id)).ok()?;
+        NodeIndex::try_from(at).ok()
+    }
+
+    fn owned(&self) -> impl Iterator<Item = (Slot, Option<NodeIndex>)> {
+        (0..).map_while(Slot::new).zip(self.owners.iter())
+    }
+
+    fn with_owners(&self, owners: impl Iterator<Item = Option<NodeIndex>>) -> Self {
+        let owners = Owners::new(owners);
+        Self { nodes: self.nodes.clone(), primaries: first_slots(&owners), owners }
     }
 
     /// All nodes, ordered by id.
@@ -170,6 +205,26 @@ mod tests {
             );
             assert_eq!(topology.covered(), SLOTS);
         }
+    }
+
+    #[test]
+    fn what_moved_during_a_look_stays_moved() {
+        let [first, second, last] = [0, 1, 2].map(|slot| Slot::new(slot).unwrap());
+        let look = |slots: [&str; 2]| {
+            let [a, b] = slots;
+            Topology::merge(&[view(&format!(
+                "a 10.0.0.1:7001@17001 myself,master - 0 0 1 connected {a}\nb 10.0.0.2:7002@17002 master - 0 0 2 connected {b}\n"
+            ))])
+        };
+        let (a, b) = (NodeId("a".into()), NodeId("b".into()));
+        let before = look(["0-2", "3-16383"]);
+        let now = before.moved(&Slots::from_iter([first]), &b).unwrap();
+        assert_eq!(now, look(["1-2", "0 3-16383"]));
+        // The look saw only the second one go, and saw that on its own.
+        let found = look(["0 2", "1 3-16383"]).caught_up(&before, &now);
+        let owner = |slot| found.node(found.owner(slot).unwrap()).id.clone();
+        assert_eq!((owner(first), owner(second), owner(last)), (b.clone(), b, a));
+        assert_eq!(before.moved(&Slots::from_iter([first]), &NodeId("c".into())), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! worker hints that its map may be wrong. Any number of hints make one refresh.
 
 mod functions;
+pub mod published;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -165,6 +166,7 @@ impl Discovery {
 
     /// Asks once, and publishes what is new.
     pub async fn refresh(&mut self) -> News {
+        let before = self.topology.load_full();
         let (answers, asked) = self.ask().await;
         let views = self.keep_ours(answers, asked);
         self.few_answered = views.len() * 2 < asked;
@@ -175,10 +177,10 @@ impl Discovery {
         }
         self.note_success();
         let merged = Topology::merge(&views);
-        if merged != **self.topology.load() {
-            tracing::info!(nodes = merged.nodes().len(), slots = merged.covered(), "new topology");
-            let before = self.topology.swap(Arc::new(merged));
-            self.equip(&before);
+        let (nodes, slots) = (merged.nodes().len(), merged.covered());
+        if let Some(replaced) = published::found(&self.topology, &before, &merged) {
+            tracing::info!(nodes, slots, "new topology");
+            self.equip(&replaced);
             news.topology = true;
         }
         if self.rounds.is_multiple_of(LEARN_EVERY) {

@@ -255,7 +255,7 @@ impl Job<'_> {
             Event::Suspicious(suspicion) => {
                 bar.suspend(|| self.out.warning(&suspicious(suspicion)));
             }
-            Event::Opened(_) | Event::Stage { .. } | Event::Settling => {}
+            Event::Opened(_) | Event::Taken(_) | Event::Stage { .. } | Event::Settling => {}
         }
     }
 

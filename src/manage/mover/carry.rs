@@ -335,6 +335,7 @@ impl Passage<'_, '_> {
         } else {
             self.target.set_slots(&sorted.open, "NODE", &owner).await?;
         }
+        self.work.tell(Event::Taken(part.clone()));
         self.work.note(&Entry::Taken(part.clone()))?;
         let slots = [&sorted.open[..], &sorted.both].concat();
         self.source.set_slots(&slots, "NODE", &owner).await?;

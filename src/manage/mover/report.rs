@@ -16,6 +16,8 @@ pub enum Event {
     Opened(Move),
     /// How far it came; told after each batch and each chunk.
     Progress(Progress),
+    /// The target owns slots; the source and the others have yet to hear of it, and send their clients there until then.
+    Taken(Move),
     /// Slots have arrived.
     Closed(Move),
     /// The servers move slots by themselves, and are at this.
