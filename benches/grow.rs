@@ -195,13 +195,17 @@ async fn shrink_by_redis_cli(entry: &str, node: &str) -> Outcome<()> {
 
 async fn grow_by_redis_cli(entry: &str, node: &str) -> Outcome<()> {
     redis_cli(&["add-node", node, entry]).await?;
-    // It does not wait until all nodes know the new one.
-    while redis_cli(&["check", node]).await.is_err()
-        || gather(entry).await?.nodes.len() < PRIMARIES.into()
-    {
+    // It does not wait until all nodes know the new one, nor until that takes keys.
+    while gather(entry).await?.nodes.len() < PRIMARIES.into() || !is_well(node).await? {
         sleep(LOOK).await;
     }
     redis_cli(&["rebalance", entry, "--cluster-use-empty-masters"]).await
+}
+
+async fn is_well(node: &str) -> Outcome<bool> {
+    let mut control = Control::connect(node, Duration::from_secs(10)).await?;
+    let info = call(&mut control, &["CLUSTER", "INFO"]).await?;
+    Ok(value::text(&info).is_some_and(|info| info.contains("cluster_state:ok")))
 }
 
 async fn redis_cli(words: &[&str]) -> Outcome<()> {

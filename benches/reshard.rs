@@ -13,6 +13,8 @@
 
 mod users;
 
+use std::io::{self, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -26,7 +28,7 @@ use slotway::manage::plan::Move;
 use slotway::manage::view::{ClusterView, NodeView};
 use slotway::proxy;
 use tokio::process::Command;
-use users::{Data, Outcome, Pulse, keys_of, keys_of_node, ping, proxy_options, quantiles};
+use users::{Data, Outcome, Pulse, expect, keys_of, keys_of_node, proxy_options, quantiles};
 
 /// Primaries; the last one takes slots from the others.
 const PRIMARIES: u16 = 4;
@@ -184,4 +186,9 @@ async fn by_redis_cli(view: &ClusterView, slots: usize) -> Outcome<()> {
     let output = command.output().await?;
     let text = String::from_utf8_lossy(&output.stdout);
     if output.status.success() { Ok(()) } else { Err(text.into_owned().into()) }
+}
+
+fn ping(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(b"PING\r\n")?;
+    expect(stream, b"+PONG\r\n")
 }

@@ -131,12 +131,7 @@ impl Pulse {
     }
 }
 
-pub(crate) fn ping(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(b"PING\r\n")?;
-    expect(stream, b"+PONG\r\n")
-}
-
-fn expect(stream: &mut TcpStream, reply: &[u8]) -> io::Result<()> {
+pub(crate) fn expect(stream: &mut TcpStream, reply: &[u8]) -> io::Result<()> {
     let mut read = vec![0; reply.len()];
     stream.read_exact(&mut read)?;
     let strange = || io::Error::other(read.escape_ascii().to_string());
