@@ -102,7 +102,7 @@ async fn measure(tool: &str, cluster: &Local, options: &Options, folder: &Path) 
                 ("slotway", "shrink") => job(&mut stages.admin, &["DELNODE", node]).await?,
                 ("slotway", _) => job(&mut stages.admin, &["ADDNODE", node]).await?,
                 (_, "shrink") => shrink_by_redis_cli(entry, node).await?,
-                _ => grow_by_redis_cli(entry, node).await?,
+                _ => grow_by_redis_cli(&addresses).await?,
             }
             stages.end(verb, begun.elapsed()).await?;
         }
@@ -193,13 +193,23 @@ async fn shrink_by_redis_cli(entry: &str, node: &str) -> Outcome<()> {
     redis_cli(&["del-node", entry, &id.0]).await
 }
 
-async fn grow_by_redis_cli(entry: &str, node: &str) -> Outcome<()> {
+async fn grow_by_redis_cli(addresses: &[String]) -> Outcome<()> {
+    let [entry, .., node] = addresses else { return Err("no nodes".into()) };
     redis_cli(&["add-node", node, entry]).await?;
     // It does not wait until all nodes know the new one, nor until that takes keys.
-    while gather(entry).await?.nodes.len() < PRIMARIES.into() || !is_well(node).await? {
+    while !is_known(addresses).await? || !is_well(node).await? {
         sleep(LOOK).await;
     }
     redis_cli(&["rebalance", entry, "--cluster-use-empty-masters"]).await
+}
+
+async fn is_known(addresses: &[String]) -> Outcome<bool> {
+    for address in addresses {
+        if gather(address).await?.nodes.len() < PRIMARIES.into() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn is_well(node: &str) -> Outcome<bool> {

@@ -196,16 +196,27 @@ fn member(view: &ClusterView, node: &NodeView) -> Answer {
     Answer::Map(fields)
 }
 
-/// All nodes by their own word, from the first entry that answers.
+/// All nodes by their own word, from the first entry that answers for the cluster on the map: one that was removed a moment ago
+/// answers for itself.
 pub(super) async fn gather(admin: &Admin) -> Result<ClusterView, Complaint> {
+    let map = admin.topology();
     let mut last = String::new();
     for entry in admin.entries()? {
         match ClusterView::gather(&entry, &admin.access).await {
-            Ok(view) => return Ok(view),
+            Ok(view) if is_of(&map, &view) => return Ok(view),
+            Ok(_) => last = format!("{entry} is no member of the cluster any more"),
             Err(error) => last = error.to_string(),
         }
     }
     Err(Complaint::Unreachable(last))
+}
+
+/// Whether a view is of the cluster on the map, as [`crate::cluster::membership`] has it.
+fn is_of(map: &Topology, view: &ClusterView) -> bool {
+    let is_named = |id: &NodeId| view.lines().any(|line| line.id == *id);
+    let named = map.nodes().iter().filter(|node| is_named(&node.id)).count();
+    map.covered() == 0
+        || named * 2 >= map.nodes().len() && view.owners().iter().any(Option::is_some)
 }
 
 /// The proxy's map, and who among the nodes tells other owners of slots than the first one.

@@ -138,6 +138,44 @@ async fn a_job_is_paused_cut_off_and_resumed() {
     proxy.shutdown().await;
 }
 
+/// The map follows the slots without a look at the cluster, so that no node has to say where they are; and a node that has left
+/// and is on it still is not taken for the cluster.
+#[tokio::test]
+async fn requests_go_where_slots_have_moved() {
+    let _turn = beside_others().await;
+    let cluster = Cluster::start(4, 0).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = front::options(cluster.addresses());
+    options.admin = Some("127.0.0.1:0".to_owned());
+    options.state_folder = Some(folder.path().to_owned());
+    let never = Duration::from_secs(3600);
+    (options.discovery.interval, options.discovery.spacing) = (never, never);
+    let proxy = front::start(options).await;
+    let mut admin = Client::to(proxy.admin.expect("an admin port")).await;
+    let mut client = Client::to(proxy.data).await;
+    for n in 0..300 {
+        assert_eq!(client.ask(&["SET", &format!("key{n}"), &n.to_string()]).await, ok());
+    }
+    // Who is asked first.
+    let leaver = (0..4).min_by_key(|n| cluster.id(*n).to_owned()).expect("nodes");
+    let id = begin(&mut admin, &format!("DELNODE {}", cluster.id(leaver))).await;
+    becomes(&mut admin, &id, "completed").await;
+    for n in 0..300 {
+        assert_eq!(client.ask(&["GET", &format!("key{n}")]).await, bulk(n.to_string()));
+    }
+    let stats = admin.call("PROXY STATS").await;
+    let stats = value::array(&stats).expect("numbers");
+    let at = stats.iter().position(|name| value::text(name) == Some("moved")).expect("it is there");
+    assert_eq!(stats[at + 1], Value::Integer(0));
+    let topology = proxy.topology();
+    assert_eq!((topology.nodes().len(), topology.primaries().len()), (4, 3));
+    let owned = cluster.slots_of((leaver + 1) % 4).await.len();
+    assert!((5461..=5462).contains(&owned), "{owned}");
+    let plan = admin.call("PROXY CLUSTER REBALANCE DRYRUN").await;
+    assert!(value::text(&plan).is_some_and(|plan| plan.contains("\"moves\":[]")), "{plan:?}");
+    proxy.shutdown().await;
+}
+
 /// A proxy as a program of its own; its log has to be kept, or it would be written to nobody.
 type Program = (Child, Lines<BufReader<ChildStderr>>);
 
