@@ -197,15 +197,20 @@ async fn grow_by_redis_cli(addresses: &[String]) -> Outcome<()> {
     let [entry, .., node] = addresses else { return Err("no nodes".into()) };
     redis_cli(&["add-node", node, entry]).await?;
     // It does not wait until all nodes know the new one, nor until that takes keys.
-    while !is_known(addresses).await? || !is_well(node).await? {
+    while !is_known(node, addresses).await? || !is_well(node).await? {
         sleep(LOOK).await;
     }
     redis_cli(&["rebalance", entry, "--cluster-use-empty-masters"]).await
 }
 
-async fn is_known(addresses: &[String]) -> Outcome<bool> {
+/// Whether all nodes have heard of one; for a minute after it was removed they will not.
+async fn is_known(node: &str, addresses: &[String]) -> Outcome<bool> {
     for address in addresses {
-        if gather(address).await?.nodes.len() < PRIMARIES.into() {
+        let mut control = Control::connect(address, Duration::from_secs(10)).await?;
+        let nodes = call(&mut control, &["CLUSTER", "NODES"]).await?;
+        let nodes = value::text(&nodes).unwrap_or_default();
+        let known = nodes.lines().find(|line| line.contains(node));
+        if known.is_none_or(|line| line.contains("handshake")) {
             return Ok(false);
         }
     }
