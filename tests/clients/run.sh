@@ -2,6 +2,7 @@
 # Real clients, each at its latest version, do a work-out through the proxy before a cluster of three primaries and replicas.
 #
 #   tests/clients/run.sh [CLIENT...]      all clients, or those whose names begin so: redis-py ioredis redis-cli ...
+#   tests/clients/run.sh --install        only gets what they need, so that the rest can be quick
 #
 # Clients come from their registries into a folder of their own: CLIENTS_DIR, else target/clients. A registry that cannot be
 # reached is a failure, never a reason to leave clients out. The proxy is a debug build, which the tests make anyway, or the
@@ -16,6 +17,9 @@ dir=${CLIENTS_DIR:-$target/clients}
 say() { echo "clients: $*" >&2; }
 fail() { say "FAILED: $*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
+
+is_install=
+if [[ ${1:-} == --install ]]; then is_install=yes; shift; fi
 
 # wants NAME: whether this client is to be run.
 only=("$@")
@@ -62,6 +66,7 @@ install_tools
 if wants redis-py; then install_python; fi
 if wants ioredis || wants node-redis; then install_node; fi
 if wants redis-rs || wants fred; then install_rust; fi
+[[ -z $is_install ]] || exit 0
 if [[ -z ${SLOTWAY:-} ]]; then cargo build --quiet; fi
 [[ -x $slotway ]] || fail "there is no $slotway"
 

@@ -92,8 +92,8 @@ async fn the_tool_dies_in_the_middle_of_a_slot() {
 /// the replica takes over, to lists that it does not have, or has as they were.
 #[tokio::test]
 async fn a_source_with_a_replica_is_killed() {
-    let _turn = alone().await;
     let (mut cluster, office) = (Cluster::start(3, 1).await, Office::new());
+    let _turn = alone().await;
     let proxy = front::start(front::patient(cluster.addresses())).await;
     // Keys of a slot are listed from the newest to the oldest: these lists are moved first, half-way, and last.
     let early = (0..SLOT).map(|slot| key(&tag(slot), 0));
@@ -183,8 +183,8 @@ async fn a_source_without_a_replica_is_killed_and_returns() {
 /// Scenario 27. What was moved is not to be had until the target's heir takes the slots in.
 #[tokio::test]
 async fn a_target_with_a_replica_is_killed() {
-    let _turn = alone().await;
     let (mut cluster, office) = (Cluster::start(3, 1).await, Office::new());
+    let _turn = alone().await;
     fill(&cluster, 0, SLOT, KEYS).await;
     let prepared = office.prepare(&cluster, &[(0, 1, 0..64)]).await.expect("it can be done");
     let (reins, tell, mut told) = slowly();
@@ -527,8 +527,8 @@ async fn of_two_jobs_at_once_the_second_is_refused() {
 /// Scenario 42: no faster than was asked for, and nothing at all in a pause.
 #[tokio::test]
 async fn a_move_keeps_to_its_rate_and_rests_when_told() {
-    let _turn = alone().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    let _turn = alone().await;
     fill(&cluster, 0, SLOT, KEYS).await;
     let (reins, mut tell, mut told) = slowly();
     let (begun, mut passed) = (std::time::Instant::now(), None);

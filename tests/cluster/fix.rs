@@ -257,8 +257,8 @@ async fn fill_all(cluster: &Cluster, node: Node, slots: Range<usize>, each: usiz
 /// was there before. What they may not get is an answer at all until the repair begins: some of these states serve nobody.
 #[tokio::test]
 async fn slots_left_half_way_are_closed_under_load() {
-    let _turn = alone().await;
     let (cluster, office) = (Cluster::start(3, 0).await, Office::new());
+    let _turn = alone().await;
     // The last slots of node 0, on their way to node 1, and its first ones on their way back.
     let count = LEFT.len() * EACH;
     let ways = [([0, 1], BORDER - count..BORDER), ([1, 0], BORDER..BORDER + count)];
@@ -400,8 +400,8 @@ async fn slots_without_an_owner_are_covered() {
 /// Scenario 64, with 40 000 keys and under load.
 #[tokio::test]
 async fn a_thousand_slots_left_open_are_closed() {
-    let _turn = alone().await;
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    let _turn = alone().await;
     let keys = fill_all(&cluster, 0, 0..1000, 40).await;
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let mut load =

@@ -15,8 +15,8 @@ const BATCHES: u64 = 15;
 /// Scenario 19.
 #[tokio::test]
 async fn a_reshard_under_load_loses_nothing() {
-    let _turn = alone().await;
     let (cluster, office) = (Cluster::start(3, 1).await, Office::new());
+    let _turn = alone().await;
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let mut load = Load::start(Plan { focus: 0..1500, ..Plan::new(proxy.data) });
     load.advance(BATCHES).await;

@@ -24,8 +24,8 @@ const KEYS: usize = 100;
 /// Scenarios 17, 47, 54, 55 and 62 under load.
 #[tokio::test]
 async fn clients_notice_nothing_of_what_is_done_to_their_cluster() {
-    let _turn = alone().await;
     let (mut nodes, state) = (Cluster::start(3, 1).await, tempfile::tempdir().expect("a folder"));
+    let _turn = alone().await;
     let (entry, folder) = (nodes.address(1), state.path().display());
     for slot in SLOTS {
         fill(&nodes, 0, slot, KEYS).await;

@@ -82,9 +82,9 @@ async fn check_huge(client: &mut Client, cluster: &Cluster) {
 
 #[tokio::test]
 async fn a_value_of_300_megabytes() {
-    let _turn = alone().await;
     // Without replicas: their output buffers would not take it.
     let cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
     assert_eq!(client.call("GET huge").await, Value::Null);
@@ -95,8 +95,8 @@ async fn a_value_of_300_megabytes() {
 /// As above, but the proxy is not connected to the node yet, and the value is larger than what may wait for a node.
 #[tokio::test]
 async fn the_first_value_has_300_megabytes() {
-    let _turn = alone().await;
     let cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
     check_huge(&mut client, &cluster).await;

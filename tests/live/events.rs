@@ -10,9 +10,9 @@ use slotway::proxy::Options;
 use tokio::time::sleep;
 
 use crate::cluster::{Cluster, Node};
-use crate::front;
 use crate::load::{Load, Plan};
 use crate::tally::Tally;
+use crate::{alone, front};
 
 /// Batches that every client does before an event, and after it.
 const BATCHES: u64 = 15;
@@ -148,7 +148,7 @@ impl Event {
         Story { tally: load.stop().await, took, outage, met: cluster.errors_said().await }
     }
 
-    /// Lets it happen to a cluster of its own, behind a patient proxy.
+    /// Lets it happen to a cluster of its own, behind a patient proxy, while nothing else happens.
     pub(crate) async fn watch(self) -> Story {
         self.watch_behind(front::patient).await
     }
@@ -156,6 +156,7 @@ impl Event {
     /// Lets it happen to a cluster of its own, behind a proxy with these options.
     pub(crate) async fn watch_behind(self, options: fn(Vec<String>) -> Options) -> Story {
         let mut cluster = Cluster::start(3, 1).await;
+        let _turn = alone().await;
         let proxy = front::start(options(cluster.addresses())).await;
         let story = self.happen_under_load(&mut cluster, Plan::new(proxy.data)).await;
         proxy.shutdown().await;

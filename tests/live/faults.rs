@@ -28,7 +28,6 @@ async fn check(event: Event) {
 
 #[tokio::test]
 async fn lost_connections_are_opened_again() {
-    let _turn = alone().await;
     let story = Event::Sever.watch().await;
     story.tally.expect_survived(NOTICE);
     for oddity in [Oddity::Lost, Oddity::Excused] {
@@ -38,20 +37,18 @@ async fn lost_connections_are_opened_again() {
 
 #[tokio::test]
 async fn a_killed_primary_is_replaced() {
-    let _turn = alone().await;
     check(Event::Kill).await;
 }
 
 #[tokio::test]
 async fn a_frozen_primary_is_replaced() {
-    let _turn = alone().await;
     check(Event::Freeze).await;
 }
 
 #[tokio::test]
 async fn a_proxy_starts_while_a_primary_is_down() {
-    let _turn = alone().await;
     let mut cluster = Cluster::start(3, 1).await;
+    let _turn = alone().await;
     cluster.kill9(0);
     // The dead node comes first, and only one other is known.
     let mut options = front::options(vec![cluster.address(0), cluster.address(2)]);
@@ -73,8 +70,8 @@ async fn a_proxy_starts_while_a_primary_is_down() {
 
 #[tokio::test]
 async fn a_primary_without_replica_is_missed_for_a_time_only() {
-    let _turn = alone().await;
     let mut cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
     let mut options = front::options(cluster.addresses());
     options.backend.request_budget = Duration::from_secs(1);
     let proxy = front::start(options).await;

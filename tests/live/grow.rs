@@ -65,8 +65,8 @@ fn error(text: &str) -> Value {
 
 #[tokio::test]
 async fn a_node_joins_and_leaves_under_load() {
-    let _turn = alone().await;
     let mut cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
     let new = cluster.start_node().await;
     let address = cluster.address(new);
     let (proxy, mut admin, _folder) = administered(&cluster).await;
@@ -104,8 +104,8 @@ async fn a_node_joins_and_leaves_under_load() {
 
 #[tokio::test]
 async fn a_job_is_paused_cut_off_and_resumed() {
-    let _turn = alone().await;
     let cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
     let (proxy, mut admin, _folder) = administered(&cluster).await;
     let mut client = Client::to(proxy.data).await;
     for n in 0..3000 {
@@ -216,8 +216,8 @@ async fn cut_off(
 /// Each time the next proxy goes on with it by itself, to the end of the order and not only of the moves.
 #[tokio::test]
 async fn a_job_of_a_proxy_that_was_killed_goes_on_with_the_next() {
-    let _turn = alone().await;
     let mut cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
     let new = cluster.start_node().await;
     let state = tempfile::tempdir().expect("a folder");
     let serving = front::start(front::options(cluster.addresses())).await;

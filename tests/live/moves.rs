@@ -12,37 +12,31 @@ use crate::{alone, front, until};
 
 #[tokio::test]
 async fn a_reshard_goes_unnoticed() {
-    let _turn = alone().await;
     Event::Reshard.watch().await.expect_unnoticed(&["MOVED", "ASK"]);
 }
 
 #[tokio::test]
 async fn slots_that_move_slowly_go_unnoticed() {
-    let _turn = alone().await;
     Event::SlowSlots.watch().await.expect_unnoticed(&["MOVED", "ASK", "TRYAGAIN"]);
 }
 
 #[tokio::test]
 async fn a_manual_failover_goes_unnoticed() {
-    let _turn = alone().await;
     Event::Failover.watch().await.expect_unnoticed(&["MOVED"]);
 }
 
 #[tokio::test]
 async fn a_node_that_joins_and_leaves_goes_unnoticed() {
-    let _turn = alone().await;
     Event::JoinAndLeave.watch().await.expect_unnoticed(&["MOVED", "ASK"]);
 }
 
 #[tokio::test]
 async fn a_replica_that_returns_and_takes_over_goes_unnoticed() {
-    let _turn = alone().await;
     Event::Return.watch().await.expect_unnoticed(&["MOVED"]);
 }
 
 #[tokio::test]
 async fn a_hiccup_is_waited_out() {
-    let _turn = alone().await;
     let story = Event::Hiccup.watch().await;
     story.expect_unnoticed(&[]);
     story.tally.expect_no_stall_of(HICCUP + Duration::from_millis(500));
@@ -50,7 +44,6 @@ async fn a_hiccup_is_waited_out() {
 
 #[tokio::test]
 async fn a_cluster_that_is_down_for_a_while_is_waited_for() {
-    let _turn = alone().await;
     let story = Event::Minority.watch().await;
     story.expect_unnoticed(&["CLUSTERDOWN"]);
     story.tally.expect_no_stall_of(story.outage + Duration::from_millis(500));
@@ -60,8 +53,8 @@ async fn a_cluster_that_is_down_for_a_while_is_waited_for() {
 /// that one which have a single key: those must not run first.
 #[tokio::test]
 async fn a_pipeline_meets_a_slot_half_way() {
-    let _turn = alone().await;
     let cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
     assert_eq!(client.call("MSET {bar}a 1 {bar}b 1").await, ok());

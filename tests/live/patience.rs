@@ -5,11 +5,13 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Clusters that there may be at the same time.
-const PLACES: u32 = 3;
+/// Tests that may use their clusters at the same time. Each needs a thread of the test program; there are as many of those as
+/// processors, or as `RUST_TEST_THREADS` says.
+const PLACES: u32 = 4;
 static TURN: Semaphore = Semaphore::const_new(PLACES as usize);
 
-/// For a test that has the machine for itself: it makes a load, or shares a cluster that it changes for a while.
+/// For a test that has the machine for itself: it makes a load, or shares a cluster that it changes for a while. One that has a
+/// cluster of its own starts it before, while others have their turn: most of that is waiting for its nodes.
 pub(crate) async fn alone() -> SemaphorePermit<'static> {
     TURN.acquire_many(PLACES).await.expect("nobody closes it")
 }

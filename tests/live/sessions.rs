@@ -47,8 +47,8 @@ async fn count_up(proxy: SocketAddr, times: usize) {
 
 #[tokio::test]
 async fn transactions_on_one_counter_add_up_while_its_slot_moves() {
-    let _turn = alone().await;
     let cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let each = times("SLOTWAY_TRANSACTIONS", 8000) / 8;
     let mut clients = JoinSet::new();
@@ -160,8 +160,8 @@ async fn count_watched(proxy: SocketAddr, times: usize) -> usize {
 
 #[tokio::test]
 async fn watched_counters_add_up_and_connections_are_used_again() {
-    let _turn = alone().await;
     let cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let each = times("SLOTWAY_WATCHES", 1200) / 12;
     let run = async || {
@@ -272,8 +272,8 @@ impl Belt {
 async fn every_element_is_popped_once_while_slots_move_and_a_primary_fails_over() {
     const QUEUES: usize = 30;
     const MOVED: usize = 10;
-    let _turn = alone().await;
     let cluster = Cluster::start(3, 1).await;
+    let _turn = alone().await;
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let belt = Belt::start(proxy.data, QUEUES, 3 * QUEUES);
     for n in 0..MOVED {
