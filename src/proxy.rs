@@ -47,6 +47,8 @@ pub struct Options {
     pub admin: Option<String>,
     /// Password that administrators must give.
     pub admin_password: Option<String>,
+    /// Whether administrators may have nodes run any command.
+    pub admin_call: bool,
     /// Where journals of jobs are; `None` for the usual place.
     pub state_folder: Option<PathBuf>,
     /// Number of worker threads.
@@ -85,7 +87,10 @@ pub struct Running {
     administration: Arc<Admin>,
     topology: Arc<ArcSwap<Topology>>,
     drain_delay: Duration,
+    drain_timeout: Duration,
     draining: Arc<AtomicBool>,
+    /// Administrators who want it to end, with how long clients may take.
+    drains: UnboundedReceiver<Option<Duration>>,
     stage: watch::Sender<Stage>,
     inboxes: Vec<UnboundedSender<Message>>,
     workers: Vec<JoinHandle<()>>,
@@ -117,6 +122,13 @@ impl Running {
         }
     }
 
+    /// Waits until an administrator wants it to end.
+    pub async fn told_to_drain(&mut self) {
+        if let Some(Some(patience)) = self.drains.recv().await {
+            self.drain_timeout = patience;
+        }
+    }
+
     /// Says that it is not ready any more, stops accepting, lets clients finish, and ends; bounded by the drain times. Health
     /// and metrics are served until the clients have finished.
     pub async fn shutdown(mut self) {
@@ -125,7 +137,7 @@ impl Running {
         self.stage.send_replace(Stage::Closing);
         for inbox in &self.inboxes {
             // A worker that is gone needs no telling.
-            let _ = inbox.send(Message::Drain);
+            let _ = inbox.send(Message::Drain(self.drain_timeout));
         }
         let workers = std::mem::take(&mut self.workers);
         let joined = tokio::task::spawn_blocking(move || {
@@ -149,7 +161,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         for inbox in &self.inboxes {
             // A worker that is gone needs no telling.
-            let _ = inbox.send(Message::Drain);
+            let _ = inbox.send(Message::Drain(self.drain_timeout));
         }
     }
 }
@@ -180,8 +192,9 @@ pub async fn start(options: Options) -> Result<Running> {
     });
     let (stage, stages) = watch::channel(Stage::Serving);
     let hand_over = hand_over(Arc::clone(&topology), inboxes.clone(), hints.clone());
-    let administration =
-        Arc::new(administration(&options, Arc::clone(&observed), hints.clone(), hand_over));
+    let (administration, drains) =
+        administration(&options, Arc::clone(&observed), &proxy, hints.clone(), hand_over);
+    let administration = Arc::new(administration);
     let (http, pages) =
         listen_http(options.http.as_deref(), observed, &administration, stages.clone()).await?;
     control.spawn(admin::adopt(&administration));
@@ -210,7 +223,9 @@ pub async fn start(options: Options) -> Result<Running> {
         administration,
         topology,
         drain_delay: options.drain_delay,
+        drain_timeout: options.drain_timeout,
         draining,
+        drains,
         stage,
         inboxes,
         workers,
@@ -272,15 +287,17 @@ async fn listen_admin(
     Ok(Some(bound))
 }
 
-/// What administrators work with.
+/// What administrators work with, and what they want of the process.
 fn administration(
     options: &Options,
     observed: Arc<Observed>,
+    proxy: &Arc<Proxy>,
     hints: UnboundedSender<backend::Hint>,
     hand_over: Box<dyn Fn(&Move) + Send + Sync>,
-) -> Admin {
+) -> (Admin, UnboundedReceiver<Option<Duration>>) {
     let seeds = options.discovery.seeds.iter().filter_map(|seed| Address::parse(seed, None));
-    Admin {
+    let (drain, drains) = mpsc::unbounded_channel();
+    let admin = Admin {
         password: options.admin_password.clone(),
         access: Access { credentials: options.discovery.credentials.clone(), ..Access::default() },
         seeds: seeds.collect(),
@@ -288,11 +305,15 @@ fn administration(
         // Discovery lives as long as the proxy.
         refresh: Box::new(move || drop(hints.send(backend::Hint::Refresh))),
         hand_over,
+        proxy: Arc::clone(proxy),
+        drain,
+        may_call: options.admin_call,
         state_folder: options.state_folder.clone(),
         jobs: Jobs::default(),
         started: Instant::now(),
         clients: AtomicU64::new(0),
-    }
+    };
+    (admin, drains)
 }
 
 /// Has clients' requests go where slots have moved, before a node sends them there.

@@ -65,7 +65,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "local::Proxy",
         ],
     ),
-    ("admin", &["manage", "observe", "discovery", "resp", "cluster", "refusal", "stats"]),
+    // Beyond §5: the proxy's settings that can be changed.
+    (
+        "admin",
+        &["manage", "observe", "discovery", "resp", "cluster", "refusal", "stats", "local::Proxy"],
+    ),
     // The values its sections are made of, and every layer's `Options`; `proxy::Options` is what it makes.
     (
         "config",

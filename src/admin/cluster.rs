@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::complaint::Complaint;
 use super::proxy::primaries;
 use super::words::{Outcome, arity, unknown_subcommand};
-use super::{Admin, jobs, order};
+use super::{Admin, every, jobs, order};
 use crate::cluster::topology::Node;
 use crate::cluster::{NodeId, SLOTS, Slot, Slots, Topology};
 use crate::manage::check;
@@ -16,7 +16,19 @@ use crate::manage::view::{ClusterView, Line, NodeView};
 /// What any node is asked on behalf of an administrator: subcommands that only look.
 const READERS: &[&str] = &["INFO", "NODES", "SLOTS", "SHARDS", "MYID"];
 /// Verbs of the grammar that nothing stands behind yet.
-const LATER: &[&str] = &["CALL", "SETTIMEOUT", "IMPORT", "BACKUP"];
+const LATER: &[&str] = &["IMPORT", "BACKUP"];
+
+/// `PROXY SLOT`: where a key is.
+pub(super) fn slot(topology: &Topology, key: &str) -> Answer {
+    let slot = Slot::of(key.as_bytes());
+    let owner = topology.owner(slot).map(|owner| topology.node(owner));
+    let text = |text: Option<String>| text.map_or(Answer::Nil, Answer::from);
+    Answer::map([
+        ("slot", Answer::count(slot.number())),
+        ("owner", text(owner.map(|node| node.id.to_string()))),
+        ("address", text(owner.map(|node| node.address.to_string()))),
+    ])
+}
 
 /// `CLUSTER …`: the first node that answers is asked.
 pub(super) async fn of_a_node(admin: &Admin, words: &[&str]) -> Outcome {
@@ -50,10 +62,11 @@ pub(super) async fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
         ("TOPOLOGY", 1) => topology(admin).await,
         ("CHECK", 1) => check_all(admin).await,
         (verb, _) if order::VERBS.contains(&verb) => jobs::begin(admin, words).await,
+        ("SETTIMEOUT", 2) => every::set_timeout(admin, words[1]).await,
         (verb, _) if LATER.contains(&verb) => {
             Err(Complaint::Unsupported(format!("PROXY CLUSTER {verb}")))
         }
-        ("INFO" | "NODES" | "SLOTS" | "TOPOLOGY" | "CHECK", _) => {
+        ("INFO" | "NODES" | "SLOTS" | "TOPOLOGY" | "CHECK" | "SETTIMEOUT", _) => {
             Err(arity(&format!("proxy|cluster|{}", verb.to_ascii_lowercase())))
         }
         _ => Err(unknown_subcommand("PROXY CLUSTER", words[0])),

@@ -1,6 +1,7 @@
 //! One administrator: bytes to words, answers to bytes, in the order of the requests.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::Admin;
 use super::complaint::Complaint;
 use super::job::Job;
-use super::words;
+use super::{Admin, audit, every, words};
 use crate::resp::frame::{Limits, Progress, RequestFramer};
 use crate::resp::request::{Request, from_inline};
 use crate::resp::{Protocol, write};
@@ -30,6 +30,7 @@ const FAREWELL_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) number: u64,
+    pub(super) peer: SocketAddr,
     pub(super) protocol: Protocol,
     pub(super) is_known: bool,
     pub(super) is_leaving: bool,
@@ -39,10 +40,15 @@ pub(super) struct Session {
 }
 
 /// Serves a client until it leaves.
-pub(super) async fn serve(mut stream: TcpStream, admin: Arc<Admin>, number: u64) -> io::Result<()> {
+pub(super) async fn serve(
+    mut stream: TcpStream,
+    admin: Arc<Admin>,
+    (number, peer): (u64, SocketAddr),
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut session = Session {
         number,
+        peer,
         protocol: Protocol::default(),
         is_known: admin.password.is_none(),
         is_leaving: false,
@@ -80,10 +86,13 @@ pub(super) async fn serve(mut stream: TcpStream, admin: Arc<Admin>, number: u64)
 
 async fn answer(admin: &Arc<Admin>, session: &mut Session, words: &[Vec<u8>], out: &mut Vec<u8>) {
     let texts: Result<Vec<&str>, _> = words.iter().map(|word| std::str::from_utf8(word)).collect();
-    let answered = match texts {
-        Ok(words) => words::answer(admin, session, &words).await,
-        Err(_) => Err(Complaint::BadArg("a word is not UTF-8".into())),
+    let answered = match (every::called(words), texts) {
+        // What is called may have any bytes.
+        (Some(args), _) if session.is_known => every::call(admin, args).await,
+        (_, Ok(words)) => words::answer(admin, session, &words).await,
+        (_, Err(_)) => Err(Complaint::BadArg("a word is not UTF-8".into())),
     };
+    audit::note(session.peer, words, &answered);
     match answered {
         Ok(_) if session.watched.is_some() => {}
         Ok(answer) => answer.write(out, session.protocol),

@@ -6,7 +6,10 @@
 //!  ├─ cluster     the cluster, as its nodes tell it and as the proxy has it
 //!  ├─ jobs        what changes the cluster, one at a time: `order` is what is wanted (pure), `job` how far it is,
 //!  │              `run` (`create`, `fix`) does it by means of `manage`, `ledger` has it on disk
-//!  └─ proxy       the proxy's own numbers
+//!  ├─ every       what all nodes are asked, each by itself
+//!  ├─ proxy       the proxy's own numbers
+//!  └─ settings    what of the proxy itself can be changed
+//!  audit        what the log tells of those who change something
 //!  web          the same over HTTP, and a page
 //!  answer       replies in either version of the protocol                       (pure)
 //!  complaint    errors, each with a code that machines read                     (pure)
@@ -14,10 +17,12 @@
 //! Runs on the control thread, apart from the way of clients' requests.
 
 mod answer;
+mod audit;
 mod cluster;
 mod complaint;
 mod connection;
 mod create;
+mod every;
 mod fix;
 #[expect(clippy::disallowed_types, reason = "a job's status is no worker's")]
 mod job;
@@ -27,6 +32,7 @@ mod ledger;
 mod order;
 mod proxy;
 mod run;
+mod settings;
 mod web;
 mod words;
 
@@ -38,9 +44,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
 use crate::cluster::{Address, Topology};
+use crate::local::Proxy;
 use crate::manage::access::Access;
 use crate::manage::plan::Move;
 use crate::observe::Observed;
@@ -65,6 +73,12 @@ pub struct Admin {
     pub refresh: Box<dyn Fn() + Send + Sync>,
     /// Has the map of the cluster say that slots have moved.
     pub hand_over: Box<dyn Fn(&Move) + Send + Sync>,
+    /// The proxy's settings that can be changed.
+    pub proxy: Arc<Proxy>,
+    /// Has the proxy end, and clients take no longer than this, or than is usual.
+    pub drain: UnboundedSender<Option<Duration>>,
+    /// Whether nodes may be called with any command.
+    pub may_call: bool,
     /// Where journals of jobs are; `None` for where other programs of this user keep them.
     pub state_folder: Option<PathBuf>,
     /// The jobs.
@@ -100,7 +114,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             Ok((stream, peer)) => {
                 let (admin, number) = (Arc::clone(&admin), admin.clients.fetch_add(1, Relaxed) + 1);
                 clients.spawn(async move {
-                    let served: io::Result<()> = connection::serve(stream, admin, number).await;
+                    let served: io::Result<()> =
+                        connection::serve(stream, admin, (number, peer)).await;
                     if let Err(error) = served {
                         tracing::debug!(%peer, %error, "an administrator's connection broke");
                     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answer::Answer;
 use super::complaint::Complaint;
 use super::connection::Session;
-use super::{Admin, cluster, jobs, proxy};
+use super::{Admin, cluster, jobs, proxy, settings};
 use crate::refusal::Refusal;
 use crate::resp::Protocol;
 
@@ -32,6 +32,10 @@ const HELP: &[&str] = &[
     "    A job: a replica takes its primary's place.",
     "CLUSTER FIX [PLAN] [APPLY safe|confirm|all]",
     "    A job: what is not whole is repaired, as far as that is no riskier; PLAN shows it.",
+    "CLUSTER CALL [MASTERS|REPLICAS|ALL] <command> [<arg> ...]",
+    "    What each node answers to a command, if admin.call permits it.",
+    "CLUSTER SETTIMEOUT <ms>",
+    "    Each node's cluster-node-timeout.",
     "CLUSTER CREATE <addr> ... [REPLICAS <n>]",
     "    A job: empty nodes become a cluster.",
     "    All jobs: [DRYRUN] [JOBID <token>] [FORCE <flag>] [METHOD auto|asm|legacy] [BATCH <n>] [MAXBLOCKMS <n>]",
@@ -46,13 +50,18 @@ const HELP: &[&str] = &[
     "    How many clients there are, and where.",
     "STATS",
     "    The proxy's numbers.",
+    "SLOT <key>",
+    "    The slot of a key, and who owns it.",
+    "CONFIG GET <pattern> ... | SET <name> <value> ...",
+    "    The proxy's settings that can be changed while it runs.",
+    "LOGLEVEL [<level>]",
+    "    What is logged, as log.level of the configuration has it.",
+    "DRAIN [<seconds>]",
+    "    The proxy is not ready any more, lets clients finish, for so long at most, and ends, as on SIGTERM.",
     "REFRESH",
     "    Look at the cluster's map again.",
     "Beside PROXY: CLUSTER INFO|NODES|SLOTS|SHARDS|MYID as a node tells it, INFO, PING, AUTH, HELLO, QUIT.",
 ];
-
-/// Words of the grammar that nothing stands behind yet.
-const LATER: &[&str] = &["CONFIG", "DRAIN", "LOGLEVEL"];
 
 /// Answers a request, which has at least one word.
 pub(super) async fn answer(admin: &Arc<Admin>, session: &mut Session, words: &[&str]) -> Outcome {
@@ -102,12 +111,17 @@ async fn proxy_words(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
             (admin.refresh)();
             Ok(Answer::ok())
         }
+        ("SLOT", 3) => Ok(cluster::slot(&admin.topology(), words[2])),
+        ("CONFIG", 3..) => settings::config(admin, &words[2..]),
+        ("LOGLEVEL", 2 | 3) => settings::log_level(words.get(2).copied()),
+        ("DRAIN", 2 | 3) => settings::drain(admin, words.get(2).copied()),
         ("CLUSTER", 3..) => cluster::answer(admin, &words[2..]).await,
         ("JOB", 3..) => jobs::answer(admin, &words[2..]),
-        (word, _) if LATER.contains(&word) => Err(Complaint::Unsupported(format!("PROXY {word}"))),
-        ("HELP" | "CLIENTS" | "STATS" | "REFRESH" | "CLUSTER" | "JOB", _) => {
-            Err(arity(&format!("proxy|{}", word.to_ascii_lowercase())))
-        }
+        (
+            "HELP" | "CLIENTS" | "STATS" | "REFRESH" | "SLOT" | "CONFIG" | "LOGLEVEL" | "DRAIN"
+            | "CLUSTER" | "JOB",
+            _,
+        ) => Err(arity(&format!("proxy|{}", word.to_ascii_lowercase()))),
         _ => Err(unknown_subcommand("PROXY", words[1])),
     }
 }

@@ -188,14 +188,17 @@ fn runtime() -> anyhow::Result<Runtime> {
 /// Runs the proxy until the first signal, and its shutdown until that is done or a second one comes.
 async fn serve_until_told(options: proxy::Options) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
-    let running = tokio::select! {
+    let mut running = tokio::select! {
         started = proxy::start(options) => started?,
         () = stop.told() => return Ok(()),
     };
     let http = running.http.map_or("off".to_owned(), |address| address.to_string());
     let admin = running.admin.map_or("off".to_owned(), |address| address.to_string());
     info!(data = %running.data, %http, %admin, "listening");
-    stop.told().await;
+    tokio::select! {
+        () = stop.told() => {}
+        () = running.told_to_drain() => {}
+    }
     info!("shutting down");
     tokio::select! {
         () = running.shutdown() => Ok(()),

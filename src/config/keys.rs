@@ -87,6 +87,7 @@ pub(super) const KEYS: &[Key] = &[
     key("node", "read_from", |c, v| put(&mut c.node.read_from, choice(v, READ_FROM))),
     key("admin", "password", |c, v| put(&mut c.admin.password, text(v).map(|t| t.map(Secret)))),
     key("admin", "password_file", |c, v| put(&mut c.admin.password_file, path(v))),
+    key("admin", "call", |c, v| put(&mut c.admin.call, switch(v))),
     key("admin", "state_folder", |c, v| put(&mut c.admin.state_folder, path(v))),
     key("log", "level", |c, v| put(&mut c.log.filter, log_filter(v))),
     key("log", "format", |c, v| put(&mut c.log.format, choice(v, FORMAT))),

@@ -110,6 +110,8 @@ pub struct Admin {
     pub password: Option<Secret>,
     /// File that holds the password that administrators must give.
     pub password_file: Option<PathBuf>,
+    /// Whether nodes may be called with any command.
+    pub call: bool,
     /// Folder for what is kept of jobs.
     pub state_folder: Option<PathBuf>,
 }
@@ -190,6 +192,7 @@ impl Config {
             http: self.listen.http,
             admin: self.listen.admin,
             admin_password,
+            admin_call: self.admin.call,
             state_folder: self.admin.state_folder,
             workers: self.proxy.workers.unwrap_or_else(cores),
             password,

@@ -122,6 +122,31 @@ const OWN: &[Own] = &[
     ("unixsocket", |_| String::new()),
 ];
 
+impl Proxy {
+    /// Those of its own settings that can be changed and have such names, with their values.
+    pub fn settings(&self, patterns: &[&str]) -> Vec<(&'static str, String)> {
+        let is_meant = |(name, _): &&Own| {
+            let mut patterns = patterns.iter();
+            own_setting(name).is_some()
+                && patterns.any(|pattern| matches(pattern.as_bytes(), name.as_bytes()))
+        };
+        OWN.iter().filter(is_meant).map(|(name, of)| (*name, of(self))).collect()
+    }
+
+    /// Changes its own settings: all of these, or none if one of them cannot be so.
+    pub fn set(&self, wanted: &[(&str, &str)]) -> Result<(), Refusal> {
+        let mut own = Vec::new();
+        for (name, value) in wanted {
+            let setting = own_setting(name).ok_or_else(|| unknown(name))?;
+            own.push((setting, checked(setting, value.as_bytes())?));
+        }
+        for (setting, number) in own {
+            setting.put(self, number);
+        }
+        Ok(())
+    }
+}
+
 fn enabled(proxy: &Proxy) -> &'static str {
     if proxy.view == View::Hidden { "no" } else { "yes" }
 }
@@ -208,9 +233,7 @@ fn set(request: &Request<'_>, proxy: &Proxy, out: &mut Vec<u8>) -> Result<After,
             return Err(failed(name, "can't set immutable config"));
         }
         if !is_known(name) {
-            return Err(Refusal::text(format!(
-                "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
-            )));
+            return Err(unknown(name));
         }
         if wanted[..at].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
             return Err(failed(name, "duplicate parameter"));
@@ -293,6 +316,10 @@ fn checked(setting: &Setting, value: &[u8]) -> Result<i64, Refusal> {
     }
     let Setting { least, most, .. } = setting;
     Err(failed(setting.name, &format!("argument must be between {least} and {most} inclusive")))
+}
+
+fn unknown(name: &str) -> Refusal {
+    Refusal::text(format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'"))
 }
 
 fn failed(name: &str, why: &str) -> Refusal {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  access   how nodes are reached
+//!  uri      servers as URIs                                                         (pure)
 //!  view     what every node says of itself and the others
 //!  check    what of it is not as it should be                                       (pure)
 //!  strays   keys where they do not belong
@@ -13,6 +14,7 @@
 //!  import   takes in the keys of a server that is no cluster
 //!  likeness whether two nodes have the same under a key, however it is stored
 //!  backup   saves what a primary has
+//!  every    runs a command on each node
 //!  local    a cluster of servers on this machine, to try things on
 //! ```
 //! Runs on the control thread and in the command line; it never sees a client's session. It prints nothing, asks nobody
@@ -22,6 +24,7 @@ pub mod access;
 pub mod apply;
 pub mod backup;
 pub mod check;
+pub mod every;
 pub mod import;
 pub mod journal;
 mod likeness;
@@ -33,4 +36,5 @@ pub mod quarantine;
 pub mod recruit;
 pub mod repair;
 pub mod strays;
+pub mod uri;
 pub mod view;

@@ -2,9 +2,11 @@
 
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::reload::Handle;
 
 /// What is logged and how it looks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,17 +57,56 @@ impl Filter {
     }
 }
 
+/// Reads and changes what is logged, whatever the log looks like.
+struct Dial {
+    read: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    turn: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
+}
+
+/// The log is the process's, and so is this; empty if somebody else receives the log.
+static DIAL: OnceLock<Dial> = OnceLock::new();
+
+impl Dial {
+    fn of<S: 'static>(handle: Handle<EnvFilter, S>) -> Self {
+        let reader = handle.clone();
+        Self {
+            read: Box::new(move || reader.with_current(ToString::to_string).ok()),
+            turn: Box::new(move |filter| handle.reload(filter).is_ok()),
+        }
+    }
+}
+
+/// What is logged; `None` if somebody else receives the log.
+pub fn level() -> Option<String> {
+    DIAL.get().and_then(|dial| (dial.read)())
+}
+
+/// Changes what is logged from now on; false if somebody else receives the log.
+pub fn set_level(filter: &Filter) -> bool {
+    DIAL.get().is_some_and(|dial| (dial.turn)(EnvFilter::new(&filter.0)))
+}
+
 /// Starts to log to standard error. Whoever already receives the log of this process keeps it.
 pub fn init(options: &Options) {
     let filter = EnvFilter::new(&options.filter.0);
     // A line that cannot be written, since the terminal is gone, is lost: to complain about it there would be a panic.
     let base = tracing_subscriber::fmt().log_internal_errors(false);
     let base = base.with_env_filter(filter).with_writer(io::stderr);
-    // Failing means that a subscriber is there already.
-    let _ = match options.format {
-        Format::Text => base.with_ansi(wants_colour()).try_init(),
-        Format::Json => base.json().flatten_event(true).try_init(),
+    let (dial, begun) = match options.format {
+        Format::Text => {
+            let base = base.with_ansi(wants_colour()).with_filter_reloading();
+            (Dial::of(base.reload_handle()), base.try_init())
+        }
+        Format::Json => {
+            let base = base.json().flatten_event(true).with_filter_reloading();
+            (Dial::of(base.reload_handle()), base.try_init())
+        }
     };
+    // Failing means that a subscriber is there already.
+    if begun.is_ok() {
+        // Only one is ever begun.
+        let _ = DIAL.set(dial);
+    }
 }
 
 /// On a terminal, unless `NO_COLOR` (no-color.org) says otherwise.

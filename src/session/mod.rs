@@ -110,8 +110,8 @@ pub enum Message {
     ListTopics(oneshot::Sender<HashMap<Topic, Tally>>),
     /// Somebody wants to see what the worker's clients ask for.
     Monitor(mpsc::Sender<Bytes>),
-    /// Finish what is under way and stop.
-    Drain,
+    /// Finish what is under way, for no longer than this, and stop.
+    Drain(Duration),
 }
 
 /// The clients of one worker.

@@ -58,7 +58,7 @@ pub struct Setup {
     pub workers: Vec<UnboundedSender<Message>>,
     /// How long a busy worker waits before it looks at the sockets again; zero for never.
     pub linger: Duration,
-    /// How long the worker may take to finish what is under way when it is told to stop.
+    /// How long the worker may take to finish what is under way when nobody is left to tell it to stop.
     pub drain_timeout: Duration,
 }
 
@@ -100,13 +100,15 @@ async fn run(setup: Setup, mut inbox: UnboundedReceiver<Message>) {
     let shared = Shared::new(setup.session, pool, setup.proxy, setup.facts, peers);
     tokio::task::spawn_local(tend(Rc::clone(&shared)));
     tokio::task::spawn_local(press(Rc::clone(&shared)));
+    let mut patience = setup.drain_timeout;
     while let Some(message) = inbox.recv().await {
-        if matches!(message, Message::Drain) {
+        if let Message::Drain(given) = message {
+            patience = given;
             break;
         }
         take(&shared, message);
     }
-    drain(&shared, setup.drain_timeout, inbox).await;
+    drain(&shared, patience, inbox).await;
 }
 
 fn take(shared: &Rc<Shared>, message: Message) {
@@ -129,7 +131,7 @@ fn take(shared: &Rc<Shared>, message: Message) {
             let _ = answer.send(shared.hub.topics());
         }
         Message::Monitor(lines) => shared.add_monitor(lines),
-        Message::Drain => {}
+        Message::Drain(_) => {}
     }
 }
 

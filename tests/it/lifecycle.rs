@@ -312,6 +312,28 @@ fn requests_under_way_are_answered_before_the_proxy_ends() {
 }
 
 #[test]
+fn administrators_end_it_as_signals_do() {
+    let http =
+        |options: &mut slotway::proxy::Options| options.http = Some("127.0.0.1:0".to_owned());
+    rig(1).administered().with(http).run(async |rig| {
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        rig.node(0).hold();
+        client.send_all(&[&format!("SET {key} v")]).await;
+        until("it is out", || !rig.node(0).seen().is_empty()).await;
+        let mut proxy = rig.take_proxy();
+        let mut admin = Client::connect(proxy.admin.expect("the admin port is open")).await;
+        assert_eq!(admin.ask("PROXY DRAIN 0").await, "+OK\r\n");
+        let info = admin.ask("INFO").await;
+        assert!(info.contains("readiness:draining\r\n"), "{info}");
+        proxy.told_to_drain().await;
+        proxy.shutdown().await;
+        // No time was given to the request that is under way.
+        client.rest().await;
+        assert_eq!(rig.node(0).seen().len(), 1);
+    });
+}
+
+#[test]
 fn the_end_does_not_wait_for_ever() {
     rig(1).with(|options| options.drain_timeout = Duration::from_millis(300)).run(async |rig| {
         let (key, mut client) = (rig.key(0), rig.client().await);

@@ -113,6 +113,7 @@ fn options(seeds: Vec<String>) -> Options {
         http: None,
         admin: None,
         admin_password: None,
+        admin_call: false,
         state_folder: None,
         workers: 1,
         password: None,

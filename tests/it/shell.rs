@@ -54,7 +54,31 @@ fn what_is_wrong_is_told() {
                 "PROXY JOB SETRATE j-1 x",
                 "-BADARG the rate is a number of keys each second; 0 for no limit\r\n",
             ),
-            ("PROXY DRAIN", "-UNSUPPORTED PROXY DRAIN is not built yet\r\n"),
+            ("PROXY DRAIN soon", "-BADARG DRAIN is for 0 to 3600 seconds\r\n"),
+            ("PROXY CONFIG RELOAD", "-UNSUPPORTED PROXY CONFIG RELOAD is not built yet\r\n"),
+            ("PROXY CONFIG NONSENSE", "-ERR unknown subcommand 'NONSENSE'. Try PROXY CONFIG HELP.\r\n"),
+            (
+                "PROXY CONFIG SET maxclients",
+                "-ERR wrong number of arguments for 'proxy|config|set' command\r\n",
+            ),
+            (
+                "PROXY CONFIG SET timeout 5 maxmemory 5",
+                "-ERR Unknown option or number of arguments for CONFIG SET - 'maxmemory'\r\n",
+            ),
+            ("PROXY LOGLEVEL a b", "-ERR wrong number of arguments for 'proxy|loglevel' command\r\n"),
+            ("PROXY SLOT", "-ERR wrong number of arguments for 'proxy|slot' command\r\n"),
+            (
+                "PROXY CLUSTER SETTIMEOUT 99",
+                "-BADARG the timeout is a number of milliseconds, 100 at least\r\n",
+            ),
+            (
+                "PROXY CLUSTER CALL masters",
+                "-ERR wrong number of arguments for 'proxy|cluster|call' command\r\n",
+            ),
+            (
+                "PROXY CLUSTER CALL PING",
+                "-NOPERM nodes can be called once admin.call is set to true in the configuration\r\n",
+            ),
             ("CLUSTER FORGET a", "-ERR unknown subcommand 'FORGET'. Try CLUSTER HELP.\r\n"),
             ("CLUSTER INFO a", "-ERR wrong number of arguments for 'cluster|info' command\r\n"),
             ("HELLO 4", "-NOPROTO unsupported protocol version\r\n"),
@@ -77,6 +101,36 @@ fn no_argument_is_large() {
         client.send(format!("*2\r\n$4\r\nPING\r\n${}\r\n{word}\r\n", word.len())).await;
         assert_eq!(client.rest().await, "-ERR Protocol error: invalid bulk length\r\n");
         assert_eq!(rig.administrator().await.ask("PING").await, "+PONG\r\n");
+    });
+}
+
+#[test]
+fn settings_are_those_of_the_proxy() {
+    rig(1).administered().run(async |rig| {
+        let mut client = rig.administrator().await;
+        let of = |pairs: &[(&str, &str)]| {
+            let texts = pairs.iter().flat_map(|(name, value)| [bulk(name), bulk(value)]);
+            format!("*{}\r\n{}", pairs.len() * 2, texts.collect::<String>())
+        };
+        let all = client.ask("PROXY CONFIG GET *").await;
+        assert!(all.starts_with("*8\r\n$10\r\nmaxclients\r\n$4\r\n1000\r\n"), "{all}");
+        assert_eq!(client.ask("PROXY CONFIG SET timeout 7 maxclients 9").await, "+OK\r\n");
+        let told = client.ask("PROXY CONFIG GET timeout max*").await;
+        assert_eq!(told, of(&[("maxclients", "9"), ("timeout", "7")]));
+        let refused = client.ask("PROXY CONFIG SET maxclients 5 timeout no").await;
+        assert!(refused.starts_with("-ERR CONFIG SET failed"), "{refused}");
+        let mut data = rig.client().await;
+        assert_eq!(data.ask("CONFIG GET maxclients").await, of(&[("maxclients", "9")]));
+    });
+}
+
+#[test]
+fn a_key_has_a_slot_and_that_an_owner() {
+    rig(2).administered().run(async |rig| {
+        let mut client = rig.administrator().await;
+        let told = client.ask("PROXY SLOT foo").await;
+        assert!(told.starts_with("*6\r\n$4\r\nslot\r\n:12182\r\n"), "{told}");
+        assert!(told.ends_with(&format!("address\r\n{}", bulk(&rig.node(1).address()))), "{told}");
     });
 }
 

@@ -7,6 +7,7 @@ use slotway::resp::value::{self, Value};
 
 use crate::client::{Client, bulk, ok};
 use crate::cluster::steady;
+use crate::grow::program;
 use crate::{alone, front, until};
 
 async fn proxy() -> Running {
@@ -241,4 +242,85 @@ async fn debug_is_passed_on_if_that_is_allowed() {
         && matches!(&slept, Value::Error(text) if text.contains("DEBUG command not allowed"));
     assert!(slept == ok() || denied, "{slept:?}");
     proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn all_nodes_are_called_and_set() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let mut options = front::options(cluster.addresses());
+    options.admin = Some("127.0.0.1:0".to_owned());
+    options.admin_call = true;
+    let proxy = front::start(options).await;
+    let mut admin = Client::to(proxy.admin.expect("an admin port")).await;
+    let said = admin.call("PROXY CLUSTER CALL masters ECHO x").await;
+    let said = value::array(&said).unwrap_or_else(|| panic!("{said:?}")).to_vec();
+    let (places, answers): (Vec<_>, Vec<_>) =
+        said.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).unzip();
+    assert_eq!(answers, vec![bulk("x"); 3]);
+    assert!(places.contains(&bulk(cluster.addresses()[0].as_str())), "{places:?}");
+    // Any bytes are passed on, and come back.
+    admin
+        .send(
+            b"*5\r\n$5\r\nPROXY\r\n$7\r\nCLUSTER\r\n$4\r\nCALL\r\n$4\r\nECHO\r\n$2\r\n\xff\x00\r\n",
+        )
+        .await
+        .unwrap();
+    let said = admin.reply().await.unwrap();
+    assert_eq!(value::array(&said).unwrap()[1], Value::BulkString((&b"\xff\0"[..]).into()));
+    let said = admin.call("PROXY CLUSTER CALL replicas NONSENSE").await;
+    for pair in value::array(&said).unwrap().chunks_exact(2) {
+        assert!(
+            matches!(&pair[1], Value::Error(text) if text.starts_with("ERR unknown command")),
+            "{pair:?}"
+        );
+    }
+    let timeout = cluster.call(0, &["CONFIG", "GET", "cluster-node-timeout"]).await;
+    let ms = value::text(&value::array(&timeout).unwrap()[1]).unwrap().to_owned();
+    let told = admin.call("PROXY CLUSTER SETTIMEOUT 7777").await;
+    for node in 0..3 {
+        let set = cluster.call(node, &["CONFIG", "GET", "cluster-node-timeout"]).await;
+        assert_eq!(value::array(&set).unwrap()[1], bulk("7777"));
+    }
+    // Servers without a file cannot write it down.
+    let told = format!("{told:?}");
+    assert!(told.contains("running without a config file (live, not persisted)"), "{told}");
+    admin.call(&format!("PROXY CLUSTER SETTIMEOUT {ms}")).await;
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_administrators_do_is_logged_until_they_end_it() {
+    let _turn = alone().await;
+    let state = tempfile::tempdir().expect("a folder");
+    let ((mut process, mut log), mut admin) = program(steady().await, state.path()).await;
+    assert_eq!(admin.call("PROXY LOGLEVEL").await, bulk("info"));
+    let refused = admin.call("PROXY LOGLEVEL loud").await;
+    assert!(
+        matches!(&refused, Value::Error(text) if text.starts_with("BADARG the level must be off,")),
+        "{refused:?}"
+    );
+    assert_eq!(admin.call("PROXY CONFIG SET timeout 9").await, ok());
+    admin.call("PROXY JOB CANCEL j-1").await;
+    assert_eq!(admin.call("PROXY LOGLEVEL warn").await, ok());
+    assert_eq!(admin.call("PROXY CONFIG SET timeout 8").await, ok());
+    assert_eq!(admin.call("PROXY LOGLEVEL info").await, ok());
+    assert_eq!(admin.call("PROXY DRAIN 1").await, ok());
+    let mut lines = Vec::new();
+    while let Some(line) = log.next_line().await.expect("a log") {
+        lines.push(line);
+    }
+    assert!(process.wait().await.expect("it ends").success(), "{lines:#?}");
+    let told: Vec<&String> =
+        lines.iter().filter(|line| line.contains("an administrator's request")).collect();
+    let expected =
+        ["LOGLEVEL loud", "CONFIG SET timeout 9", "JOB CANCEL j-1", "LOGLEVEL info", "DRAIN 1"];
+    assert_eq!(told.len(), expected.len(), "{lines:#?}");
+    for (line, request) in told.iter().zip(expected) {
+        assert!(
+            line.contains("peer=127.0.0.1:") && line.contains(&format!("PROXY {request}")),
+            "{line}"
+        );
+    }
+    assert!(told[2].contains("NOTFOUND there is no job j-1"), "{}", told[2]);
 }

@@ -177,9 +177,9 @@ async fn requests_go_where_slots_have_moved() {
 }
 
 /// A proxy as a program of its own; its log has to be kept, or it would be written to nobody.
-type Program = (Child, Lines<BufReader<ChildStderr>>);
+pub(crate) type Program = (Child, Lines<BufReader<ChildStderr>>);
 
-async fn program(cluster: &Cluster, state: &Path) -> (Program, Client) {
+pub(crate) async fn program(cluster: &Cluster, state: &Path) -> (Program, Client) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
     command.arg("serve").args(cluster.addresses()).args(["--workers", "1", "--http", "off"]);
     command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);

@@ -7,12 +7,8 @@ use serde_json::json;
 
 use super::Job;
 use super::out::{Exit, Outcome};
-use crate::backend::control::{Control, ControlError};
-use crate::manage::view::NodeView;
+use crate::manage::every::{self, Fault, Told, Whom};
 use crate::resp::value::Value;
-
-/// Below it a hiccup of the network makes nodes take each other for dead.
-const SHORTEST_TIMEOUT_MS: u64 = 100;
 
 impl Job<'_> {
     pub(super) async fn call(&self) -> Outcome {
@@ -22,28 +18,25 @@ impl Job<'_> {
         let command: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
         let shown: Vec<_> = command.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
         self.out.info(&format!(">>> Calling {}", shown.join(" ")));
-        let is_meant = |node: &&NodeView| {
-            let not_meant = if node.own.is_replica() { "only-masters" } else { "only-replicas" };
-            !self.line.has(not_meant)
+        let whom = match (self.line.has("only-masters"), self.line.has("only-replicas")) {
+            (true, _) => Whom::Primaries,
+            (false, true) => Whom::Replicas,
+            (false, false) => Whom::All,
         };
         let (mut answers, mut failed) = (Vec::new(), 0);
-        for node in view.nodes.iter().filter(is_meant) {
-            let answer = self.call_node(node, &command).await;
-            let text = match &answer {
+        let mut tell = |told: Told| {
+            let text = match &told.outcome {
                 Ok(value) => raw(value),
-                Err(ControlError::Reply(_, text)) => text.clone(),
-                Err(_) => "Failed!".to_owned(),
+                Err(Fault::Refused(text)) => text.clone(),
+                Err(Fault::Silent(_)) => "Failed!".to_owned(),
             };
-            self.out.plain(&format!("{}: {text}", node.address));
-            failed += usize::from(answer.is_err());
-            answers.push(json!({ "node": node.address, "ok": answer.is_ok(), "answer": text }));
-        }
-        for absent in &view.absent {
-            let place = absent.line.place();
-            self.out.plain(&format!("{place}: Failed!"));
-            answers.push(json!({ "node": place, "ok": false, "answer": absent.reason }));
-            failed += 1;
-        }
+            self.out.plain(&format!("{}: {text}", told.place));
+            failed += usize::from(told.outcome.is_err());
+            let answer = told.outcome.as_ref().map_or_else(ToString::to_string, raw);
+            answers
+                .push(json!({ "node": told.place, "ok": told.outcome.is_ok(), "answer": answer }));
+        };
+        every::call(&view, &self.access, (whom, &command), &mut tell).await;
         self.out.answer(&json!({ "ok": failed == 0, "answers": answers }));
         Ok(share(failed, answers.len()))
     }
@@ -71,57 +64,33 @@ impl Job<'_> {
         Ok(words)
     }
 
-    async fn call_node(&self, node: &NodeView, command: &[&[u8]]) -> Result<Value, ControlError> {
-        self.access.open(&node.address).await?.call(command).await
-    }
-
     pub(super) async fn set_timeout(&self) -> Outcome {
         let (entry, ms) = (self.address(self.arg(0)?)?, self.arg(1)?);
         let ms: u64 = self
             .flag(ms.parse().map_err(|_| format!("[ERR] {ms:?} is no number of milliseconds")))?;
-        if ms < SHORTEST_TIMEOUT_MS {
+        if ms < every::SHORTEST_TIMEOUT_MS {
             let text = "Setting a node timeout of less than 100 milliseconds is a bad idea.";
             return Err(self.out.complain(Exit::Usage, text));
         }
         let view = self.gather(&entry).await?;
         self.out.info(">>> Reconfiguring node timeout in every cluster node...");
         let (mut answers, mut failed) = (Vec::new(), 0);
-        for node in &view.nodes {
-            let outcome = self.set_timeout_of(node, ms).await;
+        let mut tell = |Told { place, outcome }: Told| {
             match &outcome {
-                Ok(()) => self.out.warning(&format!("*** New timeout set for {}", node.address)),
-                Err(text) => self
-                    .out
-                    .error(&format!("ERR setting node-timeout for {}: {text}", node.address)),
+                Ok(_) => self.out.warning(&format!("*** New timeout set for {place}")),
+                Err(fault) => {
+                    self.out.error(&format!("ERR setting node-timeout for {place}: {fault}"));
+                }
             }
             failed += usize::from(outcome.is_err());
-            answers.push(
-                json!({ "node": node.address, "ok": outcome.is_ok(), "error": outcome.err() }),
-            );
-        }
-        for absent in &view.absent {
-            let place = absent.line.place();
-            self.out.error(&format!("ERR setting node-timeout for {place}: {}", absent.reason));
-            answers.push(json!({ "node": place, "ok": false, "error": absent.reason }));
-            failed += 1;
-        }
+            let error = outcome.as_ref().err().map(ToString::to_string);
+            answers.push(json!({ "node": place, "ok": error.is_none(), "error": error }));
+        };
+        every::set_timeout(&view, &self.access, ms, &mut tell).await;
         let done = answers.len() - failed;
         self.out.info(&format!(">>> New node timeout set. {done} OK, {failed} ERR."));
         self.out.answer(&json!({ "ok": failed == 0, "nodes": answers }));
         Ok(share(failed, answers.len()))
-    }
-
-    async fn set_timeout_of(&self, node: &NodeView, ms: u64) -> Result<(), String> {
-        let text =
-            |error: ControlError| error.reply().map_or_else(|| error.to_string(), str::to_owned);
-        let mut control: Control = self.access.open(&node.address).await.map_err(text)?;
-        let ms = ms.to_string();
-        control
-            .call(&[b"CONFIG", b"SET", b"cluster-node-timeout", ms.as_bytes()])
-            .await
-            .map_err(text)?;
-        let rewritten = control.call(&[b"CONFIG", b"REWRITE"]).await.map_err(text);
-        rewritten.map(drop).map_err(|error| format!("{error} (live, not persisted)"))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::grammar::Line;
 use super::{out, seconds};
 use crate::manage::access::{Access, Check, Credentials, Family, Tls, TlsOptions, TlsTrouble, Way};
+use crate::manage::uri::Uri;
 
 /// How long a node may take to answer unless told otherwise.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -25,7 +26,8 @@ const ABOUT_TLS: &[&str] = &[
 
 /// What a line says of it.
 pub(super) fn access(line: &Line) -> Result<Access, String> {
-    let uri = line.value("u")?.map(Uri::parse).transpose()?.unwrap_or_default();
+    let uri = line.value("u")?.map(Uri::parse).transpose();
+    let uri = uri.map_err(|error| format!("-u: {error}"))?.unwrap_or_default();
     let family = match (line.has("4"), line.has("6")) {
         (true, false) => Family::V4,
         (false, true) => Family::V6,
@@ -33,12 +35,14 @@ pub(super) fn access(line: &Line) -> Result<Access, String> {
     };
     let way = Way { tls: tls(line, uri.is_secure)?, family };
     let limit = seconds(line, "connect-timeout", ANSWER)?;
-    Ok(Access { credentials: credentials(line, uri)?, way, limit })
+    Ok(Access { credentials: credentials(line, uri.credentials)?, way, limit })
 }
 
 /// Flags win over the URI, and that over the environment; those who pass passwords through files leave an end of line behind
 /// them.
-fn credentials(line: &Line, uri: Uri) -> Result<Option<Credentials>, String> {
+fn credentials(line: &Line, said: Option<Credentials>) -> Result<Option<Credentials>, String> {
+    let (said_user, said_password) =
+        said.map_or((None, None), |said| (said.username, Some(said.password)));
     let from_env =
         || ["REDISCLI_AUTH", "VALKEYCLI_AUTH"].iter().find_map(|name| std::env::var(name).ok());
     let password = match line.value("pass")? {
@@ -47,10 +51,10 @@ fn credentials(line: &Line, uri: Uri) -> Result<Option<Credentials>, String> {
             out::ask_password("Please input password: ")
                 .map_err(|error| format!("no password: {error}"))?,
         ),
-        None => uri.password.or_else(from_env),
+        None => said_password.or_else(from_env),
     };
     let password = password.map(|password| password.trim_end_matches(['\r', '\n']).to_owned());
-    let username = line.value("user")?.map(str::to_owned).or(uri.username);
+    let username = line.value("user")?.map(str::to_owned).or(said_user);
     match (username, password) {
         (username, Some(password)) => Ok(Some(Credentials { username, password })),
         (Some(_), None) => {
@@ -130,71 +134,9 @@ pub(super) fn advice_on(error: &io::Error, access: &Access) -> &'static str {
     }
 }
 
-/// What an address in the form of a URI says beside host and port.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Uri {
-    is_secure: bool,
-    username: Option<String>,
-    password: Option<String>,
-}
-
-impl Uri {
-    /// `redis://[[user]:password@]host…` or `rediss://…`, bytes as `%41`; a word in front of `@` without a colon is a password.
-    fn parse(text: &str) -> Result<Self, String> {
-        let (is_secure, rest) = match text.split_once("://") {
-            Some(("redis" | "valkey", rest)) => (false, rest),
-            Some(("rediss" | "valkeys", rest)) => (true, rest),
-            _ => return Err("-u: the URI has to begin with redis:// or rediss://".to_owned()),
-        };
-        let Some((who, _)) = rest.rsplit_once('@') else {
-            return Ok(Self { is_secure, ..Self::default() });
-        };
-        let (username, password) = who.split_once(':').unwrap_or(("", who));
-        let username = Some(decoded(username)?).filter(|name| !name.is_empty());
-        Ok(Self { is_secure, username, password: Some(decoded(password)?) })
-    }
-}
-
-fn decoded(text: &str) -> Result<String, String> {
-    let wrong = || "-u: the URI has a % that is not followed by two hexadecimal digits".to_owned();
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let is_hex = |(digits, _): &(&str, &str)| digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let (digits, rest) = part.split_at_checked(2).filter(is_hex).ok_or_else(wrong)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(bytes).map_err(|_| "-u: the URI is not UTF-8".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn uris() {
-        let check = |text: &str, expected: Result<(bool, Option<&str>, Option<&str>), &str>| {
-            let expected = expected.map(|(is_secure, username, password)| Uri {
-                is_secure,
-                username: username.map(str::to_owned),
-                password: password.map(str::to_owned),
-            });
-            match (Uri::parse(text), expected) {
-                (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
-                (parsed, expected) => assert_eq!(parsed.ok(), expected.ok(), "{text}"),
-            }
-        };
-        check("redis://h:1/0", Ok((false, None, None)));
-        check("rediss://h:1", Ok((true, None, None)));
-        check("redis://pw@h:1", Ok((false, None, Some("pw"))));
-        check("redis://:pw@h:1", Ok((false, None, Some("pw"))));
-        check("rediss://u:p%40%25%3a@h", Ok((true, Some("u"), Some("p@%:"))));
-        check("redis://u:p:q@h", Ok((false, Some("u"), Some("p:q"))));
-        check("http://h:1", Err("has to begin with redis://"));
-        check("redis://u:%4@h", Err("two hexadecimal digits"));
-        check("redis://u:%zz@h", Err("two hexadecimal digits"));
-    }
 
     fn of(words: &str) -> Result<Access, String> {
         let words = format!("check h:1 {words}");
@@ -215,6 +157,7 @@ mod tests {
         check("-u rediss://h:1 --cacertdir /nowhere", "TLS Error: /nowhere: No such file");
         check("--tls --insecure --tls-ciphers ALL", "\"ALL\" is not a cipher suite");
         check("--user u", "--user needs a password");
+        check("-u http://h:1", "-u: the URI has to begin with redis://");
     }
 
     #[test]
