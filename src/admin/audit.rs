@@ -88,8 +88,8 @@ mod tests {
             Some("PROXY CLUSTER CALL Primaries ACL"),
         );
         check(
-            "PROXY CLUSTER ADDNODE redis://u:secret@h:1/0",
-            Some("PROXY CLUSTER ADDNODE redis://u:***@h:1/0"),
+            "PROXY CLUSTER IMPORT FROM redis://u:secret@h:1/0 COPY",
+            Some("PROXY CLUSTER IMPORT FROM redis://u:***@h:1/0 COPY"),
         );
         check("PROXY JOB PAUSE a\nb", Some("PROXY JOB PAUSE a\\nb"));
     }

@@ -15,8 +15,6 @@ use crate::manage::view::{ClusterView, Line, NodeView};
 
 /// What any node is asked on behalf of an administrator: subcommands that only look.
 const READERS: &[&str] = &["INFO", "NODES", "SLOTS", "SHARDS", "MYID"];
-/// Verbs of the grammar that nothing stands behind yet.
-const LATER: &[&str] = &["IMPORT", "BACKUP"];
 
 /// `PROXY SLOT`: where a key is.
 pub(super) fn slot(topology: &Topology, key: &str) -> Answer {
@@ -63,9 +61,6 @@ pub(super) async fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
         ("CHECK", 1) => check_all(admin).await,
         (verb, _) if order::VERBS.contains(&verb) => jobs::begin(admin, words).await,
         ("SETTIMEOUT", 2) => every::set_timeout(admin, words[1]).await,
-        (verb, _) if LATER.contains(&verb) => {
-            Err(Complaint::Unsupported(format!("PROXY CLUSTER {verb}")))
-        }
         ("INFO" | "NODES" | "SLOTS" | "TOPOLOGY" | "CHECK" | "SETTIMEOUT", _) => {
             Err(arity(&format!("proxy|cluster|{}", verb.to_ascii_lowercase())))
         }

@@ -19,6 +19,7 @@ use super::order::{self, Request};
 use super::run::{self, Ground};
 use super::words::{Outcome, arity, unknown_subcommand};
 use crate::manage::journal::{self, Record};
+use crate::manage::uri;
 
 /// Jobs that are over and still known.
 const KEPT: usize = 100;
@@ -109,7 +110,8 @@ impl Jobs {
 pub(super) async fn begin(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
     let request = order::parse(words)?;
     let Request { token, is_dry, .. } = request.clone();
-    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    // What is secret is not written down.
+    let words: Vec<String> = words.iter().map(|word| uri::masked(word)).collect();
     if let Some(token) = &token
         && let Some(job) = admin.jobs.known(token, &words)?
     {

@@ -5,7 +5,7 @@
 //!  words        which words there are, and who answers them
 //!  ├─ cluster     the cluster, as its nodes tell it and as the proxy has it
 //!  ├─ jobs        what changes the cluster, one at a time: `order` is what is wanted (pure), `job` how far it is,
-//!  │              `run` (`create`, `fix`) does it by means of `manage`, `ledger` has it on disk
+//!  │              `run` (`create`, `fix`, `data`) does it by means of `manage`, `ledger` has it on disk
 //!  ├─ every       what all nodes are asked, each by itself
 //!  ├─ proxy       the proxy's own numbers
 //!  └─ settings    what of the proxy itself can be changed
@@ -22,6 +22,7 @@ mod cluster;
 mod complaint;
 mod connection;
 mod create;
+mod data;
 mod every;
 mod fix;
 #[expect(clippy::disallowed_types, reason = "a job's status is no worker's")]

@@ -1,16 +1,21 @@
 //! What can be ordered to be done to the cluster: words to values. Pure.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::complaint::Complaint;
 use super::words::short;
 use crate::cluster::{Address, SLOTS};
+use crate::manage::access::Credentials;
 use crate::manage::mover::{BigKeys, Method, MoveOptions};
 use crate::manage::plan::Consent;
 use crate::manage::repair::Risk;
+use crate::manage::uri::Uri;
 
 /// How far from its share a primary may be unless told otherwise, in percent.
 const THRESHOLD: f64 = 2.0;
+/// Port of a URI that has none.
+const PORT: u16 = 6379;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +34,22 @@ pub(super) enum Order {
     Fix { consent: Risk },
     /// Empty nodes become a cluster with so many replicas for each primary.
     Create { addresses: Vec<Address>, replicas: usize },
+    /// The keys of a server that is no cluster are taken in.
+    Import(Import),
+    /// What primaries have is saved in a folder.
+    Backup { folder: PathBuf },
+}
+
+/// Where keys come from, and what becomes of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Import {
+    pub(super) source: Address,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) database: u32,
+    /// Whether they stay there too.
+    pub(super) copy: bool,
+    /// Whether keys of the cluster with other values give way.
+    pub(super) replace: bool,
 }
 
 /// Whom a new node follows.
@@ -80,6 +101,8 @@ impl Order {
             Self::Failover { .. } => "failover",
             Self::Fix { .. } => "fix",
             Self::Create { .. } => "create",
+            Self::Import(_) => "import",
+            Self::Backup { .. } => "backup",
         }
     }
 }
@@ -103,8 +126,17 @@ fn bad(text: impl Into<String>) -> Complaint {
 }
 
 /// Verbs that are understood.
-pub(super) const VERBS: &[&str] =
-    &["CREATE", "ADDNODE", "DELNODE", "RESHARD", "REBALANCE", "FAILOVER", "FIX"];
+pub(super) const VERBS: &[&str] = &[
+    "CREATE",
+    "ADDNODE",
+    "DELNODE",
+    "RESHARD",
+    "REBALANCE",
+    "FAILOVER",
+    "FIX",
+    "IMPORT",
+    "BACKUP",
+];
 
 /// Reads the words from the verb on, which is known to be one of those.
 pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
@@ -123,6 +155,21 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
             Order::Rebalance { weights: Vec::new(), with_empty: false, threshold: THRESHOLD }
         }
         "FIX" => Order::Fix { consent: Risk::Safe },
+        "IMPORT" => {
+            if !rest.next("FROM")?.eq_ignore_ascii_case("from") {
+                return Err(bad("FROM has to come first"));
+            }
+            Order::Import(source(rest.next("the URI")?)?)
+        }
+        "BACKUP" => {
+            let folder = PathBuf::from(rest.next("the folder")?);
+            if !folder.is_absolute() {
+                return Err(bad(
+                    "the folder has to begin with /; it is one of the proxy's machine",
+                ));
+            }
+            Order::Backup { folder }
+        }
         "CREATE" => Order::Create { addresses: Vec::new(), replicas: 0 },
         _ => {
             let name = rest.next("the node")?.to_owned();
@@ -158,6 +205,19 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
         }
         _ => Ok(request),
     }
+}
+
+/// `redis://[[user]:password@]host[:port][/database]`.
+fn source(word: &str) -> Result<Import, Complaint> {
+    let uri = Uri::parse(word).map_err(bad)?;
+    if uri.is_secure {
+        return Err(Complaint::Unsupported("IMPORT by TLS".to_owned()));
+    }
+    let place = if uri.place.contains(':') { uri.place } else { format!("{}:{PORT}", uri.place) };
+    let database = uri.database.map_or(Ok(0), |database| database.parse());
+    let database = database.map_err(|_| bad("the database of the URI is no number"))?;
+    let (source, credentials) = (address(&place)?, uri.credentials);
+    Ok(Import { source, credentials, database, copy: false, replace: false })
 }
 
 fn address(word: &str) -> Result<Address, Complaint> {
@@ -220,6 +280,9 @@ impl Order {
                 };
             }
             (Self::Create { replicas, .. }, "REPLICAS") => *replicas = rest.number("REPLICAS")?,
+            (Self::Import(import), "COPY") => import.copy = true,
+            (Self::Import(import), "REPLACE") => import.replace = true,
+            (Self::Import(import), "DB") => import.database = rest.number("DB")?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -318,6 +381,19 @@ mod tests {
             "CREATE h:1 h:1 REPLICAS 2",
             Order::Create { addresses: vec![address(), address()], replicas: 2 },
         );
+        let import = Import {
+            source: address(),
+            credentials: None,
+            database: 0,
+            copy: false,
+            replace: false,
+        };
+        check("IMPORT FROM redis://h:1", Order::Import(import.clone()));
+        let credentials = Some(Credentials { username: Some("u".into()), password: "p@".into() });
+        let full = Import { credentials, database: 3, copy: true, replace: true, ..import };
+        check("import from redis://u:p%40@h:1/3 copy replace", Order::Import(full.clone()));
+        check("IMPORT FROM redis://u:p%40@h:1 REPLACE COPY DB 3", Order::Import(full));
+        check("BACKUP /a", Order::Backup { folder: "/a".into() });
         check(
             "FAILOVER a TO b FORCE",
             Order::Failover { name: "a".into(), to: Some("b".into()), consent: Consent::Majority },
@@ -349,6 +425,14 @@ mod tests {
         check("RESHARD SLOTS 5", "BADARG TO is missing");
         check("CREATE REPLICAS 1", "BADARG the addresses are missing");
         check("CREATE h", "BADARG \"h\" is no address");
+        check("IMPORT redis://h:1", "BADARG FROM has to come first");
+        check("IMPORT FROM h:1", "BADARG the URI has to begin with redis:// or rediss://");
+        check("IMPORT FROM redis://h:1/x", "BADARG the database of the URI is no number");
+        check("IMPORT FROM rediss://h:1", "UNSUPPORTED IMPORT by TLS is not built yet");
+        check(
+            "BACKUP a",
+            "BADARG the folder has to begin with /; it is one of the proxy's machine",
+        );
         check("FIX APPLY most", "BADARG APPLY is neither safe, confirm nor all");
         check("REBALANCE WEIGHT a", "BADARG \"a\" is not id=weight");
         check("REBALANCE SLOTS 5", "BADARG \"SLOTS\" is not understood");

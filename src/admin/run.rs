@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::complaint::Complaint;
 use super::job::{End, Job};
 use super::order::{self, Follow, Order, Request, Strategy};
-use super::{Admin, cluster, create, fix};
+use super::{Admin, cluster, create, data, fix};
 use crate::cluster::{Address, NodeId};
 use crate::manage::apply::{self, Crew};
 use crate::manage::check::{self, Finding};
@@ -62,6 +62,11 @@ pub(super) async fn plan(
     }
     // A job that was cut off explains what else would be found amiss.
     idle(ground, &cluster::gather(&ground.admin).await?)?;
+    match &request.order {
+        Order::Import(import) => return data::plan_import(ground, import).await,
+        Order::Backup { folder } => return data::plan_backup(ground, folder).await,
+        _ => {}
+    }
     let view = whole(ground).await?;
     let Plan { before, moves, .. } = make(ground, &view, request).await?;
     let leaves = matches!(request.order, Order::DelNode { .. });
@@ -87,7 +92,7 @@ fn idle(ground: &Ground, view: &ClusterView) -> Result<(), Complaint> {
 }
 
 /// The cluster, once its nodes agree; they may have to hear yet of what was just done.
-async fn whole(ground: &Ground) -> Result<ClusterView, Complaint> {
+pub(super) async fn whole(ground: &Ground) -> Result<ClusterView, Complaint> {
     let mut looks = 0;
     loop {
         let view = cluster::gather(&ground.admin).await?;
@@ -162,7 +167,9 @@ async fn make(ground: &Ground, view: &ClusterView, request: &Request) -> Result<
             let step = members::failover(view, &called(view, name)?, to.as_deref(), *consent)?;
             Ok(Plan { before: vec![step], ..Plan::default() })
         }
-        Order::Fix { .. } | Order::Create { .. } => Ok(Plan::default()),
+        Order::Fix { .. } | Order::Create { .. } | Order::Import(_) | Order::Backup { .. } => {
+            Ok(Plan::default())
+        }
     }
 }
 
@@ -263,6 +270,10 @@ pub(super) async fn carry_out(ground: &Ground, request: &Request, job: &Job) -> 
         Order::Create { addresses, replicas } => {
             return create::carry_out(ground, addresses, *replicas, job).await;
         }
+        Order::Import(import) => {
+            return data::import(ground, import, request.options.batch, job).await;
+        }
+        Order::Backup { folder } => return data::backup(ground, folder, job).await,
         _ => {}
     }
     let view = whole(ground).await.map_err(|error| End::failed(&error))?;

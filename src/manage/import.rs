@@ -4,13 +4,15 @@
 //! in them. What is in the cluster already and the same is no obstacle, so it can be done again after it was cut off.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use super::access::{Access, Credentials, Way};
 use super::likeness::alike;
+use super::mover::Reins;
+use super::pace::Meter;
 use super::view::{ClusterView, Info};
 use crate::backend::control::{Control, ControlError};
 use crate::cluster::{Address, NodeId, Slot};
@@ -28,6 +30,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct ImportOptions {
     /// Where they come from.
     pub source: Address,
+    /// Which of its databases; in the cluster they are in its only one.
+    pub database: u32,
     /// User and password there.
     pub credentials: Option<Credentials>,
     /// Whether they stay there too.
@@ -82,27 +86,44 @@ pub enum ImportError {
     /// Nobody owns the slot of a key.
     #[error("nobody owns slot {0}")]
     Uncovered(Slot),
+    /// It was told to stop.
+    #[error("stopped, as it was told to")]
+    Stopped,
 }
 
-/// Takes in all keys of database 0.
+/// How many keys there are to be taken in, if they can be.
+pub async fn examine(options: &ImportOptions, access: &Access) -> Result<u64, ImportError> {
+    let mut keys = 0;
+    let mut tell = |event: Event<'_>| {
+        if let Event::Begin(found) = event {
+            keys = found;
+        }
+    };
+    open(options, access, &mut tell).await?;
+    Ok(keys)
+}
+
+/// Takes in all keys of a database.
 pub async fn run(
     options: &ImportOptions,
     view: &ClusterView,
     access: &Access,
-    tell: &mut dyn FnMut(Event<'_>),
+    reins: &Reins,
+    tell: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Imported, ImportError> {
-    let limit = options.timeout + GRACE;
-    let way = if options.same_way { access.way.clone() } else { Way::default() };
-    let source = Access { credentials: options.credentials.clone(), way, limit };
-    let source = source.open(&options.source).await?;
-    let mut import =
-        Import { options, view, access, owners: view.owners(), source, done: Imported::default() };
-    import.begin(tell).await?;
+    let source = open(options, access, tell).await?;
+    let (owners, meter, done) = (view.owners(), Meter::default(), Imported::default());
+    let mut import = Import { options, view, access, owners, source, reins, meter, done };
     let mut cursor = Bytes::from_static(b"0");
     loop {
         let (next, keys) = import.scan(&cursor).await?;
         for (owner, keys) in import.by_owner(keys)? {
-            for batch in keys.chunks(options.batch.max(1)) {
+            let mut rest = keys.as_slice();
+            while !rest.is_empty() {
+                let size = options.batch.max(1).min(Meter::burst(reins.rate())).min(rest.len());
+                let batch;
+                (batch, rest) = rest.split_at(size);
+                import.wait(batch.len()).await?;
                 import.send(batch, &owner, tell).await?;
             }
         }
@@ -114,43 +135,68 @@ pub async fn run(
     }
 }
 
+/// The source, if keys can be had from it; tells of what it has.
+async fn open(
+    options: &ImportOptions,
+    access: &Access,
+    tell: &mut (dyn FnMut(Event<'_>) + Send),
+) -> Result<Control, ImportError> {
+    let limit = options.timeout + GRACE;
+    let way = if options.same_way { access.way.clone() } else { Way::default() };
+    let way = Access { credentials: options.credentials.clone(), way, limit };
+    let mut source = way.open(&options.source).await?;
+    let info = source.call(&[b"INFO"]).await?;
+    let info = Info(value::text(&info).unwrap_or_default().to_owned());
+    if info.get("cluster_enabled") == Some("1") {
+        return Err(ImportError::IsCluster);
+    }
+    if access.way.tls.is_some() && !speaks_tls(&mut source).await? {
+        return Err(ImportError::PlainSource);
+    }
+    if options.database != 0 {
+        source.call(&[b"SELECT", options.database.to_string().as_bytes()]).await?;
+    }
+    let (meant, others): (Vec<_>, Vec<_>) =
+        info.databases().into_iter().partition(|(db, _)| *db == options.database);
+    tell(Event::Begin(meant.iter().map(|(_, keys)| keys).sum()));
+    if !others.is_empty() {
+        tell(Event::OtherDatabases(others));
+    }
+    Ok(source)
+}
+
+/// Whether the source sends keys by TLS, as far as it tells.
+async fn speaks_tls(source: &mut Control) -> Result<bool, ImportError> {
+    match source.call(&[b"CONFIG", b"GET", b"tls-cluster"]).await {
+        Ok(pair) => {
+            Ok(value::array(&pair).and_then(|pair| value::text(pair.get(1)?)) != Some("no"))
+        }
+        Err(ControlError::Reply(..)) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
 struct Import<'a> {
     options: &'a ImportOptions,
     view: &'a ClusterView,
     access: &'a Access,
     owners: Vec<Option<NodeId>>,
     source: Control,
+    reins: &'a Reins,
+    meter: Meter,
     done: Imported,
 }
 
 impl Import<'_> {
-    async fn begin(&mut self, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), ImportError> {
-        let info = self.source.call(&[b"INFO"]).await?;
-        let info = Info(value::text(&info).unwrap_or_default().to_owned());
-        if info.get("cluster_enabled") == Some("1") {
-            return Err(ImportError::IsCluster);
+    /// Until so many keys may go.
+    async fn wait(&mut self, keys: usize) -> Result<(), ImportError> {
+        let stopped = |_| ImportError::Stopped;
+        self.reins.leave().await.map_err(stopped)?;
+        if self.reins.is_ending() {
+            return Err(ImportError::Stopped);
         }
-        if self.access.way.tls.is_some() && !self.speaks_tls().await? {
-            return Err(ImportError::PlainSource);
-        }
-        let (main, others): (Vec<_>, Vec<_>) =
-            info.databases().into_iter().partition(|(db, _)| *db == 0);
-        tell(Event::Begin(main.iter().map(|(_, keys)| keys).sum()));
-        if !others.is_empty() {
-            tell(Event::OtherDatabases(others));
-        }
-        Ok(())
-    }
-
-    /// Whether the source sends keys by TLS, as far as it tells.
-    async fn speaks_tls(&mut self) -> Result<bool, ImportError> {
-        match self.source.call(&[b"CONFIG", b"GET", b"tls-cluster"]).await {
-            Ok(pair) => {
-                Ok(value::array(&pair).and_then(|pair| value::text(pair.get(1)?)) != Some("no"))
-            }
-            Err(ControlError::Reply(..)) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
+        let time = self.meter.wait(keys, self.reins.rate(), Instant::now());
+        self.reins.sleep(time).await.map_err(stopped)
     }
 
     async fn scan(&mut self, cursor: &Bytes) -> Result<(Bytes, Vec<Bytes>), ImportError> {
@@ -182,7 +228,7 @@ impl Import<'_> {
         &mut self,
         keys: &[Bytes],
         owner: &Address,
-        tell: &mut dyn FnMut(Event<'_>),
+        tell: &mut (dyn FnMut(Event<'_>) + Send),
     ) -> Result<(), ImportError> {
         match self.migrate(keys, owner, self.options.replace).await {
             Ok(()) => keys.iter().for_each(|key| self.arrived(key, owner, tell)),
@@ -200,7 +246,7 @@ impl Import<'_> {
         &mut self,
         key: &Bytes,
         owner: &Address,
-        tell: &mut dyn FnMut(Event<'_>),
+        tell: &mut (dyn FnMut(Event<'_>) + Send),
     ) -> Result<(), ImportError> {
         match self.migrate(std::slice::from_ref(key), owner, self.options.replace).await {
             Ok(()) => self.arrived(key, owner, tell),
@@ -227,7 +273,7 @@ impl Import<'_> {
         Ok(dumps.0 == dumps.1 || alike(&mut self.source, target, key).await?)
     }
 
-    fn arrived(&mut self, key: &[u8], owner: &Address, tell: &mut dyn FnMut(Event<'_>)) {
+    fn arrived(&mut self, key: &[u8], owner: &Address, tell: &mut (dyn FnMut(Event<'_>) + Send)) {
         self.done.keys += 1;
         tell(Event::Key(key, owner));
     }

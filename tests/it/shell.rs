@@ -43,7 +43,7 @@ fn what_is_wrong_is_told() {
                 "-ERR unknown subcommand 'NONSENSE'. Try PROXY CLUSTER HELP.\r\n",
             ),
             ("PROXY CLUSTER CREATE a", "-BADARG \"a\" is no address\r\n"),
-            ("PROXY CLUSTER BACKUP a", "-UNSUPPORTED PROXY CLUSTER BACKUP is not built yet\r\n"),
+            ("PROXY CLUSTER BACKUP", "-BADARG the folder is missing\r\n"),
             ("PROXY CLUSTER ADDNODE", "-BADARG the address is missing\r\n"),
             ("PROXY CLUSTER DELNODE a SYNC", "-UNSUPPORTED SYNC is not built yet\r\n"),
             ("PROXY JOB", "-ERR wrong number of arguments for 'proxy|job' command\r\n"),

@@ -75,6 +75,15 @@ pub(super) const FIX: &Shape = &[("apply", Field::Word("APPLY"))];
 pub(super) const CREATE: &Shape =
     &[("nodes", Field::Several), ("replicas", Field::Word("REPLICAS"))];
 
+pub(super) const IMPORT: &Shape = &[
+    ("from", Field::Word("FROM")),
+    ("database", Field::Word("DB")),
+    ("copy", Field::Flag("COPY")),
+    ("replace", Field::Flag("REPLACE")),
+];
+
+pub(super) const BACKUP: &Shape = &[("folder", Field::Bare)];
+
 /// Reads an object; an empty body is one without fields.
 pub(super) fn object(body: &[u8]) -> Result<Fields, Complaint> {
     if body.is_empty() {
@@ -87,12 +96,12 @@ pub(super) fn object(body: &[u8]) -> Result<Fields, Complaint> {
     }
 }
 
-/// Keys each second, as the only field.
-pub(super) fn rate(body: &[u8]) -> Result<String, Complaint> {
+/// The value of a field that is the only one.
+pub(super) fn only(name: &str, body: &[u8]) -> Result<String, Complaint> {
     let mut body = object(body)?;
-    match (body.remove("rate"), body.is_empty()) {
-        (Some(rate), true) => text("rate", &rate),
-        _ => Err(bad("the body has the field rate, and no other")),
+    match (body.remove(name), body.is_empty()) {
+        (Some(value), true) => text(name, &value),
+        _ => Err(bad(format!("the body has the field {name}, and no other"))),
     }
 }
 
@@ -209,6 +218,12 @@ mod tests {
         );
         check(REBALANCE, "", "");
         check(CREATE, r#"{"nodes":["h:1","h:2"],"replicas":1}"#, "h:1 h:2 REPLICAS 1");
+        check(
+            IMPORT,
+            r#"{"copy":true,"database":3,"from":"redis://h:1"}"#,
+            "FROM redis://h:1 DB 3 COPY",
+        );
+        check(BACKUP, r#"{"folder":"/a"}"#, "/a");
         check(FAILOVER, r#"{"node":"a","mode":"force","force":["x"]}"#, "a FORCE FORCE x");
     }
 

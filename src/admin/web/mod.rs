@@ -25,12 +25,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::answer::Answer;
 use super::complaint::Complaint;
 use super::words::same;
-use super::{Admin, cluster, jobs, proxy};
+use super::{Admin, cluster, every, jobs, proxy};
 use body::{Fields, Shape};
 use reply::{accepted, found};
 
@@ -57,6 +57,9 @@ const ROUTES: &[Route] = &[
     ("/v1/cluster/rebalance", || post(rebalance)),
     ("/v1/cluster/failover", || post(failover)),
     ("/v1/cluster/fix", || post(fix)),
+    ("/v1/cluster/import", || post(import)),
+    ("/v1/cluster/backup", || post(backup)),
+    ("/v1/cluster/config/node-timeout", || put(node_timeout)),
     ("/v1/jobs", || get(list)),
     ("/v1/jobs/{id}", || get(job).patch(set_rate)),
     ("/v1/jobs/{id}/log", || get(log)),
@@ -192,7 +195,7 @@ async fn resume(State(admin): App, Id(id): Id) -> Reply {
 }
 
 async fn set_rate(app: App, Id(id): Id, body: Bytes) -> Reply {
-    let rate = body::rate(&body)?;
+    let rate = body::only("rate", &body)?;
     tell(app, &id, &["SETRATE", "ID", &id, &rate]).await
 }
 
@@ -214,6 +217,18 @@ async fn failover(order: Order) -> Reply {
 
 async fn fix(order: Order) -> Reply {
     order.begin(&["FIX"], body::FIX).await
+}
+
+async fn import(order: Order) -> Reply {
+    order.begin(&["IMPORT"], body::IMPORT).await
+}
+
+async fn backup(order: Order) -> Reply {
+    order.begin(&["BACKUP"], body::BACKUP).await
+}
+
+async fn node_timeout(State(admin): App, body: Bytes) -> Reply {
+    Ok(found(&every::set_timeout(&admin, &body::only("ms", &body)?).await?))
 }
 
 async fn create(order: Order) -> Reply {

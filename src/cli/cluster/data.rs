@@ -1,19 +1,18 @@
 //! `slotway cluster import` and `backup`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::out::{self, Exit, Outcome};
 use super::{Job, show};
-use crate::cluster::{Address, Slots};
+use crate::cluster::Address;
 use crate::manage::access::Credentials;
 use crate::manage::backup;
-use crate::manage::check;
 use crate::manage::import::{self, Event, ImportError, ImportOptions};
-use crate::manage::view::{ClusterView, NodeView};
+use crate::manage::mover::Reins;
 
 /// How long one transfer of keys may take unless told otherwise.
 const TRANSFER: Duration = Duration::from_secs(60);
@@ -45,7 +44,8 @@ impl Job<'_> {
                 self.out.warning(&format!("[WARNING] {} has another value at {owner}; --cluster-replace would overwrite it", key.escape_ascii()));
             }
         };
-        let imported = import::run(&options, &view, &self.access, &mut tell).await;
+        let imported =
+            import::run(&options, &view, &self.access, &Reins::default(), &mut tell).await;
         let imported = imported.map_err(|error| match error {
             ImportError::IsCluster | ImportError::PlainSource => {
                 self.out.fail(Exit::Refused, &format!("[ERR] {error}"))
@@ -56,7 +56,7 @@ impl Job<'_> {
         Ok(if imported.conflicts == 0 { Exit::Success } else { Exit::Partial })
     }
 
-    fn import_options(&self) -> Outcome<ImportOptions> {
+    pub(super) fn import_options(&self) -> Outcome<ImportOptions> {
         let usage = |text: &str| self.out.complain(Exit::Usage, text);
         let from = self.flag(self.line.value("from"))?;
         let from = from.ok_or_else(|| {
@@ -80,6 +80,7 @@ impl Job<'_> {
         let (copy, replace) = (self.line.has("copy"), self.line.has("replace"));
         Ok(ImportOptions {
             source,
+            database: 0,
             credentials,
             copy,
             replace,
@@ -100,30 +101,31 @@ impl Job<'_> {
         }
         let view = self.gather(&entry).await?;
         let is_whole = show::check(&self.out, &view, false);
-        let failed = |text: String| {
-            self.out.fail(Exit::Failure, &format!("[ERR] {text}"));
+        let mut tell = |event: backup::Event<'_>| match event {
+            backup::Event::Node(address) => {
+                self.out.info(&format!(">>> Node {address} -> Saving RDB..."));
+            }
+            backup::Event::Begin(length, path) => note(&format!(
+                "SYNC sent to master, writing {length} bytes to '{}'",
+                path.display()
+            )),
+            backup::Event::Saved => note("Transfer finished with success."),
+            backup::Event::Layout(path) => {
+                self.out.info(&format!("Saving cluster configuration to: {}", path.display()));
+            }
+        };
+        let saved = backup::all(&view, &self.access, &folder, &Reins::default(), &mut tell).await;
+        saved.map_err(|failed| {
+            self.out.fail(Exit::Failure, &format!("[ERR] {failed}"));
             self.out.error("[ERR] Failed to back cluster!");
             Exit::Failure
-        };
-        for node in view.primaries() {
-            self.save(node, &folder).await.map_err(failed)?;
-        }
-        let path = folder.join("nodes.json");
-        self.out.info(&format!("Saving cluster configuration to: {}", path.display()));
-        let text = serde_json::to_string_pretty(&nodes(&view)).expect("our values can be written");
-        std::fs::write(&path, text + "\n")
-            .map_err(|error| failed(format!("{}: {error}", path.display())))?;
+        })?;
         if !is_whole {
             self.out.warning(
                 "*** Cluster seems to have some problems, please be aware of it if you're going to restore this backup.",
             );
         }
-        let missing: Vec<_> = view
-            .absent
-            .iter()
-            .map(|absent| &absent.line)
-            .filter(|line| !line.slots.is_empty())
-            .collect();
+        let missing: Vec<_> = backup::missing(&view).collect();
         for line in &missing {
             let place = line.place();
             self.out.warning(&format!(
@@ -146,65 +148,10 @@ impl Job<'_> {
         );
         Ok(if missing.is_empty() { Exit::Success } else { Exit::Partial })
     }
-
-    async fn save(&self, node: &NodeView, folder: &Path) -> Result<(), String> {
-        let NodeView { address, .. } = node;
-        self.out.info(&format!(">>> Node {address} -> Saving RDB..."));
-        let server = if node.info.get("valkey_version").is_some() { "valkey" } else { "redis" };
-        let name =
-            format!("{server}-node-{}-{}-{}.rdb", address.host(), address.port(), node.own.id);
-        let path = folder.join(name);
-        let begin = |length| {
-            let _ = writeln!(
-                std::io::stderr(),
-                "SYNC sent to master, writing {length} bytes to '{}'",
-                path.display()
-            );
-        };
-        let saved = backup::save(address, &self.access, &path, begin).await;
-        saved.map_err(|error| format!("{address}: {error}"))?;
-        let _ = writeln!(std::io::stderr(), "Transfer finished with success.");
-        Ok(())
-    }
 }
 
-/// The layout, as redis-cli writes it.
-fn nodes(view: &ClusterView) -> Vec<Value> {
-    let faults = check::findings(view).iter().filter(|finding| finding.is_fault()).count();
-    view.nodes.iter().map(|node| as_saved(node, faults)).collect()
-}
-
-fn as_saved(node: &NodeView, faults: usize) -> Value {
-    let own = &node.own;
-    let flags: Vec<&str> =
-        own.flags.iter().map(String::as_str).filter(|flag| *flag != "myself").collect();
-    let mut saved = Map::new();
-    let mut put = |name: &str, value: Value| saved.insert(name.to_owned(), value);
-    put("name", json!(own.id));
-    put("host", json!(node.address.host()));
-    put("port", json!(node.address.port()));
-    put("replicate", json!(own.primary));
-    put("slots", json!(ranges(&own.slots)));
-    put("slots_count", json!(own.slots.len()));
-    put("flags", json!(flags.join(",")));
-    put("current_epoch", json!(node.cluster.number("cluster_current_epoch")));
-    if faults > 0 {
-        put("cluster_errors", json!(faults));
-    }
-    for (name, open) in [("migrating", &own.migrating), ("importing", &own.importing)] {
-        if !open.is_empty() {
-            let open: Map<String, Value> =
-                open.iter().map(|(slot, id)| (slot.to_string(), json!(id))).collect();
-            put(name, Value::Object(open));
-        }
-    }
-    Value::Object(saved)
-}
-
-fn ranges(slots: &Slots) -> Vec<Vec<u16>> {
-    let bounds = |range: std::ops::RangeInclusive<u16>| match (*range.start(), *range.end()) {
-        (first, last) if first == last => vec![first],
-        (first, last) => vec![first, last],
-    };
-    slots.ranges().into_iter().map(bounds).collect()
+/// What redis-cli writes beside its answer.
+fn note(text: &str) {
+    // With nobody to read it the files have to do.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -75,7 +75,19 @@ const MOVING: &[&str] = &["fix", "reshard", "rebalance", "resume", "del-node"];
 const SENDING: &[&str] = &["fix", "reshard", "rebalance", "resume", "del-node", "import"];
 const CARRYING: &[&str] = &["reshard", "rebalance", "resume", "del-node"];
 const KEEPING: &[&str] = &["fix", "reshard", "rebalance", "resume", "jobs", "abandon", "del-node"];
-const VIA: &[&str] = &["create", "fix", "reshard", "rebalance", "add-node", "del-node", "failover"];
+const VIA: &[&str] = &[
+    "create",
+    "fix",
+    "reshard",
+    "rebalance",
+    "add-node",
+    "del-node",
+    "failover",
+    "call",
+    "set-timeout",
+    "import",
+    "backup",
+];
 const PLANNING: &[&str] = &["reshard", "rebalance"];
 const CHANGING: &[&str] = &[
     "fix",
@@ -284,7 +296,8 @@ impl Line {
         let mut flags: Vec<(&'static Flag, OsString)> = Vec::new();
         while let Some(word) = words.next() {
             // What a command is called with may look like a flag: `ZRANGE key 0 -1`.
-            let is_operand = is_call(verb.as_ref()) && args.len() > 1;
+            let is_operand =
+                is_call(verb.as_ref()) && (args.len() > 1 || !args.is_empty() && is_number(&word));
             match find(&word).filter(|_| !(is_operand && is_number(&word))) {
                 Some(flag) if is_weight(flag) => {
                     if flags.iter().any(|(have, _)| is_weight(have)) {

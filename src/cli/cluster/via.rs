@@ -12,6 +12,8 @@ use super::Job;
 use super::grammar::Line;
 use super::out::{Exit, Outcome};
 use crate::backend::control::{Control, ControlError};
+use crate::manage::import::ImportOptions;
+use crate::manage::uri;
 use crate::resp::value::{self, Value};
 
 /// How often a job is looked at.
@@ -38,7 +40,7 @@ struct Words<'l> {
 }
 
 impl<'l> Words<'l> {
-    fn of(line: &'l Line) -> Result<Vec<String>, String> {
+    fn of(line: &'l Line, source: Option<&ImportOptions>) -> Result<Vec<String>, String> {
         let mut words = Self { line, said: Vec::new() };
         words.say(&["PROXY", "CLUSTER"]);
         match line.verb.name {
@@ -48,6 +50,8 @@ impl<'l> Words<'l> {
             "reshard" => words.reshard()?,
             "rebalance" => words.rebalance()?,
             "failover" => words.failover()?,
+            "import" => words.import(source),
+            "backup" => words.say(&["BACKUP", line.arg(0)?]),
             _ => words.fix(),
         }
         COMMON.iter().try_for_each(|(flag, word)| words.value(flag, word))?;
@@ -125,6 +129,18 @@ impl<'l> Words<'l> {
         Ok(())
     }
 
+    /// With the password, which the proxy keeps to itself.
+    fn import(&mut self, source: Option<&ImportOptions>) {
+        let Some(ImportOptions { source, credentials, .. }) = source else { return };
+        let who = credentials.as_ref().map_or_else(String::new, |known| {
+            let user = known.username.as_deref().unwrap_or_default();
+            format!("{}:{}@", uri::encoded(user), uri::encoded(&known.password))
+        });
+        self.say(&["IMPORT", "FROM", &format!("redis://{who}{source}")]);
+        self.flag("copy", &["COPY"]);
+        self.flag("replace", &["REPLACE"]);
+    }
+
     fn fix(&mut self) {
         self.say(&["FIX"]);
         self.flag("accept-risk", &["APPLY", "confirm"]);
@@ -135,11 +151,26 @@ impl<'l> Words<'l> {
 impl Job<'_> {
     /// Has a proxy do it.
     pub(super) async fn via(&self, proxy: &str) -> Outcome {
-        let words = self.flag(Words::of(self.line))?;
         let address = self.address(proxy)?;
         let mut admin = self.access.open(&address).await.map_err(|error| self.no_proxy(&error))?;
+        match self.line.verb.name {
+            "call" => self.call_via(&mut admin).await,
+            "set-timeout" => self.set_timeout_via(&mut admin).await,
+            _ => self.order(&mut admin).await,
+        }
+    }
+
+    /// Has it done as a job.
+    async fn order(&self, admin: &mut Control) -> Outcome {
+        if self.line.has("from-tls") {
+            let text = "[ERR] --from-tls: a proxy takes no keys in by TLS";
+            return Err(self.out.complain(Exit::Usage, text));
+        }
+        let is_import = self.line.verb.name == "import";
+        let source = if is_import { Some(self.import_options()?) } else { None };
+        let words = self.flag(Words::of(self.line, source.as_ref()))?;
         let dry: Vec<String> = words.iter().cloned().chain(["DRYRUN".to_owned()]).collect();
-        let plan = self.ask_proxy(&mut admin, &dry).await?;
+        let plan = self.ask_proxy(admin, &dry).await?;
         let plan: Json =
             value::text(&plan).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         self.show_plan(&plan);
@@ -147,14 +178,15 @@ impl Job<'_> {
             self.out.answer(&json!({ "ok": true, "plan": plan }));
             return Ok(Exit::Success);
         }
+        let is_harmless = ["import", "backup"].contains(&self.line.verb.name);
         let question = "Do you want the proxy to do this? (type 'yes' to accept): ";
-        if !self.out.confirm(question, self.says_yes())? {
+        if !self.out.confirm(question, is_harmless || self.says_yes())? {
             return Ok(Exit::Failure);
         }
-        let id = self.ask_proxy(&mut admin, &words).await?;
+        let id = self.ask_proxy(admin, &words).await?;
         let id = value::text(&id).unwrap_or_default().to_owned();
         self.out.info(&format!(">>> The proxy does it as job {id}."));
-        let job = self.watch(&mut admin, &id).await?;
+        let job = self.watch(admin, &id).await?;
         Ok(self.told(&id, &job))
     }
 
@@ -216,7 +248,7 @@ impl Job<'_> {
         admin.call(&words).await.map_err(|error| self.no_proxy(&error))
     }
 
-    fn no_proxy(&self, error: &ControlError) -> Exit {
+    pub(super) fn no_proxy(&self, error: &ControlError) -> Exit {
         let Some(said) = error.reply() else {
             let text = format!("[ERR] the proxy: {error}. --via is the address of its admin port.");
             return self.out.fail(Exit::Failure, &text);
@@ -232,10 +264,12 @@ impl Job<'_> {
     fn told(&self, id: &str, job: &Fields) -> Exit {
         let (state, error) = (field(job, "state"), field(job, "last_error"));
         if state == "completed" {
-            self.out.good(&format!(
-                "[OK] Job {id} is completed: {} slots moved.",
-                field(job, "slots_done")
-            ));
+            let done = match field(job, "kind") {
+                "import" => format!(": {} keys came in", field(job, "keys_moved")),
+                "backup" => String::new(),
+                _ => format!(": {} slots moved", field(job, "slots_done")),
+            };
+            self.out.good(&format!("[OK] Job {id} is completed{done}."));
             self.out.answer(&json!({ "ok": true, "job": job }));
             return Exit::Success;
         }

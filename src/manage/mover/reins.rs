@@ -64,7 +64,7 @@ impl Reins {
     }
 
     /// Keys each second, 0 if not limited.
-    pub(super) fn rate(&self) -> u64 {
+    pub(in crate::manage) fn rate(&self) -> u64 {
         self.0.borrow().rate
     }
 
