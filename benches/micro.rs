@@ -8,7 +8,7 @@ use slotway::cluster::Slot;
 use slotway::command::learned::Learned;
 use slotway::command::merge::Gather;
 use slotway::command::split::Split;
-use slotway::command::{Claim, Merge, table};
+use slotway::command::{Claim, CrossSlot, Merge, table};
 use slotway::replies::{Replies, Reply};
 use slotway::resp::frame::{Limits, Progress, ReplyFramer, RequestFramer};
 use slotway::resp::request::Request;
@@ -69,7 +69,7 @@ fn routes(c: &mut Criterion) {
         assert!(matches!(framer.frame(&bytes, &LIMITS), Ok(Progress::Complete(_))));
         let request = Request::new(&bytes, framer.args());
         c.bench_function(&format!("decide/{}", words[0]), |b| {
-            b.iter(|| route::decide(black_box(&request), &client, &learned));
+            b.iter(|| route::decide(black_box(&request), &client, &learned, CrossSlot::Read));
         });
     }
 }

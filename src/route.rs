@@ -5,7 +5,8 @@ use crate::cluster::Slot;
 use crate::command::keys::{self, ArgList};
 use crate::command::learned::Learned;
 use crate::command::{
-    Claim, Errand, Flags, Keys, Local, Merge, Nature, Policy, Spec, Verb, Wait, sort, table,
+    Across, Claim, CrossSlot, Errand, Flags, Keys, Local, Merge, Nature, Policy, Spec, Timeout,
+    Verb, Wait, sort, table, wait,
 };
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
@@ -19,6 +20,8 @@ pub enum Route {
     Block(Slot, Wait),
     /// Sorted by the proxy, by what it asks the owners of other slots.
     Sort(Slot),
+    /// Done in steps by the proxy, since its keys are in several slots; with how long it may wait.
+    Across(Across, Option<Wait>),
     /// One part per slot.
     Split(Cut),
     /// Sent to every primary.
@@ -81,7 +84,12 @@ pub fn single(request: &Request<'_>, client: &Client) -> Option<(&'static Spec, 
 }
 
 /// Decides on a request.
-pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Decision {
+pub fn decide(
+    request: &Request<'_>,
+    client: &Client,
+    learned: &Learned,
+    cross_slot: CrossSlot,
+) -> Decision {
     let name = request.name();
     let Some(spec) = table::lookup(name).or_else(|| learned.lookup(name)) else {
         let refusal = match client.authenticated {
@@ -98,7 +106,7 @@ pub fn decide(request: &Request<'_>, client: &Client, learned: &Learned) -> Deci
         None => (spec, "", 1),
     };
     Decision {
-        route: route(spec, words, request, client),
+        route: route(spec, words, request, client).across(spec, request, cross_slot),
         name,
         sub,
         writes: spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::MAY_REPLICATE),
@@ -148,6 +156,36 @@ fn route(spec: &Spec, words: usize, request: &Request<'_>, client: &Client) -> R
         Policy::Errand(errand) => Route::Errand(errand),
         Policy::Refuse => refusal(Refusal::NotAllowed(full_name(request, words))),
         Policy::Later => refusal(Refusal::NotYet(full_name(request, words))),
+    }
+}
+
+impl Route {
+    /// The same, or how a request is done that would be refused because of its keys' slots.
+    fn across(self, spec: &Spec, request: &Request<'_>, cross_slot: CrossSlot) -> Self {
+        let Some(across) = spec.across.filter(|_| cross_slot.allows(spec)) else { return self };
+        match self {
+            Self::Refuse(refusal) if *refusal == Refusal::CrossSlot => match spec.policy {
+                Policy::Blocking(timeout) => Self::waiting(across, timeout, spec, request),
+                _ => Self::Across(across, None),
+            },
+            // Its node would refuse the patterns.
+            Self::One(_, Claim::Whole(_))
+                if across == Across::SortStore && sort::names_keys(request) =>
+            {
+                Self::Across(across, None)
+            }
+            route => route,
+        }
+    }
+
+    fn waiting(across: Across, timeout: Timeout, spec: &Spec, request: &Request<'_>) -> Self {
+        match Wait::of(timeout, spec.keys, request) {
+            Some(wait) => Self::Across(across, Some(wait)),
+            None => match wait::complaint(timeout, spec.keys, request) {
+                Some(text) => refusal(Refusal::text(text)),
+                None => Self::Across(across, None),
+            },
+        }
     }
 }
 
@@ -268,12 +306,15 @@ mod tests {
             )
             .unwrap();
         let request = Request::new(&wire, framer.args());
-        let route = match decide(&request, client, learned).route {
+        let route = match decide(&request, client, learned, CrossSlot::Strict).route {
             Route::One(slot, claim) => {
                 format!("{} {slot}", if claim == Claim::Slot(slot) { "one" } else { "whole" })
             }
             Route::Block(slot, wait) => format!("block {slot} {:?}", wait.timeout()),
             Route::Sort(slot) => format!("sort {slot}"),
+            Route::Across(across, wait) => {
+                format!("across {across:?} {:?}", wait.map(Wait::timeout))
+            }
             Route::Split(Cut { first, step, .. }) => format!("split {first} {step}"),
             Route::Every(merge) => format!("every {merge:?}"),
             Route::Any => "any".to_owned(),
@@ -415,7 +456,7 @@ mod tests {
                     (Request::new(&wire, framer.args()), Client::new(1, None, None, true, 0));
                 let Some((found, slot)) = single(&request, &client) else { continue };
                 single_commands += 1;
-                let decision = decide(&request, &client, &Learned::default());
+                let decision = decide(&request, &client, &Learned::default(), CrossSlot::Strict);
                 assert_eq!((found.name, found.nature()), (decision.name, decision.nature));
                 assert_eq!(found.suits_replica(), decision.replica, "{}", spec.name);
                 let route = decision.route;
@@ -437,7 +478,8 @@ mod tests {
             .frame(wire, &Limits { args: 100, bulk: 1000, request: 10_000, unauthenticated: true })
             .unwrap();
         let client = Client::new(1, None, None, false, 0);
-        let decision = decide(&Request::new(wire, framer.args()), &client, &Learned::default());
+        let request = Request::new(wire, framer.args());
+        let decision = decide(&request, &client, &Learned::default(), CrossSlot::Strict);
         assert!(matches!(decision.route, Route::Refuse(refusal) if *refusal == Refusal::NoAuth));
     }
 }

@@ -85,6 +85,7 @@ pub struct Stats {
     pub commands: Count,
     pub commands_local: Count,
     pub commands_split: Count,
+    pub commands_across: Count,
     pub commands_refused: Count,
     pub reads: Count,
     pub client_read_bytes: Count,

@@ -77,6 +77,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "backend::Options",
             "backend::Credentials",
             "backend::ReadFrom",
+            "session::CrossSlot",
             "cluster::Address",
             "discovery::Options",
             "local::View",

@@ -114,6 +114,7 @@ impl<'a> Row<'a> {
             policy,
             flags,
             group: Group::Module,
+            across: None,
             subcommands: &[],
         }
     }

@@ -3,6 +3,7 @@
 //! `table` holds the rows, `keys` finds the keys of a request, `split` cuts a command over several slots into one command
 //! per slot, and `merge` makes one reply of the replies to those. Nothing here knows of nodes or connections.
 
+pub mod across;
 pub mod glob;
 pub mod info;
 pub mod keys;
@@ -15,6 +16,7 @@ pub mod wait;
 
 use crate::cluster::Slot;
 
+pub use across::{Across, CrossSlot};
 pub use table::lookup;
 pub use wait::{Timeout, Wait};
 
@@ -101,6 +103,8 @@ pub struct Spec {
     pub flags: Flags,
     /// Family for metrics, `COMMAND DOCS` and ACL categories.
     pub group: Group,
+    /// How it is done with keys in several slots, if the proxy does that.
+    pub across: Option<Across>,
     /// Subcommands; empty unless the command is a container such as `OBJECT`.
     pub subcommands: &'static [Spec],
 }

@@ -9,7 +9,9 @@ use crate::command::Group::{
     Server, Set, SortedSet, Stream, String, Transactions,
 };
 use crate::command::Merge::{AllHave, AllOk, ByKey, Concat, Sum};
-use crate::command::{Errand, Flags, Group, Keys, Local, Merge, Policy, Spec, Timeout, Verb};
+use crate::command::{
+    Across, Errand, Flags, Group, Keys, Local, Merge, Policy, Spec, Timeout, Verb,
+};
 
 /// Finds the row of a command by its name, in any case.
 #[inline]
@@ -41,7 +43,7 @@ pub fn subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec> {
 #[rustfmt::skip]
 pub static TABLE: &[Spec] = &[
     // Generic.
-    row("copy",        -3, TWO,   Generic, "write denyoom"),
+    row("copy",        -3, TWO,   Generic, "write denyoom").across(Across::Copy),
     row("del",         -2, KEYS,  Generic, "write").split(Sum),
     row("dump",         2, KEY,   Generic, "readonly"),
     row("exists",      -2, KEYS,  Generic, "readonly fast").split(Sum),
@@ -58,11 +60,11 @@ pub static TABLE: &[Spec] = &[
     row("pexpiretime",  2, KEY,   Generic, "readonly fast"),
     row("pttl",         2, KEY,   Generic, "readonly fast"),
     row("randomkey",    1, NONE,  Generic, "readonly").errand(Errand::RandomKey),
-    row("rename",       3, TWO,   Generic, "write"),
-    row("renamenx",     3, TWO,   Generic, "write fast"),
+    row("rename",       3, TWO,   Generic, "write").across(Across::Rename),
+    row("renamenx",     3, TWO,   Generic, "write fast").across(Across::Rename),
     row("restore",     -4, KEY,   Generic, "write denyoom"),
     row("scan",        -2, NONE,  Generic, "readonly").errand(Errand::Scan),
-    row("sort",        -2, SORT,  Generic, "write denyoom movablekeys").policy(Policy::Sort),
+    row("sort",        -2, SORT,  Generic, "write denyoom movablekeys").policy(Policy::Sort).across(Across::SortStore),
     row("sort_ro",     -2, KEY,   Generic, "readonly movablekeys").policy(Policy::Sort),
     row("touch",       -2, KEYS,  Generic, "readonly fast").split(Sum),
     row("ttl",          2, KEY,   Generic, "readonly fast"),
@@ -86,11 +88,11 @@ pub static TABLE: &[Spec] = &[
     row("incr",         2, KEY,           String, "write denyoom fast"),
     row("incrby",       3, KEY,           String, "write denyoom fast"),
     row("incrbyfloat",  3, KEY,           String, "write denyoom fast"),
-    row("lcs",         -3, TWO,           String, "readonly"),
+    row("lcs",         -3, TWO,           String, "readonly").across(Across::Gather),
     row("mget",        -2, KEYS,          String, "readonly fast").split(ByKey),
     row("mset",        -3, PAIRS,         String, "write denyoom").split(AllOk),
     row("msetex",      -4, COUNTED_PAIRS, String, "write denyoom movablekeys"),
-    row("msetnx",      -3, PAIRS,         String, "write denyoom"),
+    row("msetnx",      -3, PAIRS,         String, "write denyoom").across(Across::SetAll),
     row("psetex",       4, KEY,           String, "write denyoom"),
     row("set",         -3, KEY,           String, "write denyoom"),
     row("setex",        4, KEY,           String, "write denyoom"),
@@ -103,7 +105,7 @@ pub static TABLE: &[Spec] = &[
     row("bitcount",    -2, KEY,         Bitmap, "readonly"),
     row("bitfield",    -2, KEY,         Bitmap, "write denyoom"),
     row("bitfield_ro", -2, KEY,         Bitmap, "readonly fast"),
-    row("bitop",       -4, FROM_SECOND, Bitmap, "write denyoom"),
+    row("bitop",       -4, FROM_SECOND, Bitmap, "write denyoom").across(Across::Gather),
     row("bitpos",      -3, KEY,         Bitmap, "readonly"),
     row("getbit",       3, KEY,         Bitmap, "readonly fast"),
     row("setbit",       4, KEY,         Bitmap, "write denyoom"),
@@ -139,16 +141,16 @@ pub static TABLE: &[Spec] = &[
     row("hvals",         2, KEY, Hash, "readonly"),
 
     // List.
-    row("blmove",      6, TWO,          List, "write denyoom blocking").blocking(Timeout::Last),
-    row("blmpop",     -5, counted(2),   List, "write blocking movablekeys").blocking(Timeout::First),
-    row("blpop",      -3, ALL_BUT_LAST, List, "write blocking").blocking(Timeout::Last),
-    row("brpop",      -3, ALL_BUT_LAST, List, "write blocking").blocking(Timeout::Last),
-    row("brpoplpush",  4, TWO,          List, "write denyoom blocking").blocking(Timeout::Last),
+    row("blmove",      6, TWO,          List, "write denyoom blocking").blocking(Timeout::Last).across(Across::Element),
+    row("blmpop",     -5, counted(2),   List, "write blocking movablekeys").blocking(Timeout::First).across(Across::First),
+    row("blpop",      -3, ALL_BUT_LAST, List, "write blocking").blocking(Timeout::Last).across(Across::First),
+    row("brpop",      -3, ALL_BUT_LAST, List, "write blocking").blocking(Timeout::Last).across(Across::First),
+    row("brpoplpush",  4, TWO,          List, "write denyoom blocking").blocking(Timeout::Last).across(Across::Element),
     row("lindex",      3, KEY,          List, "readonly"),
     row("linsert",     5, KEY,          List, "write denyoom"),
     row("llen",        2, KEY,          List, "readonly fast"),
-    row("lmove",       5, TWO,          List, "write denyoom"),
-    row("lmpop",      -4, counted(1),   List, "write movablekeys"),
+    row("lmove",       5, TWO,          List, "write denyoom").across(Across::Element),
+    row("lmpop",      -4, counted(1),   List, "write movablekeys").across(Across::First),
     row("lpop",       -2, KEY,          List, "write fast"),
     row("lpos",       -3, KEY,          List, "readonly"),
     row("lpush",      -3, KEY,          List, "write denyoom fast"),
@@ -158,44 +160,44 @@ pub static TABLE: &[Spec] = &[
     row("lset",        4, KEY,          List, "write denyoom"),
     row("ltrim",       4, KEY,          List, "write"),
     row("rpop",       -2, KEY,          List, "write fast"),
-    row("rpoplpush",   3, TWO,          List, "write denyoom"),
+    row("rpoplpush",   3, TWO,          List, "write denyoom").across(Across::Element),
     row("rpush",      -3, KEY,          List, "write denyoom fast"),
     row("rpushx",     -3, KEY,          List, "write denyoom fast"),
 
     // Set.
     row("sadd",        -3, KEY,        Set, "write denyoom fast"),
     row("scard",        2, KEY,        Set, "readonly fast"),
-    row("sdiff",       -2, KEYS,       Set, "readonly"),
-    row("sdiffstore",  -3, KEYS,       Set, "write denyoom"),
-    row("sinter",      -2, KEYS,       Set, "readonly"),
-    row("sintercard",  -3, counted(1), Set, "readonly movablekeys"),
-    row("sinterstore", -3, KEYS,       Set, "write denyoom"),
+    row("sdiff",       -2, KEYS,       Set, "readonly").across(Across::Gather),
+    row("sdiffstore",  -3, KEYS,       Set, "write denyoom").across(Across::Gather),
+    row("sinter",      -2, KEYS,       Set, "readonly").across(Across::Gather),
+    row("sintercard",  -3, counted(1), Set, "readonly movablekeys").across(Across::Gather),
+    row("sinterstore", -3, KEYS,       Set, "write denyoom").across(Across::Gather),
     row("sismember",    3, KEY,        Set, "readonly fast"),
     row("smembers",     2, KEY,        Set, "readonly"),
     row("smismember",  -3, KEY,        Set, "readonly fast"),
-    row("smove",        4, TWO,        Set, "write fast"),
+    row("smove",        4, TWO,        Set, "write fast").across(Across::Member),
     row("spop",        -2, KEY,        Set, "write fast"),
     row("srandmember", -2, KEY,        Set, "readonly"),
     row("srem",        -3, KEY,        Set, "write fast"),
     row("sscan",       -3, KEY,        Set, "readonly"),
-    row("sunion",      -2, KEYS,       Set, "readonly"),
-    row("sunionstore", -3, KEYS,       Set, "write denyoom"),
+    row("sunion",      -2, KEYS,       Set, "readonly").across(Across::Gather),
+    row("sunionstore", -3, KEYS,       Set, "write denyoom").across(Across::Gather),
 
     // Sorted set.
-    row("bzmpop",           -5, counted(2),    SortedSet, "write blocking movablekeys").blocking(Timeout::First),
-    row("bzpopmax",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").blocking(Timeout::Last),
-    row("bzpopmin",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").blocking(Timeout::Last),
+    row("bzmpop",           -5, counted(2),    SortedSet, "write blocking movablekeys").blocking(Timeout::First).across(Across::First),
+    row("bzpopmax",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").blocking(Timeout::Last).across(Across::First),
+    row("bzpopmin",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").blocking(Timeout::Last).across(Across::First),
     row("zadd",             -4, KEY,           SortedSet, "write denyoom fast"),
     row("zcard",             2, KEY,           SortedSet, "readonly fast"),
     row("zcount",            4, KEY,           SortedSet, "readonly fast"),
-    row("zdiff",            -3, counted(1),    SortedSet, "readonly movablekeys"),
-    row("zdiffstore",       -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys"),
+    row("zdiff",            -3, counted(1),    SortedSet, "readonly movablekeys").across(Across::Gather),
+    row("zdiffstore",       -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys").across(Across::Gather),
     row("zincrby",           4, KEY,           SortedSet, "write denyoom fast"),
-    row("zinter",           -3, counted(1),    SortedSet, "readonly movablekeys"),
-    row("zintercard",       -3, counted(1),    SortedSet, "readonly movablekeys"),
-    row("zinterstore",      -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys"),
+    row("zinter",           -3, counted(1),    SortedSet, "readonly movablekeys").across(Across::Gather),
+    row("zintercard",       -3, counted(1),    SortedSet, "readonly movablekeys").across(Across::Gather),
+    row("zinterstore",      -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys").across(Across::Gather),
     row("zlexcount",         4, KEY,           SortedSet, "readonly fast"),
-    row("zmpop",            -4, counted(1),    SortedSet, "write movablekeys"),
+    row("zmpop",            -4, counted(1),    SortedSet, "write movablekeys").across(Across::First),
     row("zmscore",          -3, KEY,           SortedSet, "readonly fast"),
     row("zpopmax",          -2, KEY,           SortedSet, "write fast"),
     row("zpopmin",          -2, KEY,           SortedSet, "write fast"),
@@ -203,7 +205,7 @@ pub static TABLE: &[Spec] = &[
     row("zrange",           -4, KEY,           SortedSet, "readonly"),
     row("zrangebylex",      -4, KEY,           SortedSet, "readonly"),
     row("zrangebyscore",    -4, KEY,           SortedSet, "readonly"),
-    row("zrangestore",      -5, TWO,           SortedSet, "write denyoom"),
+    row("zrangestore",      -5, TWO,           SortedSet, "write denyoom").across(Across::Gather),
     row("zrank",            -3, KEY,           SortedSet, "readonly fast"),
     row("zrem",             -3, KEY,           SortedSet, "write fast"),
     row("zremrangebylex",    4, KEY,           SortedSet, "write"),
@@ -215,8 +217,8 @@ pub static TABLE: &[Spec] = &[
     row("zrevrank",         -3, KEY,           SortedSet, "readonly fast"),
     row("zscan",            -3, KEY,           SortedSet, "readonly"),
     row("zscore",            3, KEY,           SortedSet, "readonly fast"),
-    row("zunion",           -3, counted(1),    SortedSet, "readonly movablekeys"),
-    row("zunionstore",      -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys"),
+    row("zunion",           -3, counted(1),    SortedSet, "readonly movablekeys").across(Across::Gather),
+    row("zunionstore",      -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys").across(Across::Gather),
 
     // Stream.
     row("xack",       -4, KEY,     Stream, "write fast"),
@@ -232,8 +234,8 @@ pub static TABLE: &[Spec] = &[
     row("xlen",        2, KEY,     Stream, "readonly fast"),
     row("xpending",   -3, KEY,     Stream, "readonly"),
     row("xrange",     -4, KEY,     Stream, "readonly"),
-    row("xread",      -4, STREAMS, Stream, "readonly blocking movablekeys").blocking(Timeout::Block),
-    row("xreadgroup", -7, STREAMS, Stream, "write blocking movablekeys").blocking(Timeout::Block),
+    row("xread",      -4, STREAMS, Stream, "readonly blocking movablekeys").blocking(Timeout::Block).across(Across::Streams),
+    row("xreadgroup", -7, STREAMS, Stream, "write blocking movablekeys").blocking(Timeout::Block).across(Across::Streams),
     row("xrevrange",  -4, KEY,     Stream, "readonly"),
     row("xsetid",     -3, KEY,     Stream, "write denyoom fast"),
     row("xtrim",      -4, KEY,     Stream, "write"),
@@ -243,18 +245,18 @@ pub static TABLE: &[Spec] = &[
     row("geodist",              -4, KEY,      Geo, "readonly"),
     row("geohash",              -2, KEY,      Geo, "readonly"),
     row("geopos",               -2, KEY,      Geo, "readonly"),
-    row("georadius",            -6, store(6), Geo, "write denyoom movablekeys"),
+    row("georadius",            -6, store(6), Geo, "write denyoom movablekeys").across(Across::Gather),
     row("georadius_ro",         -6, KEY,      Geo, "readonly"),
-    row("georadiusbymember",    -5, store(5), Geo, "write denyoom movablekeys"),
+    row("georadiusbymember",    -5, store(5), Geo, "write denyoom movablekeys").across(Across::Gather),
     row("georadiusbymember_ro", -5, KEY,      Geo, "readonly"),
     row("geosearch",            -7, KEY,      Geo, "readonly"),
-    row("geosearchstore",       -8, TWO,      Geo, "write denyoom"),
+    row("geosearchstore",       -8, TWO,      Geo, "write denyoom").across(Across::Gather),
 
     // HyperLogLog.
     row("pfadd",      -2, KEY,    HyperLogLog, "write denyoom fast"),
-    row("pfcount",    -2, KEYS,   HyperLogLog, "readonly may_replicate"),
+    row("pfcount",    -2, KEYS,   HyperLogLog, "readonly may_replicate").across(Across::Gather),
     row("pfdebug",     3, SECOND, HyperLogLog, "write denyoom admin"),
-    row("pfmerge",    -2, KEYS,   HyperLogLog, "write denyoom"),
+    row("pfmerge",    -2, KEYS,   HyperLogLog, "write denyoom").across(Across::Gather),
     row("pfselftest",  1, NONE,   HyperLogLog, "admin"),
 
     // Pub/sub.
@@ -550,10 +552,14 @@ const fn store(from: u8) -> Keys {
 
 const fn row(name: &'static str, arity: i16, keys: Keys, group: Group, words: &str) -> Spec {
     let policy = if matches!(keys, Keys::None) { Policy::Any } else { Policy::Keyed };
-    Spec { name, arity, keys, policy, flags: flags(words), group, subcommands: &[] }
+    Spec { name, arity, keys, policy, flags: flags(words), group, across: None, subcommands: &[] }
 }
 
 impl Spec {
+    const fn across(self, across: Across) -> Self {
+        Self { across: Some(across), ..self }
+    }
+
     const fn split(self, merge: Merge) -> Self {
         self.policy(Policy::Split(merge))
     }

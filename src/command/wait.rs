@@ -28,11 +28,7 @@ pub struct Wait {
 impl Wait {
     /// The wait that a request asks for; `None` if it does not wait, or not in words that a server would accept.
     pub fn of(timeout: Timeout, keys: Keys, args: &(impl ArgList + ?Sized)) -> Option<Self> {
-        let (at, millis) = match timeout {
-            Timeout::First => (1, false),
-            Timeout::Last => (args.len().checked_sub(1)?, false),
-            Timeout::Block => (keys::block_argument(keys, args)?, true),
-        };
+        let (at, millis) = place(timeout, keys, args)?;
         let text = std::str::from_utf8((at < args.len()).then(|| args.arg(at))?).ok()?;
         let timeout = if millis {
             Duration::from_millis(text.parse().ok()?)
@@ -68,6 +64,32 @@ impl Wait {
             Protocol::Resp3 => b"_\r\n",
         }
     }
+}
+
+/// Index of the argument that says how long, and whether it does in whole milliseconds.
+fn place(timeout: Timeout, keys: Keys, args: &(impl ArgList + ?Sized)) -> Option<(usize, bool)> {
+    Some(match timeout {
+        Timeout::First => (1, false),
+        Timeout::Last => (args.len().checked_sub(1)?, false),
+        Timeout::Block => (keys::block_argument(keys, args)?, true),
+    })
+}
+
+/// What the server says to a request that does not say well how long it waits; `None` if it does not say at all.
+pub fn complaint(
+    timeout: Timeout,
+    keys: Keys,
+    args: &(impl ArgList + ?Sized),
+) -> Option<&'static str> {
+    let (at, millis) = place(timeout, keys, args)?;
+    let text =
+        (at < args.len()).then(|| args.arg(at)).and_then(|arg| std::str::from_utf8(arg).ok());
+    let number: Option<f64> = text.and_then(|text| text.parse().ok());
+    Some(match number {
+        Some(number) if number < 0.0 => "ERR timeout is negative",
+        _ if millis => "ERR timeout is not an integer or out of range",
+        _ => "ERR timeout is not a float or out of range",
+    })
 }
 
 #[cfg(test)]

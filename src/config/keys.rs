@@ -13,6 +13,7 @@ use super::{Config, Problem, Secret};
 use crate::backend::ReadFrom;
 use crate::local::View;
 use crate::observe::log::Format;
+use crate::session::CrossSlot;
 
 /// A value, or what would be allowed in its place.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -67,6 +68,7 @@ pub(super) const KEYS: &[Key] = &[
     key("proxy", "linger", |c, v| put(&mut c.proxy.linger, duration(v, 0..=1))),
     key("proxy", "drain_delay", |c, v| put(&mut c.proxy.drain_delay, duration(v, 0..=H))),
     key("proxy", "drain_timeout", |c, v| put(&mut c.proxy.drain_timeout, duration(v, 0..=H))),
+    key("client", "cross_slot", |c, v| put(&mut c.client.session.cross_slot, choice(v, CROSS_SLOT))),
     key("client", "password", |c, v| put(&mut c.client.password, text(v).map(|t| t.map(Secret)))),
     key("client", "password_file", |c, v| put(&mut c.client.password_file, path(v))),
     key("client", "max_clients", |c, v| put(&mut c.client.max_clients, count(v, 1..=1_000_000))),
@@ -98,6 +100,8 @@ const READ_FROM: &[(&str, ReadFrom)] = &[
     ("prefer-replica", ReadFrom::PreferReplica),
     ("replica", ReadFrom::Replica),
 ];
+const CROSS_SLOT: &[(&str, CrossSlot)] =
+    &[("strict", CrossSlot::Strict), ("read", CrossSlot::Read), ("emulate", CrossSlot::Emulate)];
 const VIEW: &[(&str, View)] =
     &[("hidden", View::Hidden), ("single", View::Single), ("real", View::Real)];
 const FORMAT: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json)];

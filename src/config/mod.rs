@@ -285,6 +285,7 @@ impl Default for Client {
                 output_max: 1 << 30,
                 pubsub_limit: 32 << 20,
                 idle_timeout: Duration::ZERO,
+                cross_slot: session::CrossSlot::default(),
             },
         }
     }

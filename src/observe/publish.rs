@@ -29,6 +29,7 @@ const COUNTERS: &[Row<Stats>] = &[
     (names::CLIENT_WRITTEN, None, |s| s.client_written_bytes.get()),
     (names::COMMANDS, Some(("kind", "forwarded")), forwarded),
     (names::COMMANDS, Some(("kind", "split")), |s| s.commands_split.get()),
+    (names::COMMANDS, Some(("kind", "across")), |s| s.commands_across.get()),
     (names::COMMANDS, Some(("kind", "local")), |s| s.commands_local.get()),
     (names::COMMANDS, Some(("kind", "refused")), |s| s.commands_refused.get()),
     (names::REDIRECTS, Some(("kind", "moved")), |s| s.moved.get()),
@@ -169,7 +170,12 @@ impl Publisher {
 /// The total is read first: a command counted in between must not make it smaller than its parts.
 fn forwarded(stats: &Stats) -> u64 {
     let all = stats.commands.get();
-    let others = [&stats.commands_split, &stats.commands_local, &stats.commands_refused];
+    let others = [
+        &stats.commands_split,
+        &stats.commands_across,
+        &stats.commands_local,
+        &stats.commands_refused,
+    ];
     all.saturating_sub(others.iter().map(|count| count.get()).sum())
 }
 

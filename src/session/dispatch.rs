@@ -120,6 +120,7 @@ impl Session {
             Route::Split(cut) => self.split(request, cut, &decision),
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),
+            Route::Across(across, wait) => self.cross((across, wait), request),
             Route::Errand(errand) => self.run_errand(errand, request, &decision),
             Route::Sort(_) => self.run_errand(Errand::Sort, request, &decision),
             Route::Publish(slot) => self.publish(request, payload, slot, &decision),
@@ -147,14 +148,20 @@ impl Session {
     }
 
     pub(super) fn decide(&self, request: &Request<'_>) -> Decision {
-        route::decide(request, &self.client.borrow(), &self.shared.facts.borrow().learned)
+        let learned = &self.shared.facts.borrow().learned;
+        route::decide(request, &self.client.borrow(), learned, self.shared.options.cross_slot)
     }
 
     /// Whether a request has to wait now.
     pub(super) fn holds(&mut self, decision: &Decision, request: &Request<'_>) -> bool {
         if matches!(
             decision.route,
-            Route::Every(_) | Route::Any | Route::Errand(_) | Route::Sort(_) | Route::Publish(None)
+            Route::Every(_)
+                | Route::Any
+                | Route::Errand(_)
+                | Route::Sort(_)
+                | Route::Across(..)
+                | Route::Publish(None)
         ) && self.waits_for_map()
         {
             return true;
@@ -166,9 +173,11 @@ impl Session {
         match &decision.route {
             Route::Refuse(_) | Route::Session(_) => false,
             _ if gate == Gate::Barred => true,
-            Route::Block(..) | Route::Every(_) | Route::Errand(_) | Route::Sort(_) => {
-                gate != Gate::Empty
-            }
+            Route::Block(..)
+            | Route::Every(_)
+            | Route::Errand(_)
+            | Route::Sort(_)
+            | Route::Across(..) => gate != Gate::Empty,
             Route::Local(command) => {
                 let is_late = local::is_barrier(*command) || local::asks_nodes(*command);
                 gate != Gate::Empty && is_late

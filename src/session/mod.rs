@@ -2,6 +2,8 @@
 //!
 //! A session sends requests and receives promises' answers; it never sees a redirect or a node's connection.
 
+mod across;
+mod ask;
 mod blocking;
 mod census;
 mod connection;
@@ -37,6 +39,7 @@ use crate::pubsub::{Hub, Tally, Topic};
 use crate::replies::{Patience, Replies};
 use crate::resp::frame::Limits;
 
+pub use crate::command::CrossSlot;
 pub use blocking::Blocked;
 pub use connection::Session;
 pub use scan::Plans;
@@ -56,6 +59,8 @@ pub struct Options {
     pub pubsub_limit: usize,
     /// How long a client may be idle; zero for ever.
     pub idle_timeout: Duration,
+    /// Which commands are done whose keys are in several slots.
+    pub cross_slot: CrossSlot,
 }
 
 /// What the sessions of one worker share.

@@ -99,7 +99,7 @@ impl Transaction {
                 self.steps.push(Step::Local(command, request.bytes().to_vec()));
                 return Ok(());
             }
-            Route::Split(_) => return Err(Refusal::CrossSlot),
+            Route::Split(_) | Route::Across(..) => return Err(Refusal::CrossSlot),
             // It would change nothing: `EXEC` forgets what is watched as well.
             Route::Session(Verb::Unwatch) => {
                 self.own_len += STEP;

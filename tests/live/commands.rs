@@ -15,7 +15,10 @@ use redis_protocol::resp2::types::BytesFrame;
 use slotway::command::keys::positions;
 use slotway::command::learned::Learned;
 use slotway::command::{Flags, Group, Keys, Policy, Spec, table};
+use slotway::resp::frame::{Progress, ReplyFramer};
 use tempfile::TempDir;
+
+use crate::client::wire;
 
 /// A server of its own on a unix socket, ended when dropped.
 pub(crate) struct Server {
@@ -43,21 +46,21 @@ impl Server {
     }
 
     pub(crate) fn ask<A: AsRef<[u8]>>(&mut self, args: &[A]) -> BytesFrame {
-        let mut request = format!("*{}\r\n", args.len()).into_bytes();
-        for arg in args.iter().map(AsRef::as_ref) {
-            request.extend(format!("${}\r\n", arg.len()).bytes());
-            request.extend(arg);
-            request.extend(b"\r\n");
-        }
-        self.stream.write_all(&request).expect("the server reads");
+        let (frame, _) = decode_bytes(&self.raw(args)).expect("RESP2").expect("all of it");
+        frame
+    }
+
+    /// The reply as it came.
+    pub(crate) fn raw<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Bytes {
+        self.stream.write_all(&wire(args)).expect("the server reads");
         let (mut reply, mut part) = (Vec::new(), [0; 1 << 14]);
         loop {
             let count = self.stream.read(&mut part).expect("the server writes");
             assert_ne!(count, 0, "the server closed the connection");
             reply.extend(&part[..count]);
-            if let Some((frame, _)) = decode_bytes(&Bytes::copy_from_slice(&reply)).expect("RESP2")
-            {
-                return frame;
+            let framed = ReplyFramer::default().frame(&reply).expect("RESP");
+            if framed == Progress::Complete(reply.len()) {
+                return reply.into();
             }
         }
     }

@@ -16,6 +16,7 @@
     reason = "tests run on one thread of their own, not on a worker"
 )]
 
+mod across;
 mod admin;
 mod big;
 mod binary;

@@ -139,8 +139,8 @@ class Front:
     """A 3+3 cluster with a proxy in front. `renew` starts a new proxy, and resets the nodes to how they came up."""
 
     name = "proxy"
-    # Further words for `slotway serve`.
-    more = ()
+    # What the proxy is told: all that it can do to look like one server.
+    config = '[client]\ncross_slot = "emulate"\n'
 
     def __init__(self, server, proxy):
         self.server, self.program = server, Path(proxy).resolve()
@@ -171,9 +171,11 @@ class Front:
         self.port, self.http = free_port(), free_port()
         self.log = Path(self.folder) / "proxy.log"
         listeners = ["--listen", f"{HOST}:{self.port}", "--http", f"{HOST}:{self.http}", "--admin", "off"]
+        config = Path(self.folder) / "slotway.toml"
+        config.write_text(self.config.format(folder=self.folder))
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [str(self.program), "serve", *listeners, *map(str, self.more), *self.primaries],
+                [str(self.program), "serve", *listeners, "--config", str(config), *self.primaries],
                 stdout=log, stderr=log, start_new_session=True,
             )
         wait("the proxy", self.is_ready, self.process)
@@ -223,11 +225,7 @@ class Administered(Front):
 
     password = "the word"
 
-    def start_proxy(self):
-        config = Path(self.folder) / "slotway.toml"
-        config.write_text(f'[admin]\npassword = "{self.password}"\nstate_folder = "{self.folder}/state"\n')
-        self.more = ["--config", config]
-        super().start_proxy()
+    config = f'[admin]\npassword = "{password}"\nstate_folder = "{{folder}}/state"\n'
 
 
 def settings(port):

@@ -1,0 +1,150 @@
+//! Commands with keys in several slots are those of one server, where the proxy does them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use slotway::cluster::Slot;
+use slotway::command::CrossSlot;
+use slotway::proxy::Running;
+use slotway::resp::Protocol;
+
+use crate::client::{Client, ok, wire};
+use crate::cluster::{Cluster, steady};
+use crate::commands::Server;
+use crate::{alone, front, until};
+
+/// Scripts of commands divided by `;`, each run from nothing. No two keys of a script share a slot, nor do members decide the
+/// order in which sets are told.
+const SCRIPTS: &[&str] = &[
+    "SADD s 1 2 3; SADD t 2 3 4; SINTER s t; SUNION s t; SDIFF s t; SDIFF t s s; SUNION t q; SINTERCARD 2 s t; SINTERCARD 2 s t LIMIT 1; SINTERCARD 3 s t; SUNIONSTORE u s t; SMEMBERS u; SINTERSTORE u s t; SDIFFSTORE u s t; SMEMBERS u; SINTERSTORE u q t; EXISTS u; SUNIONSTORE s s t; SMEMBERS s",
+    "SET a v; SADD s 1; SUNION s a; SUNION a s; SDIFFSTORE u s a; SINTERCARD 2 a s; SMOVE s a 1; SMOVE a s 1; RPOPLPUSH a s; PFCOUNT s a; LCS s a; ZUNIONSTORE z 2 a s; XREAD STREAMS a s 0 0; BLPOP s a 0.01; SISMEMBER s 1; GET a",
+    "ZADD z 1 a 2.5 b 1e300 c; ZADD y 3 b 4 c -inf d; ZUNION 2 z y WITHSCORES; ZINTER 2 z y WITHSCORES; ZINTER 2 z y WEIGHTS 2 0.1 AGGREGATE MIN WITHSCORES; ZDIFF 2 z y WITHSCORES; ZDIFF 2 z y; ZINTERCARD 2 z y; ZUNIONSTORE x 2 z y WEIGHTS 2 0.5; ZRANGE x 0 -1 WITHSCORES; ZINTERSTORE x 2 z y AGGREGATE MAX; ZDIFFSTORE x 2 z y; ZRANGE x 0 -1 WITHSCORES; ZUNION 2 z; ZUNION 0 z y; ZUNION 2 z y WEIGHTS 1",
+    "ZADD z 1 a 2 b 3 c; ZRANGESTORE y z 0 1; ZRANGE y 0 -1 WITHSCORES; ZRANGESTORE y z 2 3 BYSCORE REV; ZRANGESTORE y z 3 2 BYSCORE REV; ZRANGE y 0 -1; ZRANGESTORE y q 0 -1; EXISTS y; SADD s a e; ZUNIONSTORE x 2 z s; ZRANGE x 0 -1 WITHSCORES",
+    "GEOADD g 13.361389 38.115556 Palermo 15.087269 37.502669 Catania; GEORADIUS g 15 37 200 km STORE h; ZRANGE h 0 -1 WITHSCORES; GEORADIUSBYMEMBER g Palermo 500 km STOREDIST h; ZRANGE h 0 -1 WITHSCORES; GEOSEARCHSTORE k g FROMMEMBER Palermo BYBOX 400 400 km STOREDIST; ZRANGE k 0 -1 WITHSCORES; GEOSEARCHSTORE k q FROMMEMBER Palermo BYBOX 400 400 km",
+    "PFADD p a b c; PFADD q c d e f; PFCOUNT p q; PFCOUNT p z q; PFMERGE r p q; PFCOUNT r; PFMERGE p q; PFCOUNT p; PFCOUNT p r",
+    "SET a ohmytext; SET b mynewtext; LCS a b; LCS a b LEN; LCS a b IDX MINMATCHLEN 4 WITHMATCHLEN; LCS a z; BITOP AND c a b; GET c; BITOP XOR c a b z; STRLEN c; BITOP NOT c a; BITOP NOT c a b; BITOP OR a b c; GET a",
+    "SET a v; RENAME a b; GET b; EXISTS a; RENAME a c; SET c w; RENAMENX b c; RENAMENX b d; GET d; RENAME d c; GET c; RENAMENX z y; SET e x EX 1000; RENAME e f; TTL f; TTL e; RPUSH l 1 2 3; RENAME l c; LRANGE c 0 -1; TYPE c",
+    "SET a v EX 1000; COPY a b; TTL b; COPY a b; COPY a b REPLACE; COPY z b; COPY a b NONSENSE; GET b; COPY a c DB 0; HSET h f v; COPY h a REPLACE; HGETALL a",
+    "SADD s a b; SMOVE s t a; SMEMBERS t; SMOVE s t a; SMOVE s t b; EXISTS s; SMOVE q t a; SADD s a; SMOVE s t a; SCARD s; SCARD t",
+    "RPUSH l a b c; RPOPLPUSH l m; LMOVE l m LEFT RIGHT; LRANGE m 0 -1; LRANGE l 0 -1; LMOVE l m UP DOWN; RPOPLPUSH q m; LMOVE q m LEFT LEFT; BLMOVE l m LEFT LEFT 1; BRPOPLPUSH q m 0.01; BLMOVE q m LEFT LEFT 0.01; LRANGE m 0 -1; EXISTS l; RPUSH d x x; LMOVE d e LEFT RIGHT; LMOVE d e RIGHT LEFT; LRANGE e 0 -1",
+    "RPUSH l a b; BLPOP q l 1; BRPOP l q 0; BLPOP q l 0.01; RPUSH l a b c d; LMPOP 2 q l LEFT COUNT 2; LMPOP 2 q z RIGHT; BLMPOP 1 2 q l RIGHT COUNT 5; BLMPOP 0.01 2 q l LEFT; BLPOP q l -1; BLPOP q l x; LMPOP 2 q l UP; LMPOP 2 l",
+    "ZADD z 1 a 2 b 3 c 4.5 d; BZPOPMIN q z 1; BZPOPMAX q z 0; ZMPOP 2 q z MIN COUNT 1; ZMPOP 2 q y MAX; BZMPOP 1 2 q z MAX; BZMPOP 0.01 2 q z MIN; BZPOPMIN q z 0.01",
+    "XADD x 1-1 f v; XADD y 2-1 g w h i; XREAD STREAMS x y 0 0; XREAD COUNT 1 STREAMS y x 0 0; XREAD STREAMS x y 1-1 0; XREAD STREAMS x y 9 9; XREAD STREAMS x q 0 0; XREAD BLOCK 10 STREAMS x y $ $; XREAD BLOCK 10 STREAMS x y 0 $; XREAD STREAMS x y 0; XREAD STREAMS x y bad 0; XREAD BLOCK -1 STREAMS x y 0 0; XREAD BLOCK x STREAMS x y 0 0",
+    "XGROUP CREATE x g $ MKSTREAM; XGROUP CREATE y g $ MKSTREAM; XADD x 1-1 f v; XADD y 1-1 f v; XREADGROUP GROUP g c STREAMS x y > >; XREADGROUP GROUP g c STREAMS x y > >; XREADGROUP GROUP g c STREAMS x y 0 0; XREADGROUP GROUP g c BLOCK 10 STREAMS x y > >; XPENDING y g; XREADGROUP GROUP z c STREAMS x y > >",
+    "MSETNX a 1 b 2; MGET a b; MSETNX b 3 c 4; EXISTS c; MSETNX c 1 d; MSETNX c 1 d 2 e 3; MGET c d e",
+    "RPUSH l 3 1 2; SORT l STORE m; LRANGE m 0 -1; SET w_1 9; SET w_2 5; SET w_3 7; SORT l BY w_* STORE m; LRANGE m 0 -1; SORT l BY w_* GET # GET v_* STORE m; LRANGE m 0 -1; SORT q BY w_* STORE m; EXISTS m; SORT l STORE; SORT l BY w_* STORE k STORE m; LRANGE m 0 -1; SORT l BY w_* DESC LIMIT 0 2 STORE l; LRANGE l 0 -1",
+];
+
+fn words(command: &str) -> Vec<&str> {
+    command.split(' ').collect()
+}
+
+async fn raw(client: &mut Client, command: &str) -> Bytes {
+    client.send(&wire(&words(command))).await.expect("the request is taken");
+    client.raw_reply().await.expect("a reply")
+}
+
+async fn emulating(cluster: &Cluster) -> Running {
+    let mut options = front::options(cluster.addresses());
+    options.session.cross_slot = CrossSlot::Emulate;
+    front::start(options).await
+}
+
+async fn check(protocol: Protocol) {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxy = emulating(cluster).await;
+    let (mut client, mut server) = (Client::to(proxy.data).await, Server::start());
+    if protocol == Protocol::Resp3 {
+        client.hello3().await.expect("RESP3");
+        server.raw(&["HELLO", "3"]);
+    }
+    let mut others = Vec::new();
+    for script in SCRIPTS {
+        assert_eq!(client.call("FLUSHALL").await, ok());
+        server.raw(&["FLUSHALL"]);
+        for command in script.split("; ") {
+            let expected = server.raw(&words(command)).escape_ascii().to_string();
+            let reply = raw(&mut client, command).await.escape_ascii().to_string();
+            if reply != expected {
+                others.push(format!("{command}\n  {reply}\n  {expected}"));
+            }
+        }
+        let keys = server.raw(&["DBSIZE"]);
+        assert_eq!(raw(&mut client, "DBSIZE").await, keys, "copies are left behind: {script}");
+    }
+    assert!(others.is_empty(), "{}", others.join("\n"));
+    proxy.shutdown().await;
+}
+
+#[tokio::test]
+async fn commands_across_slots_are_those_of_one_server() {
+    check(Protocol::Resp2).await;
+}
+
+#[tokio::test]
+async fn commands_across_slots_are_those_of_one_server_in_resp3() {
+    check(Protocol::Resp3).await;
+}
+
+/// What waits for several nodes hears of what comes to one of them.
+#[tokio::test]
+async fn waiting_for_several_slots_ends_when_something_comes() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxy = emulating(cluster).await;
+    let mut other = Client::to(proxy.data).await;
+    assert_eq!(other.call("FLUSHALL").await, ok());
+    let checks = [
+        ("BLPOP q l 0", "RPUSH l v", "*2\\r\\n$1\\r\\nl\\r\\n$1\\r\\nv\\r\\n"),
+        ("BRPOPLPUSH l m 0", "RPUSH l w", "$1\\r\\nw\\r\\n"),
+        ("BZPOPMIN y z 0", "ZADD z 1 a", "*3\\r\\n$1\\r\\nz\\r\\n$1\\r\\na\\r\\n$1\\r\\n1\\r\\n"),
+        (
+            "XREAD BLOCK 0 STREAMS x s $ $",
+            "XADD s 1-1 f v",
+            "*1\\r\\n*2\\r\\n$1\\r\\ns\\r\\n*1\\r\\n*2\\r\\n$3\\r\\n1-1\\r\\n*2\\r\\n$1\\r\\nf\\r\\n$1\\r\\nv\\r\\n",
+        ),
+    ];
+    for (waits, ends, expected) in checks {
+        let mut client = Client::to(proxy.data).await;
+        let waiting = async { raw(&mut client, waits).await.escape_ascii().to_string() };
+        let ending = async {
+            until(Duration::from_secs(10), "somebody waits", async || {
+                let info = raw(&mut other, "INFO clients").await.escape_ascii().to_string();
+                if info.contains("blocked_clients:1") { Ok(()) } else { Err(info) }
+            })
+            .await;
+            raw(&mut other, ends).await
+        };
+        let (reply, _) = tokio::join!(waiting, ending);
+        assert_eq!(reply, expected, "{waits}");
+    }
+    proxy.shutdown().await;
+}
+
+/// Without being told to, the proxy does what only reads; what writes is refused as by a node, as all is within `MULTI`.
+#[tokio::test]
+async fn only_reads_are_done_across_slots_unless_told() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    assert_ne!(Slot::of(b"s"), Slot::of(b"t"));
+    let refused = "-CROSSSLOT Keys in request don\\'t hash to the same slot\\r\\n";
+    for (mode, sunion) in [(CrossSlot::Strict, refused), (CrossSlot::Read, "*0\\r\\n")] {
+        let mut options = front::options(cluster.addresses());
+        options.session.cross_slot = mode;
+        let proxy = front::start(options).await;
+        let mut client = Client::to(proxy.data).await;
+        assert_eq!(client.call("FLUSHALL").await, ok());
+        let writes = ["SUNIONSTORE u s t", "RENAME s t", "BLPOP s t 0", "SORT s STORE t"];
+        let reads = ["SUNION s t"].map(|line| (line, sunion));
+        let all = writes.map(|line| (line, refused)).into_iter().chain(reads);
+        for (line, expected) in all {
+            let reply = raw(&mut client, line).await.escape_ascii().to_string();
+            assert_eq!(reply, expected, "{mode:?} {line}");
+        }
+        assert_eq!(client.call("MULTI").await, ok());
+        let reply = raw(&mut client, "SUNION s t").await.escape_ascii().to_string();
+        assert_eq!(reply, refused);
+        proxy.shutdown().await;
+    }
+}
