@@ -1,17 +1,26 @@
 //! Commands with keys in several slots are those of one server, where the proxy does them.
 
+use std::cell::Cell;
+use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use slotway::cluster::Slot;
 use slotway::command::CrossSlot;
 use slotway::proxy::Running;
-use slotway::resp::Protocol;
+use slotway::resp::{Protocol, value};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
 
 use crate::client::{Client, ok, wire};
 use crate::cluster::{Cluster, steady};
 use crate::commands::Server;
-use crate::{alone, front, until};
+use crate::{Dice, alone, front, until};
+
+/// How often the proxy is killed, and how many clients are at each case then.
+const ROUNDS: usize = 8;
+const EACH: usize = 4;
 
 /// Scripts of commands divided by `;`, each run from nothing. No two keys of a script share a slot, nor do members decide the
 /// order in which sets are told.
@@ -146,5 +155,301 @@ async fn only_reads_are_done_across_slots_unless_told() {
         let reply = raw(&mut client, "SUNION s t").await.escape_ascii().to_string();
         assert_eq!(reply, refused);
         proxy.shutdown().await;
+    }
+}
+
+/// What a client does over and over, and what has to be true wherever it was stopped. `%` stands for keys of its own, whose slots
+/// are others.
+struct Case {
+    prepare: &'static [&'static str],
+    repeat: &'static [&'static str],
+    rules: &'static [Rule],
+}
+
+enum Rule {
+    /// The reply is one of these.
+    OneOf(&'static str, &'static [&'static str]),
+    /// It is not this.
+    Not(&'static str, &'static str),
+    /// One of these commands is answered so, at least.
+    Somewhere(&'static [&'static str], &'static str),
+    /// One of these commands is not answered nil.
+    Anywhere(&'static [&'static str]),
+}
+
+use Rule::{Anywhere, Not, OneOf, Somewhere};
+
+/// Every command that is done across slots and writes.
+const CASES: &[Case] = &[
+    Case {
+        prepare: &["SET %a v PX 900000"],
+        repeat: &["RENAME %a %b", "RENAME %b %a"],
+        rules: &[
+            Somewhere(&["GET %a", "GET %b"], "$1\r\nv\r\n"),
+            OneOf("GET %a", &["$1\r\nv\r\n", "$-1\r\n"]),
+            OneOf("GET %b", &["$1\r\nv\r\n", "$-1\r\n"]),
+            Not("TTL %a", ":-1\r\n"),
+            Not("TTL %b", ":-1\r\n"),
+        ],
+    },
+    Case {
+        prepare: &["HSET %a f v", "PEXPIRE %a 900000"],
+        repeat: &["RENAMENX %a %b", "RENAMENX %b %a"],
+        rules: &[
+            Somewhere(&["HGET %a f", "HGET %b f"], "$1\r\nv\r\n"),
+            Not("TTL %a", ":-1\r\n"),
+            Not("TTL %b", ":-1\r\n"),
+        ],
+    },
+    Case {
+        prepare: &["SET %a v PX 900000"],
+        repeat: &["COPY %a %b REPLACE", "DEL %b"],
+        rules: &[
+            OneOf("GET %a", &["$1\r\nv\r\n"]),
+            OneOf("GET %b", &["$1\r\nv\r\n", "$-1\r\n"]),
+            Not("TTL %b", ":-1\r\n"),
+        ],
+    },
+    Case {
+        prepare: &["SADD %s m n", "SADD %t o"],
+        repeat: &["SMOVE %s %t m", "SMOVE %t %s m"],
+        rules: &[
+            Somewhere(&["SISMEMBER %s m", "SISMEMBER %t m"], ":1\r\n"),
+            OneOf("SISMEMBER %s n", &[":1\r\n"]),
+            OneOf("SISMEMBER %t o", &[":1\r\n"]),
+        ],
+    },
+    Case {
+        prepare: &["RPUSH %l a b", "RPUSH %m c"],
+        repeat: &[
+            "LMOVE %l %m LEFT LEFT",
+            "RPOPLPUSH %m %l",
+            "BLMOVE %m %l LEFT RIGHT 1",
+            "BRPOPLPUSH %l %m 1",
+        ],
+        rules: &[
+            Anywhere(&["LPOS %l a", "LPOS %m a"]),
+            Anywhere(&["LPOS %l b", "LPOS %m b"]),
+            Anywhere(&["LPOS %l c", "LPOS %m c"]),
+        ],
+    },
+    Case {
+        prepare: &["SADD %s 1 2", "SADD %t 2 3"],
+        repeat: &["SUNIONSTORE %u %s %t", "SINTERSTORE %u %s %t", "SDIFFSTORE %u %s %t"],
+        rules: &[
+            OneOf("SCARD %s", &[":2\r\n"]),
+            OneOf("SCARD %t", &[":2\r\n"]),
+            OneOf(
+                "SMEMBERS %u",
+                &[
+                    "*0\r\n",
+                    "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n",
+                    "*1\r\n$1\r\n2\r\n",
+                    "*1\r\n$1\r\n1\r\n",
+                ],
+            ),
+        ],
+    },
+    Case {
+        prepare: &["ZADD %s 1 a 2 b", "ZADD %t 3 b 4 c"],
+        repeat: &[
+            "ZUNIONSTORE %u 2 %s %t",
+            "ZINTERSTORE %u 2 %s %t",
+            "ZDIFFSTORE %u 2 %s %t",
+            "ZRANGESTORE %u %s 0 0",
+        ],
+        rules: &[
+            OneOf("ZCARD %s", &[":2\r\n"]),
+            OneOf("ZCARD %t", &[":2\r\n"]),
+            OneOf(
+                "ZRANGE %u 0 -1 WITHSCORES",
+                &[
+                    "*0\r\n",
+                    "*6\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nc\r\n$1\r\n4\r\n$1\r\nb\r\n$1\r\n5\r\n",
+                    "*2\r\n$1\r\nb\r\n$1\r\n5\r\n",
+                    "*2\r\n$1\r\na\r\n$1\r\n1\r\n",
+                ],
+            ),
+        ],
+    },
+    Case {
+        prepare: &["GEOADD %g 13.361389 38.115556 p 15.087269 37.502669 c"],
+        repeat: &[
+            "GEOSEARCHSTORE %h %g FROMMEMBER p BYRADIUS 500 km",
+            "GEORADIUS %g 15 37 1 km STORE %h",
+            "GEORADIUSBYMEMBER %g p 1 km STORE %h",
+        ],
+        rules: &[
+            OneOf("ZCARD %g", &[":2\r\n"]),
+            OneOf("ZCARD %h", &[":0\r\n", ":1\r\n", ":2\r\n"]),
+        ],
+    },
+    Case {
+        prepare: &["SET %a aa", "SET %b ba", "PFADD %p a b", "PFADD %q b c"],
+        repeat: &["BITOP AND %c %a %b", "BITOP OR %c %a %b", "PFMERGE %r %p %q"],
+        rules: &[
+            OneOf("GET %c", &["$-1\r\n", "$2\r\n`a\r\n", "$2\r\nca\r\n"]),
+            OneOf("PFCOUNT %r", &[":0\r\n", ":3\r\n"]),
+            OneOf("PFCOUNT %p", &[":2\r\n"]),
+        ],
+    },
+    Case {
+        prepare: &["RPUSH %l 2 1", "MSET {%}x v {%}y w"],
+        repeat: &["SORT %l STORE %m", "SORT %l BY nosort_* GET # STORE %m", "DEL %m"],
+        rules: &[
+            OneOf("LLEN %l", &[":2\r\n"]),
+            OneOf("LRANGE %m 0 -1", &["*0\r\n", "*2\r\n$1\r\n1\r\n$1\r\n2\r\n"]),
+        ],
+    },
+    Case {
+        prepare: &["RPUSH %l a b c d e f g h", "ZADD %z 1 a 2 b 3 c 4 d"],
+        repeat: &[
+            "RPUSH %l x",
+            "BLPOP %q %l 1",
+            "LMPOP 2 %q %l RIGHT",
+            "ZADD %z 1 a",
+            "BZPOPMIN %q %z 1",
+            "ZADD %z 1 a",
+            "ZMPOP 2 %q %z MIN",
+        ],
+        rules: &[
+            Not("LLEN %l", ":0\r\n"),
+            Not("ZCARD %z", ":0\r\n"),
+            OneOf("EXISTS %q", &[":0\r\n"]),
+        ],
+    },
+    Case {
+        prepare: &[],
+        repeat: &["MSETNX %a v %b w", "DEL %a %b"],
+        rules: &[
+            OneOf("GET %a", &["$1\r\nv\r\n", "$-1\r\n"]),
+            OneOf("GET %b", &["$1\r\nw\r\n", "$-1\r\n"]),
+        ],
+    },
+];
+
+impl Rule {
+    async fn check(&self, client: &mut Client, name: &str) -> Result<(), String> {
+        let mut reply = async |command: &str| {
+            let reply = raw(client, &command.replace('%', name)).await;
+            String::from_utf8_lossy(&reply).into_owned()
+        };
+        let (is_kept, what) = match self {
+            OneOf(command, allowed) => {
+                let reply = reply(command).await;
+                (allowed.contains(&reply.as_str()), format!("{command}: {reply:?}"))
+            }
+            Not(command, refused) => {
+                let reply = reply(command).await;
+                (reply != *refused, format!("{command}: {reply:?}"))
+            }
+            Somewhere(commands, expected) => {
+                let mut replies = Vec::new();
+                for command in *commands {
+                    replies.push(reply(command).await);
+                }
+                (
+                    replies.iter().any(|reply| reply == expected),
+                    format!("{commands:?}: {replies:?}"),
+                )
+            }
+            Anywhere(commands) => {
+                let mut replies = Vec::new();
+                for command in *commands {
+                    replies.push(reply(command).await);
+                }
+                (
+                    replies.iter().any(|reply| reply != "$-1\r\n"),
+                    format!("{commands:?}: {replies:?}"),
+                )
+            }
+        };
+        if is_kept { Ok(()) } else { Err(format!("{name}: {what}")) }
+    }
+}
+
+/// A proxy as a program that can be killed, and where it listens.
+async fn program(cluster: &Cluster) -> (Child, Lines<BufReader<ChildStderr>>, String) {
+    let config = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(config.path(), "[client]\ncross_slot = \"emulate\"\n").expect("it is ours");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
+    command.arg("serve").arg("--config").arg(config.path()).args(cluster.addresses());
+    command.args(["--workers", "1", "--http", "off", "--admin", "off", "--listen", "127.0.0.1:0"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut process = command.kill_on_drop(true).spawn().expect("it starts");
+    let mut log = BufReader::new(process.stderr.take().expect("a log")).lines();
+    loop {
+        let line = log.next_line().await.expect("a log").expect("it runs");
+        if let Some((_, rest)) = line.split_once(" data=") {
+            let address = rest.split(' ').next().expect("an address").to_owned();
+            return (process, log, address);
+        }
+    }
+}
+
+/// Repeats what a case says until the proxy is gone; gives how many commands were answered.
+async fn repeat(case: &Case, name: String, mut client: Client, answered: &Cell<usize>) {
+    loop {
+        for command in case.repeat {
+            let command = command.replace('%', &name);
+            if client.send(&wire(&words(&command))).await.is_err() {
+                return;
+            }
+            let Ok(reply) = client.raw_reply().await else { return };
+            assert!(!reply.starts_with(b"-"), "{command}: {reply:?}");
+            answered.set(answered.get() + 1);
+        }
+    }
+}
+
+/// Whatever steps the clients' commands are at when the proxy is killed.
+#[tokio::test]
+async fn a_proxy_that_is_killed_loses_nothing() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let judge = emulating(cluster).await;
+    let mut client = Client::to(judge.data).await;
+    assert_eq!(client.call("FLUSHALL").await, ok());
+    let mut dice = Dice::from_env();
+    for round in 0..ROUNDS {
+        let (mut process, log, address) = program(cluster).await;
+        let answered = Cell::new(0);
+        let mut names = Vec::new();
+        let mut clients = Vec::new();
+        for (number, case) in CASES.iter().enumerate().flat_map(|one| [one; EACH]).enumerate() {
+            let (number, case) = (format!("r{round}n{number}"), case.1);
+            for command in case.prepare {
+                let reply = raw(&mut client, &command.replace('%', &number)).await;
+                assert!(!reply.starts_with(b"-"), "{command}: {reply:?}");
+            }
+            clients.push(repeat(case, number.clone(), Client::to(&address).await, &answered));
+            names.push((case, number));
+        }
+        let enough = clients.len() * 4 + dice.below(400);
+        let killing = async {
+            while answered.get() < enough {
+                tokio::task::yield_now().await;
+            }
+            process.kill().await.expect("it is ours");
+        };
+        tokio::join!(killing, join_all(clients));
+        drop(log);
+        for (case, name) in &names {
+            for rule in case.rules {
+                assert_eq!(rule.check(&mut client, name).await, Ok(()));
+            }
+        }
+    }
+    copies_end(&mut client).await;
+    judge.shutdown().await;
+}
+
+/// Copies that were left behind end by themselves.
+async fn copies_end(client: &mut Client) {
+    let keys = client.call("KEYS slotway:copy:*").await;
+    for key in value::array(&keys).expect("keys") {
+        let key = value::text(key).expect("a name");
+        let left = client.call(&format!("PTTL {key}")).await;
+        assert!(value::integer(&left).is_some_and(|left| left <= 60_000 && left != -1), "{left:?}");
     }
 }
