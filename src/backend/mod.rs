@@ -62,6 +62,8 @@ pub enum ReadFrom {
     PreferReplica,
     /// A replica if there is one, connected or not, else the primary.
     Replica,
+    /// The primary and the replicas that are connected, in turn.
+    Any,
 }
 
 /// User and password for the nodes.

@@ -348,19 +348,24 @@ impl Pool {
         self.push(&lane, payload, promise, ticket);
     }
 
-    /// The next replica in turn of a primary. Only a connected one, or one never tried, unless replicas must be read.
+    /// The next replica in turn of a primary, which may have turns of its own. Only a connected one, or one never tried, unless
+    /// replicas must be read.
     fn replica(&self, primary: NodeIndex, class: Class) -> Option<NodeIndex> {
         let routes = self.routes.borrow();
         let replicas = &routes.topology.node(primary).replicas;
         let turn = self.turn.get().wrapping_add(1);
         self.turn.set(turn);
+        let read_from = self.options.read_from;
+        if read_from == ReadFrom::Any && turn.is_multiple_of(replicas.len() + 1) {
+            return None;
+        }
         let turns = (0..replicas.len()).map(|i| replicas[(turn + i) % replicas.len()]);
         let is_up = |node: &NodeIndex| {
             let lane = routes.lanes[usize::from(*node)][class.index()].as_ref();
             lane.is_none_or(|lane| lane.status.get() == Status::Up)
         };
-        let any = self.options.read_from == ReadFrom::Replica;
-        turns.clone().find(is_up).or_else(|| turns.clone().next().filter(|_| any))
+        let must = read_from == ReadFrom::Replica;
+        turns.clone().find(is_up).or_else(|| turns.clone().next().filter(|_| must))
     }
 
     /// Puts aside a request whose slot has no owner, in the hope that it gets one.

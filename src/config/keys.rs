@@ -72,6 +72,7 @@ pub(super) const KEYS: &[Key] = &[
     key("client", "password_file", |c, v| put(&mut c.client.password_file, path(v))),
     key("client", "max_clients", |c, v| put(&mut c.client.max_clients, count(v, 1..=1_000_000))),
     key("client", "cross_slot", |c, v| put(&mut c.client.session.cross_slot, choice(v, CROSS_SLOT))),
+    key("client", "read_own_writes", |c, v| put(&mut c.client.session.read_own_writes, duration(v, 0..=H))),
     key("client", "idle_timeout", |c, v| put(&mut c.client.session.idle_timeout, duration(v, 0..=720 * H))),
     key("client", "window", |c, v| put(&mut c.client.session.window, count(v, 1..=65_536))),
     key("client", "output_limit", |c, v| put(&mut c.client.session.output_limit, size(v, KB..=64 * GB))),
@@ -99,6 +100,7 @@ const READ_FROM: &[(&str, ReadFrom)] = &[
     ("primary", ReadFrom::Primary),
     ("prefer-replica", ReadFrom::PreferReplica),
     ("replica", ReadFrom::Replica),
+    ("any", ReadFrom::Any),
 ];
 const CROSS_SLOT: &[(&str, CrossSlot)] =
     &[("strict", CrossSlot::Strict), ("read", CrossSlot::Read), ("emulate", CrossSlot::Emulate)];

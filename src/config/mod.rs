@@ -285,6 +285,7 @@ impl Default for Client {
                 output_max: 1 << 30,
                 pubsub_limit: 32 << 20,
                 idle_timeout: Duration::ZERO,
+                read_own_writes: Duration::ZERO,
                 cross_slot: session::CrossSlot::default(),
             },
         }
@@ -408,7 +409,7 @@ mod tests {
         check("client = 1", "line 1: client = 1: must be a section, [client]");
         check(
             "[node]\nread_from = \"slave\"",
-            "line 2: [node] read_from = \"slave\": must be \"primary\", \"prefer-replica\" or \"replica\"",
+            "line 2: [node] read_from = \"slave\": must be \"primary\", \"prefer-replica\", \"replica\" or \"any\"",
         );
         check(
             "[listen]\nhttp = \"9380\"",

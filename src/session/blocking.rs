@@ -93,7 +93,7 @@ impl Session {
             asked: None,
             ended: None,
         };
-        self.written.note(slot);
+        self.written.note(slot, self.now);
         let (pool, timed) = (Rc::clone(&self.shared.pool), self.timed(request));
         self.block_on(async move |unblocked, promise| {
             waiting.run(unblocked, promise).await;

@@ -79,16 +79,23 @@ impl Session {
         let (pool, nature) = (&self.shared.pool, spec.nature());
         let class = Class {
             protocol: client.protocol,
-            replica: spec.suits_replica() && pool.reads_replicas(),
+            replica: spec.suits_replica() && self.reads_replicas(),
         };
         drop(client);
         pool.stats.commands.add(1);
         if !nature.reads {
-            self.written.note(slot);
+            self.written.note(slot, self.now);
         }
         let promise = self.replies.promise(Claim::Slot(slot), nature.reads);
         pool.send(payload, promise, Ticket::new(slot, class, nature, self.now));
         Flow::Next
+    }
+
+    /// Whether reads may go to replicas, which may not have yet what the client has just written.
+    #[inline]
+    fn reads_replicas(&self) -> bool {
+        let window = self.shared.options.read_own_writes;
+        self.shared.pool.reads_replicas() && !self.written.is_within(window, self.now)
     }
 
     #[inline(never)]
@@ -247,12 +254,12 @@ impl Session {
 
     fn send(&mut self, payload: Payload<'_>, promise: Promise, slot: Slot, decision: &Decision) {
         if !decision.nature.reads {
-            self.written.note(slot);
+            self.written.note(slot, self.now);
         }
         let pool = &self.shared.pool;
         let class = Class {
             protocol: self.client.borrow().protocol,
-            replica: decision.replica && pool.reads_replicas(),
+            replica: decision.replica && self.reads_replicas(),
         };
         pool.send(payload, promise, Ticket::new(slot, class, decision.nature, self.now));
     }

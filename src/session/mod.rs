@@ -59,6 +59,8 @@ pub struct Options {
     pub pubsub_limit: usize,
     /// How long a client may be idle; zero for ever.
     pub idle_timeout: Duration,
+    /// How long after a write of its own a client reads from primaries only, if others read from replicas.
+    pub read_own_writes: Duration,
     /// Which commands are done whose keys are in several slots.
     pub cross_slot: CrossSlot,
 }

@@ -297,7 +297,7 @@ impl Session {
             return Flow::Next;
         }
         let Some(watch) = self.watch.take() else { return Flow::Next };
-        self.written.note(watch.slot);
+        self.written.note(watch.slot, self.now);
         let spliced = self.answer_own(&transaction.steps);
         let is_node = |source: &&Source| matches!(source, Source::Node | Source::Aside);
         let count = 2 + spliced.sources.iter().filter(is_node).count();
@@ -336,7 +336,7 @@ impl Session {
             return;
         }
         if let Some(slot) = transaction.slot.filter(|_| !transaction.nature.reads) {
-            self.written.note(slot);
+            self.written.note(slot, self.now);
         }
         let claim = transaction.slot.map_or(Claim::None, Claim::Whole);
         let Some(slot) = transaction.slot.or_else(|| self.any_slot()) else {

@@ -22,18 +22,27 @@ use crate::resp::{Protocol, write};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const REPLICATION: &[u8] = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
 
-/// The slots a session has written to, in 64 blocks of 256.
+/// The slots a session has written to, in 64 blocks of 256, and when it did last, in microseconds of the worker's clock.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Written(u64);
+pub(super) struct Written {
+    blocks: u64,
+    last: Option<u32>,
+}
 
 impl Written {
     #[inline]
-    pub(super) fn note(&mut self, slot: Slot) {
-        self.0 |= 1 << (slot.number() >> 8);
+    pub(super) fn note(&mut self, slot: Slot, now: u32) {
+        self.blocks |= 1 << (slot.number() >> 8);
+        self.last = Some(now);
+    }
+
+    /// Whether that was no longer ago than this.
+    pub(super) fn is_within(self, window: Duration, now: u32) -> bool {
+        self.last.is_some_and(|last| u128::from(now.wrapping_sub(last)) < window.as_micros())
     }
 
     fn slots(self) -> impl Iterator<Item = Slot> {
-        let is_marked = move |slot: &Slot| self.0 & 1 << (slot.number() >> 8) != 0;
+        let is_marked = move |slot: &Slot| self.blocks & 1 << (slot.number() >> 8) != 0;
         (0..crate::cluster::SLOTS).filter_map(Slot::new).filter(is_marked)
     }
 }
@@ -209,9 +218,12 @@ mod tests {
     fn what_was_written_is_known_by_blocks_of_slots() {
         let mut written = Written::default();
         assert_eq!(written.slots().count(), 0);
-        written.note(Slot::new(16_383).unwrap());
-        written.note(Slot::new(300).unwrap());
+        written.note(Slot::new(16_383).unwrap(), 0);
+        written.note(Slot::new(300).unwrap(), u32::MAX);
         let slots: Vec<usize> = written.slots().map(Slot::index).collect();
         assert_eq!((slots.len(), slots[0], slots[511]), (512, 256, 16_383));
+        let within = |us| written.is_within(Duration::from_micros(us), 99);
+        assert_eq!((within(0), within(100), within(101)), (false, false, true));
+        assert!(!Written::default().is_within(Duration::from_secs(1), 0));
     }
 }

@@ -227,6 +227,37 @@ fn reads_go_to_replicas_on_connections_that_said_readonly() {
 }
 
 #[test]
+fn reads_go_to_the_primary_and_its_replica_in_turn() {
+    with_replicas(ReadFrom::Any, async |rig, key, mut client| {
+        read_until_from(&mut client, key, rig.node(2)).await;
+        let get = format!("GET {key}");
+        let (primary, replica) = (rig.node(0).count(&get), rig.node(2).count(&get));
+        for _ in 0..6 {
+            assert_eq!(client.ask(&get).await, "$1\r\nv\r\n");
+        }
+        assert_eq!((rig.node(0).count(&get), rig.node(2).count(&get)), (primary + 3, replica + 3));
+    });
+}
+
+#[test]
+fn who_has_written_reads_from_primaries_for_a_while() {
+    let setup = rig(2).replicas(1).with(move |options| {
+        options.backend.read_from = ReadFrom::Replica;
+        options.session.read_own_writes = Duration::from_secs(3600);
+    });
+    setup.run(async |rig| {
+        let (key, mut writer, mut reader) = (rig.key(0), rig.client().await, rig.client().await);
+        let get = format!("GET {key}");
+        assert_eq!(writer.ask(&get).await, "$-1\r\n");
+        writer.ask(&format!("SET {key} v")).await;
+        assert_eq!(writer.ask(&get).await, "$1\r\nv\r\n");
+        assert_eq!((rig.node(0).count(&get), rig.node(2).count(&get)), (1, 1));
+        assert_eq!(reader.ask(&get).await, "$1\r\nv\r\n");
+        assert_eq!((rig.node(0).count(&get), rig.node(2).count(&get)), (1, 2));
+    });
+}
+
+#[test]
 fn preferred_replicas_are_read_from_once_they_are_connected() {
     with_replicas(ReadFrom::PreferReplica, async |rig, key, mut client| {
         read_until_from(&mut client, key, rig.node(2)).await;

@@ -135,6 +135,7 @@ fn options(seeds: Vec<String>) -> Options {
             output_max: 1 << 30,
             pubsub_limit: 32 << 20,
             idle_timeout: Duration::ZERO,
+            read_own_writes: Duration::ZERO,
             cross_slot: session::CrossSlot::Strict,
         },
         backend: backend::Options {

@@ -55,7 +55,7 @@ impl Session {
         let args: Vec<Bytes> = request.args(0).map(Bytes::copy_from_slice).collect();
         if !spec.is_readonly() {
             let keys = keys::positions(spec.keys, args.as_slice()).into_iter().flatten();
-            keys.for_each(|at| self.written.note(Slot::of(&args[at])));
+            keys.for_each(|at| self.written.note(Slot::of(&args[at]), self.now));
         }
         let shared = Rc::clone(&self.shared);
         shared.pool.stats.commands_across.add(1);
