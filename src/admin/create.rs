@@ -1,5 +1,7 @@
 //! `PROXY CLUSTER CREATE`: empty nodes become a cluster.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::complaint::Complaint;
@@ -20,7 +22,11 @@ pub(super) async fn plan(
 ) -> Result<(Value, Vec<NodeId>), Complaint> {
     let (steps, nodes) = make(ground, addresses, replicas).await?;
     let ids = nodes.iter().map(|node| node.view.own.id.clone()).collect();
-    Ok((json!({ "steps": steps, "moves": [], "then_removed": false }), ids))
+    // Who is in no cluster yet is known to nobody else by name.
+    let places: BTreeMap<_, _> =
+        nodes.iter().map(|node| (&*node.view.own.id.0, &node.view.address)).collect();
+    let plan = json!({ "steps": steps, "moves": [], "then_removed": false, "nodes": places });
+    Ok((plan, ids))
 }
 
 async fn make(

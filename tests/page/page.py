@@ -178,7 +178,7 @@ def sees_job(page, title, state):
     return row
 
 
-def is_refused(page, watch):
+def is_refused(page, watch, primaries):
     """What is wrong is told, and as text, whatever it looks like."""
     watch.awaited = 400
     page.get_by_role("button", name="Add a node…").click()
@@ -188,6 +188,12 @@ def is_refused(page, watch):
     assert page.locator("img").count() == 0
     page.keyboard.press("Escape")
     expect(page.locator("#order")).not_to_be_visible()
+    watch.awaited = 409
+    page.get_by_role("button", name="Create a cluster…").click()
+    page.get_by_label("Empty nodes").fill(" ".join(primaries))
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.locator("#order [role=alert]")).to_contain_text(f"NOTEMPTY: {primaries[0]}")
+    page.keyboard.press("Escape")
     watch.awaited = None
 
 
@@ -251,6 +257,20 @@ def fails_over(page, stage):
     assert page.evaluate(LEGEND) == before
 
 
+def repairs(page, stage):
+    """A slot that somebody has left half open is closed."""
+    first, second = (Redis(int(address.rsplit(":", 1)[1])) for address in stage.primaries[:2])
+    own = next(line for line in first.ask("CLUSTER", "NODES").decode().splitlines() if "myself" in line)
+    slot = own.split()[8].split("-")[0]
+    first.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", second.ask("CLUSTER", "MYID"))
+    page.get_by_role("button", name="Repair…", exact=True).click()
+    page.get_by_role("button", name="Show the plan").click()
+    expect(page.locator("#order .plan")).to_contain_text(f"slots {slot}: ")
+    page.get_by_role("button", name="Do it").click()
+    sees_job(page, "Repairing", "completed")
+    assert f"[{slot}->-" not in first.ask("CLUSTER", "NODES").decode()
+
+
 def controls_have_names(page):
     nameless = page.evaluate("""() => [...document.querySelectorAll('button, input, select, canvas, progress')].filter((one) =>
         !(one.labels?.length || one.ariaLabel || one.textContent.trim())).map((one) => one.outerHTML)""")
@@ -295,7 +315,7 @@ def grows_and_shrinks(page, stage, watch, shoot):
     sees_shards(page, dict.fromkeys([*stage.primaries, stage.seventh], 4096))
     controls_have_names(page)
     shoot("four")
-    is_refused(page, watch)
+    is_refused(page, watch, stage.primaries)
     removes_haltingly(page, stage.seventh, shoot)
     row = sees_job(page, "Removing a node", "completed")
     row.locator("summary").click()
@@ -307,6 +327,7 @@ def grows_and_shrinks(page, stage, watch, shoot):
     plans_moves(page, stage)
     fails_over(page, stage)
     sees_shards(page, dict(zip(stage.primaries, counts)))
+    repairs(page, stage)
 
 
 def locks(page):
