@@ -145,7 +145,8 @@ impl Job {
     /// What is known, to be changed. Who waits for that looks at it when the caller is done.
     fn course(&self) -> MutexGuard<'_, Course> {
         let mut course = self.look();
-        course.status.updated_ms = now_ms();
+        // It also tells one change from the next.
+        course.status.updated_ms = now_ms().max(course.status.updated_ms + 1);
         self.changed.send_replace(());
         course
     }
@@ -162,6 +163,11 @@ impl Job {
 
     pub(super) fn state(&self) -> State {
         self.look().status.state
+    }
+
+    /// Is another one after each change.
+    pub(super) fn version(&self) -> u64 {
+        self.look().status.updated_ms
     }
 
     pub(super) fn is_resumable(&self) -> bool {

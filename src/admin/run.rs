@@ -67,7 +67,7 @@ pub(super) async fn plan(
         Order::Backup { folder } => return data::plan_backup(ground, folder).await,
         _ => {}
     }
-    let view = whole(ground).await?;
+    let view = fit(ground, &request.order).await?;
     let Plan { before, moves, .. } = make(ground, &view, request).await?;
     let leaves = matches!(request.order, Order::DelNode { .. });
     Ok((json!({ "steps": before, "moves": moves, "then_removed": leaves }), view.ids()))
@@ -88,6 +88,16 @@ fn idle(ground: &Ground, view: &ClusterView) -> Result<(), Complaint> {
             "job {} was cut off: PROXY JOB RESUME it first",
             record.id
         ))),
+    }
+}
+
+/// The cluster as an order needs it: whole, unless somebody is to take the place of a primary that may be gone.
+async fn fit(ground: &Ground, order: &Order) -> Result<ClusterView, Complaint> {
+    match order {
+        Order::Failover { consent: Consent::Majority | Consent::Nobody, .. } => {
+            cluster::gather(&ground.admin).await
+        }
+        _ => whole(ground).await,
     }
 }
 
@@ -276,7 +286,7 @@ pub(super) async fn carry_out(ground: &Ground, request: &Request, job: &Job) -> 
         Order::Backup { folder } => return data::backup(ground, folder, job).await,
         _ => {}
     }
-    let view = whole(ground).await.map_err(|error| End::failed(&error))?;
+    let view = fit(ground, &request.order).await.map_err(|error| End::failed(&error))?;
     let plan = make(ground, &view, request).await.map_err(|error| End::failed(&error))?;
     let mut crew = Crew::new(&view, &ground.admin.access, PATIENCE);
     plan.recruits.iter().for_each(|recruit| crew.enrol(recruit));
@@ -304,8 +314,12 @@ async fn remove(ground: &Ground, id: &str, job: &Job) -> Result<(), End> {
     let steps = members::remove(&view, id).map_err(|error| End::failed(&error))?;
     let mut crew = Crew::new(&view, &ground.admin.access, PATIENCE);
     apply(ground, &mut crew, &steps, Some(&NodeId(id.into())), job).await?;
+    // They know the node still, and may bring it up again when they are back.
+    for absent in view.absent.iter().filter(|absent| *absent.line.id.0 != *id) {
+        job.warn(format!("{} was left out: {}", absent.line.place(), absent.reason));
+    }
     for (address, why) in &crew.shortfalls {
-        job.note(format!("{address} was left out: {why}"));
+        job.warn(format!("{address} was left out: {why}"));
     }
     Ok(())
 }
