@@ -82,6 +82,29 @@ impl Cluster {
         self.absent.remove(&node);
     }
 
+    /// A node that has left has another name since then.
+    pub(crate) async fn rename(&mut self, node: Node) {
+        let id = self.call(node, &["CLUSTER", "MYID"]).await;
+        value::text(&id).expect("a name").clone_into(&mut self.ids[node]);
+    }
+
+    /// Nodes that follow this one, as it tells.
+    pub(crate) async fn followers(&self, primary: Node) -> Vec<Node> {
+        let view = self.view(primary).await.expect("a view");
+        let id = self.id(primary);
+        let lines =
+            view.nodes.iter().filter(|line| line.primary.as_ref().is_some_and(|of| *of.0 == *id));
+        lines.filter(|line| !line.failed).filter_map(|line| self.named(&line.id.0)).collect()
+    }
+
+    /// How many nodes each present one knows, and that none knows one by this name.
+    pub(crate) async fn has_forgotten(&self, id: &str) {
+        for node in self.present() {
+            let nodes = self.text(node, &["CLUSTER", "NODES"]).await.expect("a view");
+            assert!(!nodes.contains(id), "node {node} still knows {id}: {nodes}");
+        }
+    }
+
     /// From now on the node does not count.
     pub(crate) fn dismiss(&mut self, node: Node) {
         self.absent.insert(node);

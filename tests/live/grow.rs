@@ -18,10 +18,10 @@ use crate::server::Server;
 use crate::{alone, beside_others, front, until};
 
 /// How long a job may take on a busy machine.
-const JOB: Duration = Duration::from_secs(120);
+pub(crate) const JOB: Duration = Duration::from_secs(120);
 
 /// A proxy with an admin port, and where its journals are.
-async fn administered(cluster: &Cluster) -> (Running, Client, TempDir) {
+pub(crate) async fn administered(cluster: &Cluster) -> (Running, Client, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut options = front::options(cluster.addresses());
     options.admin = Some("127.0.0.1:0".to_owned());
@@ -32,13 +32,13 @@ async fn administered(cluster: &Cluster) -> (Running, Client, TempDir) {
 }
 
 /// Begins a job and gives its name.
-async fn begin(admin: &mut Client, line: &str) -> String {
+pub(crate) async fn begin(admin: &mut Client, line: &str) -> String {
     let answer = admin.call(&format!("PROXY CLUSTER {line}")).await;
     value::text(&answer).unwrap_or_else(|| panic!("{line}: {answer:?}")).to_owned()
 }
 
 /// One field of a job.
-async fn field(admin: &mut Client, id: &str, name: &str) -> String {
+pub(crate) async fn field(admin: &mut Client, id: &str, name: &str) -> String {
     let status = admin.call(&format!("PROXY JOB STATUS {id}")).await;
     let fields = value::array(&status).unwrap_or_else(|| panic!("{status:?}")).to_vec();
     let at = fields.iter().step_by(2).position(|field| value::text(field) == Some(name));
@@ -47,7 +47,7 @@ async fn field(admin: &mut Client, id: &str, name: &str) -> String {
 }
 
 /// Waits until a job is so.
-async fn becomes(admin: &mut Client, id: &str, state: &str) {
+pub(crate) async fn becomes(admin: &mut Client, id: &str, state: &str) {
     until(JOB, "another state", async || {
         let is = field(admin, id, "state").await;
         if is == state {
@@ -59,7 +59,7 @@ async fn becomes(admin: &mut Client, id: &str, state: &str) {
     .await;
 }
 
-fn error(text: &str) -> Value {
+pub(crate) fn error(text: &str) -> Value {
     Value::Error(text.to_owned().into())
 }
 

@@ -38,10 +38,12 @@ mod pubsub;
 mod replies;
 mod routing;
 mod scan;
+mod scenarios;
 mod scripts;
 #[allow(dead_code, reason = "`tests/cluster` uses all of it")]
 mod server;
 mod sessions;
+mod soak;
 mod sorting;
 mod splits;
 mod tally;

@@ -1,0 +1,238 @@
+//! Scenario 71: whatever an operator does to a cluster, and whatever happens to it, one thing after the other by chance, while
+//! clients are at work; run by hand:
+//!
+//! `SLOTWAY_SOAK=600 cargo test --test live -- --ignored --nocapture soak`
+//!
+//! The seconds are 90 if nobody says so; `SEED` repeats a run. Each event has a load of its own, which is read back after it: no
+//! error and nothing lost, but for the loss of a primary, of which clients may be told that an outcome is unknown, and which may
+//! cost what its replica had not got yet.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use slotway::proxy::Running;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::client::Client;
+use crate::cluster::{Cluster, Node};
+use crate::events::HICCUP;
+use crate::grow::{JOB, becomes, begin};
+use crate::load::{Load, Plan};
+use crate::{Dice, alone, front};
+
+/// Batches that every client does before an event, and after it.
+const BATCHES: u64 = 5;
+/// Nodes more than there are at first.
+const EXTRA: usize = 2;
+
+/// What may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Chance {
+    Join,
+    Follow,
+    Leave,
+    Reshard,
+    Rebalance,
+    FailOver,
+    LoseReplica,
+    LosePrimary,
+    Hiccup,
+}
+
+const CHANCES: [Chance; 9] = [
+    Chance::Join,
+    Chance::Follow,
+    Chance::Leave,
+    Chance::Reshard,
+    Chance::Rebalance,
+    Chance::FailOver,
+    Chance::LoseReplica,
+    Chance::LosePrimary,
+    Chance::Hiccup,
+];
+
+/// A cluster that all that happens to.
+struct Subject {
+    cluster: Cluster,
+    admin: Client,
+    proxy: Running,
+    _folder: TempDir,
+    dice: Dice,
+    /// Nodes that are no members: each can be one (again).
+    spare: Vec<Node>,
+    /// Nodes that came, and may go.
+    extra: Vec<Node>,
+    /// Names that nodes had which left, and since when.
+    gone: Vec<(String, Instant)>,
+}
+
+impl Subject {
+    async fn start() -> Self {
+        let mut cluster = Cluster::start(3, 1).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut options = front::patient(cluster.addresses());
+        options.admin = Some("127.0.0.1:0".to_owned());
+        options.state_folder = Some(folder.path().to_owned());
+        let proxy = front::start(options).await;
+        let mut spare = Vec::new();
+        for _ in 0..EXTRA {
+            spare.push(cluster.start_node().await);
+        }
+        let admin = Client::to(proxy.admin.expect("an admin port")).await;
+        let (dice, extra, gone) = (Dice::from_env(), Vec::new(), Vec::new());
+        Self { cluster, admin, proxy, _folder: folder, dice, spare, extra, gone }
+    }
+
+    async fn order(&mut self, line: &str) {
+        let id = begin(&mut self.admin, line).await;
+        becomes(&mut self.admin, &id, "completed").await;
+    }
+
+    /// Primaries with slots, in the order of their slots.
+    async fn primaries(&self) -> Vec<Node> {
+        let mut owners = self.cluster.owners().await;
+        owners.dedup();
+        owners.sort_unstable();
+        owners.dedup();
+        owners
+    }
+
+    fn one_of(&mut self, nodes: &[Node]) -> Node {
+        nodes[self.dice.below(nodes.len())]
+    }
+
+    /// A primary that somebody can replace, and who.
+    async fn replaceable(&mut self) -> Option<(Node, Vec<Node>)> {
+        let mut all = Vec::new();
+        for primary in self.primaries().await {
+            let followers = self.cluster.followers(primary).await;
+            if !followers.is_empty() {
+                all.push((primary, followers));
+            }
+        }
+        (!all.is_empty()).then(|| all.swap_remove(self.dice.below(all.len())))
+    }
+
+    /// Lets it happen; false if it cannot now.
+    async fn meet(&mut self, chance: Chance) -> bool {
+        match chance {
+            Chance::Join | Chance::Follow => {
+                let Some(node) = self.spare.pop() else { return false };
+                self.cluster.rename(node).await;
+                let how = if chance == Chance::Join { "" } else { " REPLICA" };
+                self.order(&format!("ADDNODE {}{how}", self.cluster.address(node))).await;
+                self.cluster.admit(node);
+                self.extra.push(node);
+            }
+            Chance::Leave => {
+                let primaries = self.primaries().await;
+                // One of three cannot leave: the others could not replace one that fails.
+                let may_leave = |node: &Node| primaries.len() > 3 || !primaries.contains(node);
+                let Some(node) = self.extra.pop_if(|node| may_leave(node)) else { return false };
+                let id = self.cluster.id(node).to_owned();
+                // What it would leave behind without a replica is what it took it from.
+                self.order(&format!("DELNODE {id} FORCE no-replicas")).await;
+                self.cluster.dismiss(node);
+                self.spare.push(node);
+                self.cluster.has_forgotten(&id).await;
+                self.gone.push((id, Instant::now()));
+            }
+            Chance::Reshard => {
+                let primaries = self.primaries().await;
+                let from = self.dice.below(primaries.len());
+                let to = primaries[(from + 1) % primaries.len()];
+                let (from, count) = (primaries[from], 1 + self.dice.below(300));
+                let (from, to) = (self.cluster.id(from), self.cluster.id(to));
+                let line = format!("RESHARD SLOTS {count} FROM {from} TO {to}");
+                self.order(&line).await;
+            }
+            Chance::Rebalance => self.order("REBALANCE").await,
+            Chance::FailOver => {
+                let Some((primary, _)) = self.replaceable().await else { return false };
+                let line = format!("FAILOVER {}", self.cluster.id(primary));
+                self.order(&line).await;
+            }
+            Chance::LoseReplica => {
+                let Some((_, followers)) = self.replaceable().await else { return false };
+                let node = self.one_of(&followers);
+                self.cluster.kill9(node);
+                self.cluster.agreed().await;
+                self.cluster.restart(node).await;
+            }
+            Chance::LosePrimary => {
+                let Some((primary, followers)) = self.replaceable().await else { return false };
+                self.cluster.kill9(primary);
+                self.promoted(&followers).await;
+                self.cluster.agreed().await;
+                self.cluster.restart(primary).await;
+            }
+            Chance::Hiccup => {
+                let primaries = self.primaries().await;
+                let node = self.one_of(&primaries);
+                self.cluster.freeze(node);
+                // The length of the stop.
+                sleep(HICCUP).await;
+                self.cluster.thaw(node);
+            }
+        }
+        self.cluster.agreed().await;
+        true
+    }
+
+    /// Waits until one of these has slots.
+    async fn promoted(&self, followers: &[Node]) {
+        crate::until(JOB, "a promotion", async || {
+            for node in followers {
+                if !self.cluster.slots_of(*node).await.is_empty() {
+                    return Ok(());
+                }
+            }
+            Err("all of them are still replicas".to_owned())
+        })
+        .await;
+    }
+
+    /// Lets it happen under a load, and judges what that has seen.
+    async fn live_through(&mut self, chance: Chance) -> Option<u64> {
+        let plan = Plan { clients: 6, limit: 2 * JOB, ..Plan::new(self.proxy.data) };
+        let mut load = Load::start(plan);
+        load.advance(BATCHES).await;
+        let happened = self.meet(chance).await;
+        load.advance(BATCHES).await;
+        let tally = load.stop().await;
+        eprintln!("{chance:?}{}: {tally}", if happened { "" } else { " (not now)" });
+        if chance == Chance::LosePrimary && happened {
+            tally.expect_survived(JOB);
+        } else {
+            tally.expect_flawless();
+        }
+        happened.then_some(tally.commands)
+    }
+}
+
+#[tokio::test]
+#[ignore = "it takes as long as it is told to"]
+async fn soak() {
+    let seconds = std::env::var("SLOTWAY_SOAK").ok().and_then(|seconds| seconds.parse().ok());
+    let mut subject = Subject::start().await;
+    let _turn = alone().await;
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(90));
+    let (mut met, mut commands) = (BTreeMap::<Chance, u32>::new(), 0);
+    while Instant::now() < end {
+        let chance = CHANCES[subject.dice.below(CHANCES.len())];
+        if let Some(done) = subject.live_through(chance).await {
+            *met.entry(chance).or_default() += 1;
+            commands += done;
+        }
+    }
+    // Nodes do not listen to talk of one that left for a minute; after that it could come back.
+    let long_gone = subject.gone.iter().filter(|(_, since)| since.elapsed().as_secs() > 75);
+    let mut count = 0;
+    for (id, _) in long_gone {
+        subject.cluster.has_forgotten(id).await;
+        count += 1;
+    }
+    eprintln!("{commands} commands, {met:?}; {count} nodes have been gone for long");
+    subject.proxy.shutdown().await;
+}
