@@ -1,16 +1,19 @@
 //! `CLUSTER …` as a node tells it, and `PROXY CLUSTER …` as the proxy has it.
 
 use std::fmt::Write;
-use std::sync::Arc;
+
+use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::complaint::Complaint;
 use super::proxy::primaries;
-use super::words::{Outcome, arity, unknown_subcommand};
-use super::{Admin, every, jobs, order};
+use super::run::hash;
+use super::words::{Outcome, arity, short, unknown_subcommand};
+use super::{Admin, every};
 use crate::cluster::topology::Node;
 use crate::cluster::{NodeId, SLOTS, Slot, Slots, Topology};
-use crate::manage::check;
+use crate::manage::check::{self, Finding};
+use crate::manage::strays;
 use crate::manage::view::{ClusterView, Line, NodeView};
 
 /// What any node is asked on behalf of an administrator: subcommands that only look.
@@ -51,17 +54,17 @@ pub(super) async fn of_a_node(admin: &Admin, words: &[&str]) -> Outcome {
 }
 
 /// `PROXY CLUSTER …`; at least one word is given.
-pub(super) async fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
+pub(super) async fn answer(admin: &Admin, words: &[&str]) -> Outcome {
     let verb = words[0].to_ascii_uppercase();
     match (verb.as_str(), words.len()) {
         ("INFO", 1) => Ok(info(admin)),
         ("NODES", 1) => Ok(Answer::Lines(nodes(&admin.topology()))),
         ("SLOTS", 1) => Ok(slots(&admin.topology())),
         ("TOPOLOGY", 1) => topology(admin).await,
-        ("CHECK", 1) => check_all(admin).await,
-        (verb, _) if order::VERBS.contains(&verb) => jobs::begin(admin, words).await,
+        ("TOPOLOGY", 2) if words[1].eq_ignore_ascii_case("epoch") => Ok(epoch(&admin.topology())),
+        ("CHECK", _) => check_words(admin, &words[1..]).await,
         ("SETTIMEOUT", 2) => every::set_timeout(admin, words[1]).await,
-        ("INFO" | "NODES" | "SLOTS" | "TOPOLOGY" | "CHECK" | "SETTIMEOUT", _) => {
+        ("INFO" | "NODES" | "SLOTS" | "TOPOLOGY" | "SETTIMEOUT", _) => {
             Err(arity(&format!("proxy|cluster|{}", verb.to_ascii_lowercase())))
         }
         _ => Err(unknown_subcommand("PROXY CLUSTER", words[0])),
@@ -237,6 +240,7 @@ async fn topology(admin: &Admin) -> Outcome {
             ("id", node.own.id.0.as_ref().into()),
             ("address", node.address.to_string().into()),
             ("epoch", Answer::count(node.own.epoch)),
+            ("view_hash", hash(&node.signature()).into()),
             ("agrees", agrees),
         ])
     });
@@ -248,15 +252,78 @@ async fn topology(admin: &Admin) -> Outcome {
     ]))
 }
 
-pub(super) async fn check_all(admin: &Admin) -> Outcome {
-    let findings = check::findings(&gather(admin).await?);
-    let is_whole = !findings.iter().any(check::Finding::is_fault);
-    let row = |finding: &check::Finding| {
-        let grade = if finding.is_fault() { "ERR" } else { "WARNING" };
-        Answer::from(format!("[{grade}] {finding}"))
-    };
-    Ok(Answer::map([
-        ("ok", Answer::Flag(is_whole)),
-        ("findings", Answer::List(findings.iter().map(row).collect())),
-    ]))
+/// The newest config epoch of the proxy's map, and a name for who owns what in it: that of the nodes' `view_hash` if they
+/// say the same.
+fn epoch(topology: &Topology) -> Answer {
+    let nodes = topology.nodes().iter().enumerate();
+    let mut claims: Vec<String> = nodes
+        .map(|(index, node)| (node, owned(topology, index)))
+        .filter(|(_, slots)| !slots.is_empty())
+        .map(|(node, slots)| format!("{}:{slots}", node.id))
+        .collect();
+    claims.sort_unstable();
+    let newest = topology.nodes().iter().map(|node| node.epoch).max().unwrap_or(0);
+    Answer::map([("epoch", Answer::count(newest)), ("view_hash", hash(&claims.join("|")).into())])
+}
+
+/// `CHECK [DEEP] [FORMAT text|json]`.
+async fn check_words(admin: &Admin, words: &[&str]) -> Outcome {
+    let (mut depth, mut is_json, mut rest) = (Depth::Said, false, words.iter());
+    while let Some(word) = rest.next() {
+        match word.to_ascii_uppercase().as_str() {
+            "DEEP" => depth = Depth::Keys,
+            "FORMAT" => {
+                let format = rest.next().map(|format| format.to_ascii_lowercase());
+                is_json = match format.as_deref() {
+                    Some("text") => false,
+                    Some("json") => true,
+                    _ => return Err(Complaint::BadArg("FORMAT is neither text nor json".into())),
+                };
+            }
+            _ => return Err(Complaint::BadArg(format!("{:?} is not understood", short(word)))),
+        }
+    }
+    let findings = check_all(admin, depth).await?;
+    Ok(if is_json { Answer::Json(details(&findings)) } else { lines(&findings) })
+}
+
+/// How deep a check looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// At what the nodes say.
+    Said,
+    /// Also where keys are.
+    Keys,
+}
+
+pub(super) async fn check_all(admin: &Admin, depth: Depth) -> Result<Vec<Finding>, Complaint> {
+    let view = gather(admin).await?;
+    let mut findings = check::findings(&view);
+    if depth == Depth::Keys {
+        let strays = strays::findings(&view, &admin.access).await;
+        findings.extend(strays.map_err(|error| Complaint::Unreachable(error.to_string()))?);
+    }
+    Ok(findings)
+}
+
+fn is_whole(findings: &[Finding]) -> bool {
+    !findings.iter().any(Finding::is_fault)
+}
+
+fn line(finding: &Finding) -> String {
+    let grade = if finding.is_fault() { "ERR" } else { "WARNING" };
+    format!("[{grade}] {finding}")
+}
+
+fn lines(findings: &[Finding]) -> Answer {
+    Answer::map([
+        ("ok", Answer::Flag(is_whole(findings))),
+        ("findings", Answer::List(findings.iter().map(|one| line(one).into()).collect())),
+    ])
+}
+
+/// The same for programs: also each finding's parts.
+pub(super) fn details(findings: &[Finding]) -> Value {
+    let texts: Vec<String> = findings.iter().map(line).collect();
+    json!({ "ok": is_whole(findings), "findings": texts, "details": findings })
 }

@@ -25,8 +25,12 @@ pub(super) enum Complaint {
     Disagree(String),
     #[error("PRECONDITION {0}")]
     Precondition(String),
-    #[error("NEEDFORCE {0}")]
-    NeedForce(String),
+    /// It would be done if it were forced by this flag; and why not without.
+    #[error("NEEDFORCE {0} {1}")]
+    NeedForce(&'static str, String),
+    /// A client has waited long enough for this job, which goes on.
+    #[error("TIMEOUT {0}")]
+    Timeout(String),
     #[error("CONFLICT {0}")]
     Conflict(String),
     #[error("UNREACHABLE {0}")]

@@ -36,7 +36,26 @@ pub(super) struct Session {
     pub(super) is_leaving: bool,
     pub(super) name: String,
     /// A job that the client waits for.
-    pub(super) watched: Option<Arc<Job>>,
+    pub(super) watched: Option<Watched>,
+}
+
+/// A job that a client waits for.
+#[derive(Debug)]
+pub(super) struct Watched {
+    job: Arc<Job>,
+    /// Whether it wants to hear of each change.
+    is_pushed: bool,
+    limit: Duration,
+}
+
+impl Watched {
+    pub(super) fn pushed(job: Arc<Job>) -> Self {
+        Self { job, is_pushed: true, limit: Duration::MAX }
+    }
+
+    pub(super) fn for_at_most(job: Arc<Job>, limit: Duration) -> Self {
+        Self { job, is_pushed: false, limit }
+    }
 }
 
 /// Serves a client until it leaves.
@@ -63,8 +82,8 @@ pub(super) async fn serve(
                 if !words.is_empty() {
                     answer(&admin, &mut session, &words, &mut out).await;
                 }
-                if let Some(job) = session.watched.take() {
-                    watch(&mut stream, &job, session.protocol, (&mut buf, &mut out)).await?;
+                if let Some(watched) = session.watched.take() {
+                    wait(&mut stream, &watched, session.protocol, (&mut buf, &mut out)).await?;
                 }
                 continue;
             }
@@ -100,16 +119,36 @@ async fn answer(admin: &Arc<Admin>, session: &mut Session, words: &[Vec<u8>], ou
     }
 }
 
-/// Tells of a job until it is over: pushes of what changes, where the protocol has them, and how it ended as the answer.
+/// Waits for a job; how it ended is the answer, or that this takes longer than the client wants to wait.
+async fn wait(
+    stream: &mut TcpStream,
+    watched: &Watched,
+    protocol: Protocol,
+    (buf, out): (&mut BytesMut, &mut Vec<u8>),
+) -> io::Result<()> {
+    // What is cut short by the limit has then nothing half sent.
+    stream.write_all(out).await?;
+    out.clear();
+    let told = watch(stream, watched, protocol, (buf, out));
+    let Ok(told) = timeout(watched.limit, told).await else {
+        write::error(out, &Complaint::Timeout(watched.job.id.clone()).to_string());
+        return Ok(());
+    };
+    told?;
+    watched.job.fields().write(out, protocol);
+    Ok(())
+}
+
+/// Tells of a job until it is over: pushes of what changes, where they are wanted and the protocol has them.
 async fn watch(
     stream: &mut TcpStream,
-    job: &Job,
+    Watched { job, is_pushed, .. }: &Watched,
     protocol: Protocol,
     (buf, out): (&mut BytesMut, &mut Vec<u8>),
 ) -> io::Result<()> {
     let mut changes = job.changes();
     while !job.state().is_over() {
-        if protocol == Protocol::Resp3 {
+        if *is_pushed && protocol == Protocol::Resp3 {
             write::push(out, protocol, 2);
             write::bulk(out, "job");
             job.fields().write(out, protocol);
@@ -129,7 +168,6 @@ async fn watch(
             },
         }
     }
-    job.fields().write(out, protocol);
     Ok(())
 }
 

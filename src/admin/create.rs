@@ -59,6 +59,7 @@ pub(super) async fn carry_out(
 ) -> Result<(), End> {
     let made = make(ground, addresses, replicas).await;
     let (steps, nodes) = made.map_err(|error| End::failed(&error))?;
+    job.enter("planned");
     let ids: Vec<NodeId> = nodes.iter().map(|node| node.view.own.id.clone()).collect();
     let nodes = nodes.into_iter().map(|node| node.view).collect();
     let view = ClusterView { nodes, absent: Vec::new() };

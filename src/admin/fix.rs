@@ -6,7 +6,7 @@ use super::cluster;
 use super::complaint::Complaint;
 use super::job::{End, Job};
 use super::run::Ground;
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, Slots};
 use crate::manage::mover::MoveOptions;
 use crate::manage::repair::{self, RepairError, RepairPlan, Risk, Workshop};
 use crate::manage::view::ClusterView;
@@ -22,27 +22,39 @@ impl From<RepairError> for End {
 }
 
 /// What would be done, and the nodes that there are.
-pub(super) async fn plan(ground: &Ground) -> Result<(Value, Vec<NodeId>), Complaint> {
+pub(super) async fn plan(
+    ground: &Ground,
+    slots: Option<&Slots>,
+) -> Result<(Value, Vec<NodeId>), Complaint> {
     let view = cluster::gather(&ground.admin).await?;
-    let plan = examine(ground, &view).await;
+    let plan = examine(ground, &view, slots).await;
     let plan = plan.map_err(|error| Complaint::Precondition(error.to_string()))?;
     Ok((json!({ "repairs": plan.repairs }), view.ids()))
 }
 
-async fn examine(ground: &Ground, view: &ClusterView) -> Result<RepairPlan, RepairError> {
+async fn examine(
+    ground: &Ground,
+    view: &ClusterView,
+    slots: Option<&Slots>,
+) -> Result<RepairPlan, RepairError> {
     let keys = repair::examine(view, &ground.admin.access).await?;
-    Ok(repair::plan(view, &keys, &repair::heirs(view, &ground.folder)?))
+    let heirs = repair::heirs(view, &ground.folder)?;
+    Ok(match slots {
+        None => repair::plan(view, &keys, &heirs),
+        Some(slots) => repair::plan_some(view, &keys, &heirs, slots),
+    })
 }
 
 /// Does what is no riskier than this. Each time it looks at the cluster anew, so it can be cut off anywhere.
 pub(super) async fn carry_out(
     ground: &Ground,
-    consent: Risk,
+    (consent, slots): (Risk, Option<&Slots>),
     options: &MoveOptions,
     job: &Job,
 ) -> Result<(), End> {
     let view = cluster::gather(&ground.admin).await.map_err(|error| End::failed(&error))?;
-    let plan = examine(ground, &view).await?;
+    let plan = examine(ground, &view, slots).await?;
+    job.enter("planned");
     let (access, folder, reins) = (&ground.admin.access, &ground.folder, &job.reins);
     let workshop = Workshop { access, options, folder, consent, reins };
     job.enter("repairing");

@@ -20,7 +20,9 @@ const LINES: usize = 1000;
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
     #[default]
+    Queued,
     Preflight,
+    Planned,
     Running,
     Paused,
     Verifying,
@@ -31,9 +33,21 @@ pub(super) enum State {
 }
 
 impl State {
+    /// That of a job which goes through a phase.
+    fn of(phase: &str) -> Self {
+        match phase {
+            "preflight" => Self::Preflight,
+            "planned" => Self::Planned,
+            "verifying" => Self::Verifying,
+            _ => Self::Running,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
             Self::Preflight => "preflight",
+            Self::Planned => "planned",
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Verifying => "verifying",
@@ -71,10 +85,13 @@ struct Course {
 
 /// How a job is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Status {
     pub(super) state: State,
     phase: String,
     created_ms: u64,
+    /// When somebody began to do it.
+    started_ms: Option<u64>,
     updated_ms: u64,
     ended_ms: Option<u64>,
     progress: Progress,
@@ -116,10 +133,10 @@ impl From<MoveError> for End {
 }
 
 impl Job {
-    /// One that begins now, and is written down.
+    /// One that is ordered now, and is written down.
     pub(super) fn new(id: String, ordered: Ordered, book: Option<Book>) -> Self {
         let now = now_ms();
-        let phase = "preflight".to_owned();
+        let phase = "queued".to_owned();
         let status = Status { phase, created_ms: now, updated_ms: now, ..Status::default() };
         Self::known(id, ordered, Course { status, log: VecDeque::new(), book })
     }
@@ -130,7 +147,7 @@ impl Job {
         let skipped = log.len().saturating_sub(LINES);
         let mut course = Course { status, log: log.into_iter().skip(skipped).collect(), book };
         if course.book.is_some() {
-            course.status.state = State::Preflight;
+            course.status.state = State::Queued;
             course.status.open = 0;
             course.note("its proxy was gone; taken up again".to_owned());
         }
@@ -154,6 +171,15 @@ impl Job {
     /// Tells of each change of the status, or of several at once.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// Waits until it is over.
+    pub(super) async fn ended(&self) {
+        let mut changes = self.changes();
+        while !self.state().is_over() {
+            // It lives as long as this does, and says when it changes.
+            let _ = changes.changed().await;
+        }
     }
 
     fn look(&self) -> MutexGuard<'_, Course> {
@@ -196,8 +222,9 @@ impl Job {
         let mut course = self.course();
         let status = &mut course.status;
         if !matches!(status.state, State::Paused | State::Cancelling) {
-            status.state = if phase == "verifying" { State::Verifying } else { State::Running };
+            status.state = State::of(phase);
         }
+        status.started_ms.get_or_insert_with(now_ms);
         phase.clone_into(&mut status.phase);
         course.note(format!("phase {phase}"));
         course.keep();
@@ -274,6 +301,9 @@ impl Job {
             Event::Taken(_) => return,
             Event::Settling => {
                 "settling".clone_into(&mut status.phase);
+                if status.state == State::Running {
+                    status.state = State::Verifying;
+                }
                 return;
             }
             Event::Closed(part) => {
@@ -313,6 +343,8 @@ impl Job {
                 Answer::List(texts.into_iter().map(Answer::from).collect())
             });
         let text = |text: &Option<String>| text.clone().map_or(Answer::Nil, Answer::from);
+        let plan_hash = self.ordered.plan["plan_hash"].as_str();
+        let nodes = self.ordered.members.iter().map(|id| Answer::from(&*id.0));
         let eta = progress.remaining().map(ms).filter(|_| !status.state.is_over());
         Answer::map([
             ("id", self.id.as_str().into()),
@@ -321,6 +353,7 @@ impl Job {
             ("phase", status.phase.as_str().into()),
             ("method", format!("{:?}", self.ordered.method).to_ascii_lowercase().into()),
             ("created_ms", Answer::count(status.created_ms)),
+            ("started_ms", optional(status.started_ms)),
             ("updated_ms", Answer::count(status.updated_ms)),
             ("ended_ms", optional(status.ended_ms)),
             ("slots_total", Answer::count(progress.slots_total)),
@@ -337,6 +370,8 @@ impl Job {
             ("warnings", Answer::List(status.warnings.iter().cloned().map(Answer::from).collect())),
             ("resumable", Answer::Flag(status.is_resumable)),
             ("journal", text(&status.journal)),
+            ("plan_hash", plan_hash.map_or(Answer::Nil, Answer::from)),
+            ("nodes", Answer::List(nodes.collect())),
         ])
     }
 
@@ -395,7 +430,17 @@ mod tests {
     #[test]
     fn from_beginning_to_end() {
         let job = job();
-        job.enter("moving");
+        assert_eq!(job.state(), State::Queued);
+        for (phase, state) in [
+            ("preflight", State::Preflight),
+            ("planned", State::Planned),
+            ("applying", State::Running),
+            ("verifying", State::Verifying),
+            ("moving", State::Running),
+        ] {
+            job.enter(phase);
+            assert_eq!(job.state(), state);
+        }
         job.pause();
         assert_eq!(job.state(), State::Paused);
         job.enter("verifying");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Admin;
 use super::answer::Answer;
@@ -106,24 +106,37 @@ impl Jobs {
     }
 }
 
+/// What comes of an order.
+pub(super) enum Begun {
+    /// Only the plan was wanted.
+    Plan(Value),
+    /// A job does it, and the client wants to wait so long for its end.
+    Job(Arc<Job>, Option<Duration>),
+}
+
 /// `PROXY CLUSTER <verb> …` with a verb that changes the cluster.
-pub(super) async fn begin(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
+pub(super) async fn begin(admin: &Arc<Admin>, words: &[&str]) -> Result<Begun, Complaint> {
     let request = order::parse(words)?;
-    let Request { token, is_dry, .. } = request.clone();
+    let Request { token, is_dry, sync, .. } = request.clone();
     // What is secret is not written down.
     let words: Vec<String> = words.iter().map(|word| uri::masked(word)).collect();
     if let Some(token) = &token
         && let Some(job) = admin.jobs.known(token, &words)?
     {
-        return Ok(job.id.as_str().into());
+        return Ok(Begun::Job(job, sync));
     }
     if let Some(job) = admin.jobs.running().filter(|_| !is_dry) {
         return Err(Complaint::JobRunning(job.id.clone()));
     }
     let ground = ground(admin)?;
     let (plan, members) = run::plan(&ground, &request).await?;
+    let plan = run::stamped(plan);
+    if let Some(expected) = request.if_plan.as_ref().filter(|hash| plan["plan_hash"] != **hash) {
+        let text = format!("the plan is not {expected} any more: look at it again with DRYRUN");
+        return Err(Complaint::Precondition(text));
+    }
     if is_dry {
-        return Ok(Answer::Json(plan));
+        return Ok(Begun::Plan(plan));
     }
     let (kind, method) = (request.order.kind().to_owned(), request.options.method);
     let ordered = Ordered { kind, words, token, method, plan, members };
@@ -131,7 +144,7 @@ pub(super) async fn begin(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
     pace(&job);
     tracing::info!(job = job.id, kind = job.ordered.kind, plan = %job.ordered.plan, "an administrator began a job");
     spawn(&job, move |job| async move { run::carry_out(&ground, &request, &job).await })?;
-    Ok(job.id.as_str().into())
+    Ok(Begun::Job(job, sync))
 }
 
 /// Takes up a job, and writes it down before anything is done.
@@ -178,11 +191,7 @@ pub(super) async fn adopt(admin: &Arc<Admin>, cut_off: Vec<Arc<Job>>) {
         if let Err(error) = go_on(admin, &job) {
             tracing::error!(job = job.id, %error, "a job of an earlier proxy cannot go on");
         }
-        let mut changes = job.changes();
-        while !job.state().is_over() {
-            // The job lives as long as this does, and says when it changes.
-            let _ = changes.changed().await;
-        }
+        job.ended().await;
     }
 }
 
@@ -222,6 +231,7 @@ fn spawn<F: Future<Output = Result<(), End>>>(
     let runtime = runtime.map_err(failed)?;
     let own = Arc::clone(job);
     let run = move || {
+        own.enter("preflight");
         let end = runtime.block_on(work(Arc::clone(&own)));
         own.end(end);
         tracing::info!(job = own.id, state = ?own.state(), "a job is over");
@@ -253,6 +263,12 @@ pub(super) fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
         }
         ("PLAN", [id]) => Ok(Answer::Json(find(admin, id)?.ordered.plan.clone())),
         ("PAUSE", [id]) => told(admin, id, Job::pause),
+        ("CANCEL", [all]) if all.eq_ignore_ascii_case("all") => Ok(cancel_all(admin, false)),
+        ("CANCEL", [all, now])
+            if all.eq_ignore_ascii_case("all") && now.eq_ignore_ascii_case("now") =>
+        {
+            Ok(cancel_all(admin, true))
+        }
         ("CANCEL", [id]) => told(admin, id, |job| job.cancel(false)),
         ("CANCEL", [id, now]) if now.eq_ignore_ascii_case("now") => {
             told(admin, id, |job| job.cancel(true))
@@ -287,6 +303,13 @@ pub(super) fn watched(admin: &Admin, words: &[&str]) -> Result<Arc<Job>, Complai
 
 pub(super) fn find(admin: &Admin, id: &str) -> Result<Arc<Job>, Complaint> {
     admin.jobs.find(id).ok_or_else(|| Complaint::NotFound(format!("there is no job {id}")))
+}
+
+/// Whatever runs, or waits for its turn.
+fn cancel_all(admin: &Admin, at_once: bool) -> Answer {
+    let jobs = admin.jobs.all();
+    let cancelled = jobs.iter().filter(|job| !job.state().is_over());
+    Answer::count(cancelled.map(|job| job.cancel(at_once)).count())
 }
 
 /// Tells a job that runs to do something.
@@ -365,7 +388,7 @@ fn of_journal(admin: &Admin, id: &str) -> Result<Ordered, Complaint> {
         words: vec!["RESUME".to_owned(), id.to_owned()],
         token: None,
         method: record.begun.method,
-        plan: json!({ "moves": record.begun.moves }),
+        plan: run::stamped(json!({ "moves": record.begun.moves })),
         members: record.begun.members.into_iter().map(|member| member.id).collect(),
     })
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::complaint::Complaint;
 use super::words::short;
-use crate::cluster::{Address, SLOTS};
+use crate::cluster::{Address, SLOTS, Slots};
 use crate::manage::access::Credentials;
 use crate::manage::mover::{BigKeys, Method, MoveOptions};
 use crate::manage::plan::Consent;
+use crate::manage::plan::rebalance::Measure;
 use crate::manage::repair::Risk;
 use crate::manage::uri::Uri;
 
@@ -20,18 +21,18 @@ const PORT: u16 = 6379;
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Order {
-    /// A node becomes a member.
-    AddNode { address: Address, follow: Follow, rebalance: bool },
-    /// A node leaves, called by its name or address.
-    DelNode { name: String, strategy: Strategy },
+    /// A node becomes a member, with these as its replicas.
+    AddNode { address: Address, follow: Follow, rebalance: bool, weight: f64, with: Vec<Address> },
+    /// A node leaves, called by its name or address; its slots go to these primaries, or to all others if none is named.
+    DelNode { name: String, strategy: Strategy, to: Vec<String>, farewell: Farewell },
     /// Slots go to one primary; from all others if none is named.
-    Reshard { count: usize, from: Vec<String>, to: String },
+    Reshard { which: Which, from: Vec<String>, to: String },
     /// Primaries get their shares.
-    Rebalance { weights: Vec<(String, f64)>, with_empty: bool, threshold: f64 },
+    Rebalance { weights: Vec<(String, f64)>, with_empty: bool, threshold: f64, by: Measure },
     /// A replica takes its primary's place.
     Failover { name: String, to: Option<String>, consent: Consent },
-    /// What is not whole is repaired, as far as it is no riskier than this.
-    Fix { consent: Risk },
+    /// What is not whole is repaired, as far as it is no riskier than this, and is about these slots if some are named.
+    Fix { consent: Risk, slots: Option<Slots> },
     /// Empty nodes become a cluster with so many replicas for each primary.
     Create { addresses: Vec<Address>, replicas: usize },
     /// The keys of a server that is no cluster are taken in.
@@ -63,6 +64,24 @@ pub(super) enum Follow {
     Node(String),
 }
 
+/// Which slots are to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// So many.
+    Count(usize),
+    /// These.
+    Ranges(Slots),
+}
+
+/// What a node is told that has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// To forget the others.
+    Reset,
+    /// To end, too.
+    Shutdown,
+}
+
 /// What becomes of the slots of a node that leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strategy {
@@ -88,6 +107,10 @@ pub(super) struct Request {
     pub(super) token: Option<String>,
     /// What is done in spite of.
     pub(super) force: Vec<String>,
+    /// Name of the plan that it has to be.
+    pub(super) if_plan: Option<String>,
+    /// How long the client waits for the end; [`Duration::MAX`] for as long as it takes.
+    pub(super) sync: Option<Duration>,
 }
 
 impl Order {
@@ -119,11 +142,48 @@ impl<'a> Words<'a> {
         let word = self.next(what)?;
         word.parse().map_err(|_| bad(format!("{what}: {:?} is no such number", short(word))))
     }
+
+    /// Numbers and ranges of slots, by commas; at least one.
+    fn slots(&mut self) -> Result<Slots, Complaint> {
+        let slots: Slots = self.next("a slot")?.parse().map_err(bad)?;
+        if slots.is_empty() { Err(bad("the slots are missing")) } else { Ok(slots) }
+    }
+
+    /// One of these words.
+    fn one_of<T: Copy>(&mut self, what: &str, known: &[(&str, T)]) -> Result<T, Complaint> {
+        let word = self.next(what)?;
+        let found = known.iter().find(|(name, _)| word.eq_ignore_ascii_case(name));
+        found.map(|(_, meant)| *meant).ok_or_else(|| {
+            let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+            let (last, others) = names.split_last().expect("there is a choice");
+            bad(format!("{what} is neither {} nor {last}", others.join(", ")))
+        })
+    }
+
+    /// Each of several, by commas.
+    fn several(&mut self, what: &str) -> Result<impl Iterator<Item = &'a str>, Complaint> {
+        Ok(self.next(what)?.split(',').filter(|word| !word.is_empty()))
+    }
 }
 
 fn bad(text: impl Into<String>) -> Complaint {
     Complaint::BadArg(text.into())
 }
+
+const STRATEGIES: &[(&str, Strategy)] = &[
+    ("auto", Strategy::Drain),
+    ("drain", Strategy::Drain),
+    ("promote", Strategy::Promote),
+    ("forget", Strategy::Forget),
+];
+const MEASURES: &[(&str, Measure)] =
+    &[("slots", Measure::Slots), ("keys", Measure::Keys), ("memory", Measure::Memory)];
+const RISKS: &[(&str, Risk)] =
+    &[("safe", Risk::Safe), ("confirm", Risk::Confirm), ("all", Risk::DataLoss)];
+const METHODS: &[(&str, Method)] =
+    &[("auto", Method::Auto), ("asm", Method::Asm), ("legacy", Method::Legacy)];
+const POLICIES: &[(&str, BigKeys)] =
+    &[("fail", BigKeys::Fail), ("skip", BigKeys::Skip), ("allow", BigKeys::Allow)];
 
 /// Verbs that are understood.
 pub(super) const VERBS: &[&str] = &[
@@ -138,23 +198,33 @@ pub(super) const VERBS: &[&str] = &[
     "BACKUP",
 ];
 
+/// Whether these words order something.
+pub(super) fn is_order(words: &[&str]) -> bool {
+    words.first().is_some_and(|verb| VERBS.iter().any(|known| verb.eq_ignore_ascii_case(known)))
+}
+
 /// Reads the words from the verb on, which is known to be one of those.
 pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
     let mut rest = Words(words[1..].iter());
     let order = match words[0].to_ascii_uppercase().as_str() {
         "ADDNODE" => {
             let address = address(rest.next("the address")?)?;
-            Order::AddNode { address, follow: Follow::Nobody, rebalance: true }
+            let (follow, with) = (Follow::Nobody, Vec::new());
+            Order::AddNode { address, follow, rebalance: true, weight: 1.0, with }
         }
         "DELNODE" => {
             let name = rest.next("the node")?.to_owned();
-            Order::DelNode { name, strategy: Strategy::Drain }
+            let (to, farewell) = (Vec::new(), Farewell::Reset);
+            Order::DelNode { name, strategy: Strategy::Drain, to, farewell }
         }
-        "RESHARD" => Order::Reshard { count: 0, from: Vec::new(), to: String::new() },
-        "REBALANCE" => {
-            Order::Rebalance { weights: Vec::new(), with_empty: false, threshold: THRESHOLD }
-        }
-        "FIX" => Order::Fix { consent: Risk::Safe },
+        "RESHARD" => Order::Reshard { which: Which::Count(0), from: Vec::new(), to: String::new() },
+        "REBALANCE" => Order::Rebalance {
+            weights: Vec::new(),
+            with_empty: false,
+            threshold: THRESHOLD,
+            by: Measure::Slots,
+        },
+        "FIX" => Order::Fix { consent: Risk::Safe, slots: None },
         "IMPORT" => {
             if !rest.next("FROM")?.eq_ignore_ascii_case("from") {
                 return Err(bad("FROM has to come first"));
@@ -183,6 +253,8 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
         is_dry: false,
         token: None,
         force: Vec::new(),
+        if_plan: None,
+        sync: None,
     };
     while let Some(word) = rest.0.next() {
         let upper = word.to_ascii_uppercase();
@@ -195,15 +267,27 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
             return Err(bad(format!("{:?} is not understood", short(word))));
         }
     }
-    match &request.order {
-        Order::Reshard { count, .. } if !(1..=SLOTS).contains(count) => {
+    expect_whole(&request.order)?;
+    Ok(request)
+}
+
+/// Complains of what an order lacks, or has too much.
+fn expect_whole(order: &Order) -> Result<(), Complaint> {
+    match order {
+        Order::Reshard { which: Which::Count(count), .. } if !(1..=SLOTS).contains(count) => {
             Err(bad("SLOTS must be from 1 to 16384"))
+        }
+        Order::AddNode { follow, with, .. } if *follow != Follow::Nobody && !with.is_empty() => {
+            Err(bad("WITH is for a node that becomes a primary"))
+        }
+        Order::AddNode { weight, .. } if !weight.is_finite() || *weight < 0.0 => {
+            Err(bad("WEIGHT must be a number from 0 on"))
         }
         Order::Reshard { to, .. } if to.is_empty() => Err(bad("TO is missing")),
         Order::Create { addresses, .. } if addresses.is_empty() => {
             Err(bad("the addresses are missing"))
         }
-        _ => Ok(request),
+        _ => Ok(()),
     }
 }
 
@@ -228,29 +312,49 @@ fn address(word: &str) -> Result<Address, Complaint> {
 impl Order {
     /// Takes a word of its own; false if it is none.
     fn take(&mut self, word: &str, rest: &mut Words<'_>) -> Result<bool, Complaint> {
+        Ok(self.take_of_nodes(word, rest)? || self.take_of_slots(word, rest)?)
+    }
+
+    /// A word about who is a member, and as what.
+    fn take_of_nodes(&mut self, word: &str, rest: &mut Words<'_>) -> Result<bool, Complaint> {
         match (self, word) {
             (Self::AddNode { follow, .. }, "REPLICA") => *follow = Follow::Anybody,
             (Self::AddNode { follow, .. }, "REPLICAOF") => {
                 *follow = Follow::Node(rest.next("the primary")?.to_owned());
             }
             (Self::AddNode { rebalance, .. }, "REBALANCE") => {
-                *rebalance = match rest.next("yes or no")?.to_ascii_lowercase().as_str() {
-                    "yes" => true,
-                    "no" => false,
-                    _ => return Err(bad("REBALANCE is neither yes nor no")),
-                };
+                *rebalance = rest.one_of("REBALANCE", &[("yes", true), ("no", false)])?;
             }
+            (Self::AddNode { weight, .. }, "WEIGHT") => *weight = rest.number("WEIGHT")?,
+            (Self::AddNode { with, .. }, "WITH") => {
+                for word in rest.several("the replica")? {
+                    with.push(address(word)?);
+                }
+            }
+            (Self::DelNode { to, .. }, "TO") => {
+                to.extend(rest.several("the primary")?.map(str::to_owned));
+            }
+            (Self::DelNode { farewell, .. }, "SHUTDOWN") => *farewell = Farewell::Shutdown,
             (Self::DelNode { strategy, .. }, "STRATEGY") => {
-                *strategy = match rest.next("the strategy")?.to_ascii_lowercase().as_str() {
-                    "auto" | "drain" => Strategy::Drain,
-                    "promote" => Strategy::Promote,
-                    "forget" => Strategy::Forget,
-                    _ => return Err(bad("STRATEGY is neither auto, drain, promote nor forget")),
-                };
+                *strategy = rest.one_of("STRATEGY", STRATEGIES)?;
             }
-            (Self::Reshard { count, .. }, "SLOTS") => *count = rest.number("SLOTS")?,
+            (Self::Failover { to, .. }, "TO") => *to = Some(rest.next("the replica")?.to_owned()),
+            // What is called FORCE elsewhere has a flag behind it.
+            (Self::Failover { consent, .. }, "FORCE") => *consent = Consent::Majority,
+            (Self::Failover { consent, .. }, "TAKEOVER") => *consent = Consent::Nobody,
+            (Self::Create { replicas, .. }, "REPLICAS") => *replicas = rest.number("REPLICAS")?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// A word about slots.
+    fn take_of_slots(&mut self, word: &str, rest: &mut Words<'_>) -> Result<bool, Complaint> {
+        match (self, word) {
+            (Self::Reshard { which, .. }, "SLOTS") => *which = Which::Count(rest.number("SLOTS")?),
+            (Self::Reshard { which, .. }, "RANGES") => *which = Which::Ranges(rest.slots()?),
             (Self::Reshard { from, .. }, "FROM") => {
-                let names = rest.next("the source")?.split(',');
+                let names = rest.several("the source")?;
                 from.extend(
                     names.filter(|name| !name.eq_ignore_ascii_case("all")).map(str::to_owned),
                 );
@@ -267,19 +371,21 @@ impl Order {
             (Self::Rebalance { threshold, .. }, "THRESHOLD") => {
                 *threshold = rest.number("THRESHOLD")?;
             }
-            (Self::Failover { to, .. }, "TO") => *to = Some(rest.next("the replica")?.to_owned()),
-            // What is called FORCE elsewhere has a flag behind it.
-            (Self::Failover { consent, .. }, "FORCE") => *consent = Consent::Majority,
-            (Self::Failover { consent, .. }, "TAKEOVER") => *consent = Consent::Nobody,
-            (Self::Fix { consent }, "APPLY") => {
-                *consent = match rest.next("how much")?.to_ascii_lowercase().as_str() {
-                    "safe" => Risk::Safe,
-                    "confirm" => Risk::Confirm,
-                    "all" => Risk::DataLoss,
-                    _ => return Err(bad("APPLY is neither safe, confirm nor all")),
-                };
+            (Self::Rebalance { by, .. }, "BY") => {
+                *by = rest.one_of("BY", MEASURES)?;
             }
-            (Self::Create { replicas, .. }, "REPLICAS") => *replicas = rest.number("REPLICAS")?,
+            (Self::Fix { slots, .. }, "SLOT") => {
+                let mut all = slots.take().unwrap_or_default().to_vec();
+                all.extend(rest.slots()?);
+                // More of them may stand behind the first.
+                while rest.0.as_slice().first().is_some_and(|word| word.parse::<Slots>().is_ok()) {
+                    all.extend(rest.slots()?);
+                }
+                *slots = Some(all.into_iter().collect());
+            }
+            (Self::Fix { consent, .. }, "APPLY") => {
+                *consent = rest.one_of("APPLY", RISKS)?;
+            }
             (Self::Import(import), "COPY") => import.copy = true,
             (Self::Import(import), "REPLACE") => import.replace = true,
             (Self::Import(import), "DB") => import.database = rest.number("DB")?,
@@ -296,22 +402,22 @@ impl Request {
         match word {
             "DRYRUN" | "PLAN" => self.is_dry = true,
             "JOBID" => self.token = Some(rest.next("the token")?.to_owned()),
-            "FORCE" => self.force.push(rest.next("what is forced")?.to_ascii_lowercase()),
+            "IFPLAN" => self.if_plan = Some(rest.next("the plan's name")?.to_owned()),
+            "SYNC" => self.sync = Some(Duration::MAX),
+            "TIMEOUT" => {
+                let limit = Duration::from_millis(rest.number("TIMEOUT")?);
+                let sync = self.sync.as_mut();
+                *sync.ok_or_else(|| bad("TIMEOUT stands behind SYNC"))? = limit;
+            }
+            "FORCE" => {
+                let flags = rest.next("what is forced")?.split(',');
+                self.force.extend(flags.map(str::to_ascii_lowercase));
+            }
             "METHOD" => {
-                options.method = match rest.next("the method")?.to_ascii_lowercase().as_str() {
-                    "auto" => Method::Auto,
-                    "asm" => Method::Asm,
-                    "legacy" => Method::Legacy,
-                    _ => return Err(bad("METHOD is neither auto, asm nor legacy")),
-                };
+                options.method = rest.one_of("METHOD", METHODS)?;
             }
             "BIGKEYS" => {
-                options.big_keys = match rest.next("the policy")?.to_ascii_lowercase().as_str() {
-                    "fail" => BigKeys::Fail,
-                    "skip" => BigKeys::Skip,
-                    "allow" => BigKeys::Allow,
-                    _ => return Err(bad("BIGKEYS is neither fail, skip nor allow")),
-                };
+                options.big_keys = rest.one_of("BIGKEYS", POLICIES)?;
             }
             "BATCH" => options.batch = rest.number::<usize>("BATCH")?.max(1),
             "PARALLEL" => options.parallel = rest.number::<usize>("PARALLEL")?.max(1),
@@ -321,9 +427,7 @@ impl Request {
                 // The servers cannot be told to be slower.
                 options.method = Method::Legacy;
             }
-            "SYNC" | "SHUTDOWN" | "BY" | "RANGES" | "WAITREPLICAS" => {
-                return Err(Complaint::Unsupported(word.to_owned()));
-            }
+            "WAITREPLICAS" => options.replicas = Some(rest.number("WAITREPLICAS")?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -343,40 +447,50 @@ mod tests {
         let check =
             |line: &str, order: Order| assert_eq!(read(line).unwrap().order, order, "{line}");
         let address = || Address::parse("h:1", None).unwrap();
-        check(
-            "addnode h:1",
-            Order::AddNode { address: address(), follow: Follow::Nobody, rebalance: true },
-        );
-        check(
-            "ADDNODE h:1 ReplicaOf a REBALANCE no",
-            Order::AddNode {
-                address: address(),
-                follow: Follow::Node("a".into()),
-                rebalance: false,
-            },
-        );
-        check(
-            "DELNODE a STRATEGY promote",
-            Order::DelNode { name: "a".into(), strategy: Strategy::Promote },
-        );
-        check(
-            "RESHARD SLOTS 5 FROM a,b FROM c TO d",
-            Order::Reshard {
-                count: 5,
-                from: ["a", "b", "c"].map(str::to_owned).to_vec(),
-                to: "d".into(),
-            },
-        );
-        check(
-            "RESHARD SLOTS 5 FROM ALL TO d",
-            Order::Reshard { count: 5, from: Vec::new(), to: "d".into() },
-        );
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let add = |follow: Follow, rebalance, weight, with: &[Address]| Order::AddNode {
+            address: address(),
+            follow,
+            rebalance,
+            weight,
+            with: with.to_vec(),
+        };
+        check("addnode h:1", add(Follow::Nobody, true, 1.0, &[]));
+        let line = "ADDNODE h:1 ReplicaOf a REBALANCE no";
+        check(line, add(Follow::Node("a".into()), false, 1.0, &[]));
+        let line = "ADDNODE h:1 WITH h:1,h:1 WITH h:1 WEIGHT 0.5";
+        check(line, add(Follow::Nobody, true, 0.5, &[address(), address(), address()]));
+        let leave = |strategy, to: &[&str], farewell| Order::DelNode {
+            name: "a".into(),
+            strategy,
+            to: names(to),
+            farewell,
+        };
+        check("DELNODE a STRATEGY promote", leave(Strategy::Promote, &[], Farewell::Reset));
+        let line = "DELNODE a TO b,c TO d SHUTDOWN";
+        check(line, leave(Strategy::Drain, &["b", "c", "d"], Farewell::Shutdown));
+        let reshard =
+            |which, from: &[&str]| Order::Reshard { which, from: names(from), to: "d".into() };
+        let five = || Which::Count(5);
+        check("RESHARD SLOTS 5 FROM a,b FROM c TO d", reshard(five(), &["a", "b", "c"]));
+        check("RESHARD SLOTS 5 FROM ALL TO d", reshard(five(), &[]));
+        let some = || "1-3,7".parse::<Slots>().unwrap();
+        check("RESHARD RANGES 7,1-3 TO d", reshard(Which::Ranges(some()), &[]));
+        let rebalance = |weights, with_empty, threshold, by| Order::Rebalance {
+            weights,
+            with_empty,
+            threshold,
+            by,
+        };
         check(
             "REBALANCE WEIGHT a=2 USEEMPTY THRESHOLD 0",
-            Order::Rebalance { weights: vec![("a".into(), 2.0)], with_empty: true, threshold: 0.0 },
+            rebalance(vec![("a".into(), 2.0)], true, 0.0, Measure::Slots),
         );
-        check("FIX", Order::Fix { consent: Risk::Safe });
-        check("FIX APPLY all", Order::Fix { consent: Risk::DataLoss });
+        check("REBALANCE BY keys", rebalance(Vec::new(), false, THRESHOLD, Measure::Keys));
+        check("REBALANCE BY Memory", rebalance(Vec::new(), false, THRESHOLD, Measure::Memory));
+        check("FIX", Order::Fix { consent: Risk::Safe, slots: None });
+        check("FIX APPLY all", Order::Fix { consent: Risk::DataLoss, slots: None });
+        check("FIX SLOT 1-3 7 DRYRUN", Order::Fix { consent: Risk::Safe, slots: Some(some()) });
         check(
             "CREATE h:1 h:1 REPLICAS 2",
             Order::Create { addresses: vec![address(), address()], replicas: 2 },
@@ -402,15 +516,21 @@ mod tests {
 
     #[test]
     fn what_is_said_about_them() {
-        let request = read("REBALANCE RATE 100 DRYRUN JOBID x FORCE Min-Primaries").unwrap();
+        let line = "REBALANCE RATE 100 WAITREPLICAS 2 DRYRUN JOBID x FORCE Few,y IFPLAN z";
+        let request = read(line).unwrap();
+        assert_eq!(request.options.replicas, Some(2));
         assert_eq!(
             (request.rate, request.is_dry, request.token.as_deref()),
             (100, true, Some("x"))
         );
         assert_eq!(
             (request.options.method, request.force),
-            (Method::Legacy, vec!["min-primaries".into()])
+            (Method::Legacy, vec!["few".into(), "y".into()])
         );
+        assert_eq!((request.if_plan.as_deref(), request.sync), (Some("z"), None));
+        let sync = |line: &str| read(line).unwrap().sync;
+        assert_eq!(sync("DELNODE a SYNC"), Some(Duration::MAX));
+        assert_eq!(sync("DELNODE a SYNC TIMEOUT 5"), Some(Duration::from_millis(5)));
     }
 
     #[test]
@@ -423,6 +543,12 @@ mod tests {
         check("ADDNODE h:1 REBALANCE maybe", "BADARG REBALANCE is neither yes nor no");
         check("RESHARD SLOTS 0 TO a", "BADARG SLOTS must be from 1 to 16384");
         check("RESHARD SLOTS 5", "BADARG TO is missing");
+        check("RESHARD RANGES 5-3 TO a", "BADARG \"5-3\" is neither a slot nor a range of slots");
+        check("RESHARD RANGES , TO a", "BADARG the slots are missing");
+        check("ADDNODE h:1 REPLICA WITH h:2", "BADARG WITH is for a node that becomes a primary");
+        check("ADDNODE h:1 WEIGHT -1", "BADARG WEIGHT must be a number from 0 on");
+        check("REBALANCE BY size", "BADARG BY is neither slots, keys nor memory");
+        check("FIX SLOT", "BADARG a slot is missing");
         check("CREATE REPLICAS 1", "BADARG the addresses are missing");
         check("CREATE h", "BADARG \"h\" is no address");
         check("IMPORT redis://h:1", "BADARG FROM has to come first");
@@ -436,6 +562,6 @@ mod tests {
         check("FIX APPLY most", "BADARG APPLY is neither safe, confirm nor all");
         check("REBALANCE WEIGHT a", "BADARG \"a\" is not id=weight");
         check("REBALANCE SLOTS 5", "BADARG \"SLOTS\" is not understood");
-        check("DELNODE a SYNC", "UNSUPPORTED SYNC is not built yet");
+        check("DELNODE a TIMEOUT 5", "BADARG TIMEOUT stands behind SYNC");
     }
 }

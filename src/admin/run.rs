@@ -2,26 +2,29 @@
 //!
 //! Every stage looks at the cluster anew and does what is still missing, so an order that was cut off can be given again.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::complaint::Complaint;
 use super::job::{End, Job};
-use super::order::{self, Follow, Order, Request, Strategy};
+use super::order::{self, Farewell, Follow, Order, Request, Strategy, Which};
 use super::{Admin, cluster, create, data, fix};
-use crate::cluster::{Address, NodeId};
+use crate::cluster::{Address, NodeId, Slot, Slots};
 use crate::manage::apply::{self, Crew};
 use crate::manage::check::{self, Finding};
 use crate::manage::journal::{self, Journal, JournalError};
 use crate::manage::mover::{self, MoveOptions, Prepared};
-use crate::manage::plan::members::{self, MemberError};
-use crate::manage::plan::rebalance::{self, Bearer, Verdict};
+use crate::manage::plan::members::{self, Lack, MemberError, WayOut};
+use crate::manage::plan::rebalance::{self, Bearer, Measure, Verdict};
 use crate::manage::plan::{Consent, Move, Step, reshard};
 use crate::manage::recruit::{Recruit, Unfit};
+use crate::manage::repair;
 use crate::manage::view::{ClusterView, NodeView};
 
 /// How long a step may take to reach all nodes.
@@ -29,8 +32,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long nodes may take to hear of what was just done, and how often they are asked again.
 const LAG: u32 = 50;
 const LOOK: Duration = Duration::from_millis(200);
-/// Primaries that a cluster needs to elect another one.
-const FEWEST: usize = 3;
 
 /// What a job works with.
 pub(super) struct Ground {
@@ -54,7 +55,7 @@ pub(super) async fn plan(
     request: &Request,
 ) -> Result<(Value, Vec<NodeId>), Complaint> {
     match &request.order {
-        Order::Fix { .. } => return fix::plan(ground).await,
+        Order::Fix { slots, .. } => return fix::plan(ground, slots.as_ref()).await,
         Order::Create { addresses, replicas } => {
             return create::plan(ground, addresses, *replicas).await;
         }
@@ -70,7 +71,24 @@ pub(super) async fn plan(
     let view = fit(ground, &request.order).await?;
     let Plan { before, moves, .. } = make(ground, &view, request).await?;
     let leaves = matches!(request.order, Order::DelNode { .. });
-    Ok((json!({ "steps": before, "moves": moves, "then_removed": leaves }), view.ids()))
+    let mut plan = json!({ "steps": before, "moves": moves, "then_removed": leaves });
+    if matches!(request.order, Order::DelNode { farewell: Farewell::Shutdown, .. }) {
+        plan["then_shut_down"] = true.into();
+    }
+    Ok((plan, view.ids()))
+}
+
+/// Gives a plan a name by what it says, so that two can be told apart.
+pub(super) fn stamped(mut plan: Value) -> Value {
+    plan["plan_hash"] = hash(&plan.to_string()).into();
+    plan
+}
+
+/// A short name for a text, by which it is known whether another one is the same.
+pub(super) fn hash(text: &str) -> String {
+    let hash = digest(&SHA256, text.as_bytes());
+    let start = hash.as_ref().first_chunk().expect("a digest has 32 bytes");
+    format!("{:016x}", u64::from_be_bytes(*start))
 }
 
 /// No job on these nodes runs elsewhere, or waits for somebody to go on with it.
@@ -116,6 +134,9 @@ pub(super) async fn whole(ground: &Ground) -> Result<ClusterView, Complaint> {
                 Finding::Migrating { ref slots, .. } | Finding::Importing { ref slots, .. } => {
                     Complaint::OpenSlots(slots.len(), fault.to_string())
                 }
+                Finding::Uncovered { .. } if !missed(&view).is_empty() => {
+                    Complaint::Unreachable(format!("{} {fault}", missed(&view)))
+                }
                 _ => Complaint::Precondition(fault.to_string()),
             });
         }
@@ -124,33 +145,28 @@ pub(super) async fn whole(ground: &Ground) -> Result<ClusterView, Complaint> {
     }
 }
 
+/// Names of the owners that do not answer, by commas.
+fn missed(view: &ClusterView) -> String {
+    let owners = view.absent.iter().filter(|absent| !absent.line.slots.is_empty());
+    owners.map(|absent| absent.line.id.to_string()).collect::<Vec<_>>().join(",")
+}
+
 async fn make(ground: &Ground, view: &ClusterView, request: &Request) -> Result<Plan, Complaint> {
     match &request.order {
-        Order::AddNode { address, follow, rebalance } => {
-            let mut plan = arrive(ground, view, address, follow).await?;
+        Order::AddNode { address, follow, rebalance, weight, with } => {
+            let mut plan = arrive(ground, view, address, (follow, with)).await?;
             if *rebalance && *follow == Follow::Nobody {
-                plan.moves = reshard::arriving(view, &plan.recruits[0]);
+                plan.moves = reshard::arriving(view, &plan.recruits[0], *weight);
             }
             Ok(plan)
         }
-        Order::DelNode { name, strategy } => leave(view, name, *strategy, &request.force),
-        Order::Reshard { count, from, to } => {
-            let to = primary(view, to)?;
-            let is_source = |node: &&NodeView| match from.as_slice() {
-                [] => node.own.id != to.own.id,
-                names => names.iter().any(|name| *node.own.id.0 == *name.to_ascii_lowercase()),
-            };
-            for name in from {
-                if primary(view, name)?.own.id == to.own.id {
-                    return Err(Complaint::BadArg("the target cannot be a source".into()));
-                }
-            }
-            let sources: Vec<_> = view.primaries().filter(is_source).collect();
-            let sources: Vec<_> =
-                sources.iter().map(|node| (node.own.id.clone(), node.own.slots.clone())).collect();
-            Ok(Plan { moves: reshard::plan(&sources, &to.own.id, *count), ..Plan::default() })
+        Order::DelNode { name, strategy, to, .. } => {
+            leave(view, name, (*strategy, to), &request.force)
         }
-        Order::Rebalance { weights, with_empty, threshold } => {
+        Order::Reshard { which, from, to } => {
+            Ok(Plan { moves: transfer(view, which, from, to)?, ..Plan::default() })
+        }
+        Order::Rebalance { weights, with_empty, threshold, by } => {
             let mut bearers: Vec<Bearer> = view
                 .primaries()
                 .filter(|node| *with_empty || !node.own.slots.is_empty())
@@ -167,7 +183,13 @@ async fn make(ground: &Ground, view: &ClusterView, request: &Request) -> Result<
                     .filter(|bearer| bearer.id == *id)
                     .for_each(|bearer| bearer.weight = *weight);
             }
-            let verdict = rebalance::plan(&bearers, *threshold);
+            let verdict = match by {
+                Measure::Slots => rebalance::plan(&bearers, *threshold),
+                Measure::Keys | Measure::Memory => {
+                    let loads = loads(ground, view, *by).await?;
+                    rebalance::by_load(&bearers, |id, slot| loads(id, slot), *threshold)
+                }
+            };
             match verdict.map_err(|error| Complaint::BadArg(error.to_string()))? {
                 Verdict::Balanced => Ok(Plan::default()),
                 Verdict::Moves(moves) => Ok(Plan { moves, ..Plan::default() }),
@@ -183,15 +205,101 @@ async fn make(ground: &Ground, view: &ClusterView, request: &Request) -> Result<
     }
 }
 
+/// What each slot weighs at its owner.
+async fn loads(
+    ground: &Ground,
+    view: &ClusterView,
+    by: Measure,
+) -> Result<impl Fn(&NodeId, Slot) -> f64, Complaint> {
+    let keys = repair::examine(view, &ground.admin.access).await;
+    let keys = keys.map_err(|error| Complaint::Unreachable(error.to_string()))?;
+    let weight_of_a_key = |id: &NodeId| match by {
+        Measure::Memory => view.node(id).map_or(1.0, bytes_of_a_key),
+        Measure::Slots | Measure::Keys => 1.0,
+    };
+    let weights: BTreeMap<NodeId, f64> =
+        keys.keys().map(|id| (id.clone(), weight_of_a_key(id))).collect();
+    Ok(move |id: &NodeId, slot| {
+        let count = keys.get(id).and_then(|keys| keys.get(&slot)).copied().unwrap_or(0);
+        as_f64(count) * weights.get(id).copied().unwrap_or(1.0)
+    })
+}
+
+fn bytes_of_a_key(node: &NodeView) -> f64 {
+    let keys: u64 = node.info.databases().iter().map(|(_, keys)| keys).sum();
+    as_f64(node.info.number("used_memory_dataset").unwrap_or(0)) / as_f64(keys.max(1))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shares need not be that exact")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+/// Slots that go to one primary.
+fn transfer(
+    view: &ClusterView,
+    which: &Which,
+    from: &[String],
+    to: &str,
+) -> Result<Vec<Move>, Complaint> {
+    let to = primary(view, to)?;
+    let named: Vec<&NodeId> = from
+        .iter()
+        .map(|name| Ok(&primary(view, name)?.own.id))
+        .collect::<Result<_, Complaint>>()?;
+    if named.contains(&&to.own.id) {
+        return Err(Complaint::BadArg("the target cannot be a source".into()));
+    }
+    let is_source = |node: &&NodeView| {
+        node.own.id != to.own.id && (named.is_empty() || named.contains(&&node.own.id))
+    };
+    let sources = view.primaries().filter(is_source);
+    let sources: Vec<_> =
+        sources.map(|node| (node.own.id.clone(), node.own.slots.clone())).collect();
+    match which {
+        Which::Count(count) => Ok(reshard::plan(&sources, &to.own.id, *count)),
+        Which::Ranges(slots) => {
+            // What it has need not go there.
+            let wanted: Slots =
+                slots.iter().filter(|slot| !to.own.slots.contains(**slot)).copied().collect();
+            let moves = reshard::named(&sources, &to.own.id, &wanted);
+            moves.map_err(|missing| {
+                Complaint::Precondition(format!("slots {missing} are none of the sources'"))
+            })
+        }
+    }
+}
+
 async fn arrive(
     ground: &Ground,
     view: &ClusterView,
     address: &Address,
-    follow: &Follow,
+    (follow, with): (&Follow, &[Address]),
 ) -> Result<Plan, Complaint> {
-    let recruit = Recruit::ask(address, &ground.admin.access).await;
-    let recruit = recruit.map_err(|error| Complaint::NoAnswer(error.to_string()))?;
-    let home = match follow {
+    let home = home(view, address, follow)?;
+    let new = recruit(ground, view, address, home).await?;
+    let mut recruits = vec![new.clone()];
+    for address in with {
+        let replica = recruit(ground, view, address, Some(&new)).await?;
+        if recruits.iter().any(|other| other.own.id == replica.own.id) {
+            return Err(Complaint::BadArg(format!("{address} is named twice")));
+        }
+        recruits.push(replica);
+    }
+    let before = match home {
+        Some(home) => members::join(view, &new, Some(home))?,
+        None => members::join_with(view, &new, &recruits[1..])?,
+    };
+    Ok(Plan { recruits, before, moves: Vec::new() })
+}
+
+/// The primary that a new node is to follow, if it is to follow one.
+fn home<'v>(
+    view: &'v ClusterView,
+    address: &Address,
+    follow: &Follow,
+) -> Result<Option<&'v NodeView>, Complaint> {
+    Ok(match follow {
         Follow::Nobody => None,
         Follow::Anybody => Some(
             members::least_replicated(view, address.host())
@@ -207,8 +315,19 @@ async fn arrive(
             });
             Some(node.ok_or(Complaint::Unreachable(id))?)
         }
-    };
-    let new = recruit.view.clone();
+    })
+}
+
+/// A node that may join, as the replica of `home` if there is one; or that is a member already.
+async fn recruit(
+    ground: &Ground,
+    view: &ClusterView,
+    address: &Address,
+    home: Option<&NodeView>,
+) -> Result<NodeView, Complaint> {
+    let recruit = Recruit::ask(address, &ground.admin.access).await;
+    let recruit = recruit.map_err(|error| Complaint::NoAnswer(error.to_string()))?;
+    let new = &recruit.view;
     if view.node(&new.own.id).is_none()
         && let Some(fault) = recruit.unfit()
     {
@@ -221,18 +340,18 @@ async fn arrive(
             _ => return Err(Complaint::Precondition(format!("{address}: {fault}"))),
         }
     }
-    let before = members::join(view, &new, home)?;
-    Ok(Plan { recruits: vec![new], before, moves: Vec::new() })
+    Ok(recruit.view)
 }
 
 /// What comes before the node can be removed.
 fn leave(
     view: &ClusterView,
     name: &str,
-    strategy: Strategy,
+    (strategy, to): (Strategy, &[String]),
     force: &[String],
 ) -> Result<Plan, Complaint> {
     let id = called(view, name)?;
+    expect_no_lack(view, &id, strategy, force)?;
     let node = view.nodes.iter().find(|node| *node.own.id.0 == *id);
     let Some(node) = node.filter(|node| !node.own.slots.is_empty()) else {
         // Looks whether it can be removed; that is done at the end.
@@ -246,13 +365,37 @@ fn leave(
             Ok(Plan { before: vec![step], ..Plan::default() })
         }
         Strategy::Drain => {
-            let left = view.primaries().filter(|other| !other.own.slots.is_empty()).count() - 1;
-            if left < FEWEST && !force.iter().any(|flag| flag == "few-primaries") {
-                return Err(Complaint::NeedForce("few-primaries".into()));
+            let takers = to.iter().map(|name| Ok(primary(view, name)?.own.id.clone()));
+            let takers: Vec<NodeId> = takers.collect::<Result<_, Complaint>>()?;
+            if takers.contains(&node.own.id) {
+                return Err(Complaint::BadArg("a node that leaves cannot take its slots".into()));
             }
-            Ok(Plan { moves: rebalance::leaving(view, node), ..Plan::default() })
+            Ok(Plan { moves: rebalance::leaving(view, node, &takers), ..Plan::default() })
         }
     }
+}
+
+/// A node that the others can hardly do without leaves only if that is meant.
+fn expect_no_lack(
+    view: &ClusterView,
+    id: &str,
+    strategy: Strategy,
+    force: &[String],
+) -> Result<(), Complaint> {
+    let way = match strategy {
+        Strategy::Drain => WayOut::Drained,
+        Strategy::Promote => WayOut::Promoted,
+        Strategy::Forget => WayOut::Plain,
+    };
+    let Some(lack) = members::lack(view, id, way) else { return Ok(()) };
+    let flag = match lack {
+        Lack::Primaries(_) => "few-primaries",
+        Lack::Replicas(_) => "no-replicas",
+    };
+    if force.iter().any(|given| given == flag) {
+        return Ok(());
+    }
+    Err(Complaint::NeedForce(flag, lack.to_string()))
 }
 
 /// The name of the node that is meant, by its name or its address.
@@ -268,14 +411,22 @@ fn called(view: &ClusterView, name: &str) -> Result<String, Complaint> {
 fn primary<'v>(view: &'v ClusterView, name: &str) -> Result<&'v NodeView, Complaint> {
     let id = called(view, name)?;
     let node = view.primaries().find(|node| *node.own.id.0 == *id);
-    node.ok_or_else(|| Complaint::BadArg(format!("{name} is no primary that answers")))
+    let is_absent = view.absent.iter().any(|absent| *absent.line.id.0 == *id);
+    node.ok_or_else(|| {
+        if is_absent {
+            Complaint::NoAnswer(format!("{id} does not answer"))
+        } else {
+            Complaint::BadArg(format!("{name} is no primary"))
+        }
+    })
 }
 
 /// Does all of an order.
 pub(super) async fn carry_out(ground: &Ground, request: &Request, job: &Job) -> Result<(), End> {
     match &request.order {
-        Order::Fix { consent } => {
-            return fix::carry_out(ground, *consent, &request.options, job).await;
+        Order::Fix { consent, slots } => {
+            let extent = (*consent, slots.as_ref());
+            return fix::carry_out(ground, extent, &request.options, job).await;
         }
         Order::Create { addresses, replicas } => {
             return create::carry_out(ground, addresses, *replicas, job).await;
@@ -288,30 +439,37 @@ pub(super) async fn carry_out(ground: &Ground, request: &Request, job: &Job) -> 
     }
     let view = fit(ground, &request.order).await.map_err(|error| End::failed(&error))?;
     let plan = make(ground, &view, request).await.map_err(|error| End::failed(&error))?;
+    job.enter("planned");
     let mut crew = Crew::new(&view, &ground.admin.access, PATIENCE);
     plan.recruits.iter().for_each(|recruit| crew.enrol(recruit));
     apply(ground, &mut crew, &plan.before, None, job).await?;
     match &request.order {
-        Order::AddNode { address, follow: Follow::Nobody, rebalance: true } => {
+        Order::AddNode { address, follow: Follow::Nobody, rebalance: true, weight, .. } => {
             let view = whole(ground).await.map_err(|error| End::failed(&error))?;
             let new = view.nodes.iter().find(|node| node.address == *address);
             let new =
                 new.or_else(|| plan.recruits.first().and_then(|node| view.node(&node.own.id)));
-            let moves = new.map(|new| reshard::arriving(&view, new)).unwrap_or_default();
+            let moves = new.map(|new| reshard::arriving(&view, new, *weight)).unwrap_or_default();
             move_slots(ground, &view, moves, &request.options, job).await
         }
-        Order::DelNode { name, .. } => {
+        Order::DelNode { name, farewell, .. } => {
             let id = called(&view, name).map_err(|error| End::failed(&error))?;
             move_slots(ground, &view, plan.moves, &request.options, job).await?;
-            remove(ground, &id, job).await
+            remove(ground, &id, *farewell, job).await
         }
         _ => move_slots(ground, &view, plan.moves, &request.options, job).await,
     }
 }
 
-async fn remove(ground: &Ground, id: &str, job: &Job) -> Result<(), End> {
+async fn remove(ground: &Ground, id: &str, farewell: Farewell, job: &Job) -> Result<(), End> {
     let view = whole(ground).await.map_err(|error| End::failed(&error))?;
-    let steps = members::remove(&view, id).map_err(|error| End::failed(&error))?;
+    let mut steps = members::remove(&view, id).map_err(|error| End::failed(&error))?;
+    // One that does not answer is told nothing.
+    if let (Farewell::Shutdown, Some(last)) = (farewell, steps.last_mut())
+        && let Step::Reset { node } = last
+    {
+        *last = Step::Shutdown { node: node.clone() };
+    }
     let mut crew = Crew::new(&view, &ground.admin.access, PATIENCE);
     apply(ground, &mut crew, &steps, Some(&NodeId(id.into())), job).await?;
     // They know the node still, and may bring it up again when they are back.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::answer::Answer;
 use super::complaint::Complaint;
-use super::connection::Session;
-use super::{Admin, cluster, jobs, proxy, settings};
+use super::connection::{Session, Watched};
+use super::jobs::{self, Begun};
+use super::{Admin, cluster, order, proxy, settings};
 use crate::refusal::Refusal;
 use crate::resp::Protocol;
 
@@ -16,21 +17,21 @@ const HELP: &[&str] = &[
     "PROXY <word> … on the admin port. Words are:",
     "CLUSTER INFO|NODES|SLOTS",
     "    The cluster as the proxy has it.",
-    "CLUSTER TOPOLOGY",
-    "    The same, and what each node says of the owners of slots.",
-    "CLUSTER CHECK",
-    "    What is wrong with the cluster.",
-    "CLUSTER ADDNODE <addr> [REPLICA|REPLICAOF <id>] [REBALANCE yes|no]",
-    "    A job: a node joins and gets its share of the slots, or follows a primary.",
-    "CLUSTER DELNODE <id|addr> [STRATEGY auto|drain|promote|forget]",
+    "CLUSTER TOPOLOGY [EPOCH]",
+    "    The same, and what each node says of the owners of slots; EPOCH names the proxy's map only.",
+    "CLUSTER CHECK [DEEP] [FORMAT text|json]",
+    "    What is wrong with the cluster; DEEP also looks for keys where their slots are not.",
+    "CLUSTER ADDNODE <addr> [REPLICA|REPLICAOF <id>] [REBALANCE yes|no] [WEIGHT <w>] [WITH <addr>[,<addr> ...]]",
+    "    A job: a node joins and gets its share of the slots, WITH replicas before that, or follows a primary.",
+    "CLUSTER DELNODE <id|addr> [STRATEGY auto|drain|promote|forget] [TO <id>[,<id> ...]] [SHUTDOWN]",
     "    A job: a node gives its slots away (auto, drain), or its replica takes its place, and it leaves.",
-    "CLUSTER RESHARD SLOTS <n> [FROM ALL|<id>[,<id> ...]] TO <id>",
+    "CLUSTER RESHARD SLOTS <n>|RANGES <a-b>[,<c-d> ...] [FROM ALL|<id>[,<id> ...]] TO <id>",
     "    A job: slots go to a primary.",
-    "CLUSTER REBALANCE [WEIGHT <id>=<w> ...] [USEEMPTY] [THRESHOLD <percent>]",
+    "CLUSTER REBALANCE [WEIGHT <id>=<w> ...] [USEEMPTY] [THRESHOLD <percent>] [BY slots|keys|memory]",
     "    A job: primaries get their shares.",
     "CLUSTER FAILOVER <id> [TO <replica-id>] [FORCE|TAKEOVER]",
     "    A job: a replica takes its primary's place.",
-    "CLUSTER FIX [PLAN] [APPLY safe|confirm|all]",
+    "CLUSTER FIX [PLAN] [APPLY safe|confirm|all] [SLOT <s>[,<a-b> ...] ...]",
     "    A job: what is not whole is repaired, as far as that is no riskier; PLAN shows it.",
     "CLUSTER CALL [MASTERS|REPLICAS|ALL] <command> [<arg> ...]",
     "    What each node answers to a command, if admin.call permits it.",
@@ -42,13 +43,14 @@ const HELP: &[&str] = &[
     "    A job: the keys of a server that is no cluster move into it, or are copied.",
     "CLUSTER BACKUP <folder>",
     "    A job: what all primaries have is saved in files on the proxy's machine.",
-    "    All jobs: [DRYRUN] [JOBID <token>] [FORCE <flag>] [METHOD auto|asm|legacy] [BATCH <n>] [MAXBLOCKMS <n>]",
-    "    [PARALLEL <n>] [RATE <keys/s>] [BIGKEYS fail|skip|allow].",
+    "    All jobs: [DRYRUN] [IFPLAN <plan_hash>] [JOBID <token>] [SYNC [TIMEOUT <ms>]] [FORCE <flag>[,<flag> ...]]",
+    "    [METHOD auto|asm|legacy] [BATCH <n>] [MAXBLOCKMS <n>] [PARALLEL <n>]",
+    "    [RATE <keys/s>] [WAITREPLICAS <n>] [BIGKEYS fail|skip|allow].",
     "JOB LIST [ACTIVE] | STATUS <id>|ALL | LOG <id> [COUNT <n>] | PLAN <id>",
     "    Jobs, how far they are, what they did, and what they were to do.",
     "JOB WATCH <id>",
     "    Answers when it is over; with RESP3 each change is pushed before.",
-    "JOB CANCEL <id> [NOW] | PAUSE <id> | RESUME <id> | SETRATE <id> <keys/s>",
+    "JOB CANCEL <id>|ALL [NOW] | PAUSE <id> | RESUME <id> | SETRATE <id> <keys/s>",
     "    Stop one after the slots on their way, or at once; hold it; go on, also with one that was cut off; slow it down.",
     "CLIENTS",
     "    How many clients there are, and where.",
@@ -92,17 +94,34 @@ pub(super) async fn answer(admin: &Arc<Admin>, session: &mut Session, words: &[&
         },
         ("INFO", _) => Ok(Answer::Lines(proxy::info(admin))),
         ("CLUSTER", _) => cluster::of_a_node(admin, words).await,
-        ("PROXY", _) => match words {
-            [_, job, watch, rest @ ..]
+        ("PROXY", _) => match *words {
+            [_, job, watch, ref rest @ ..]
                 if job.eq_ignore_ascii_case("job") && watch.eq_ignore_ascii_case("watch") =>
             {
-                session.watched = Some(jobs::watched(admin, rest)?);
+                session.watched = Some(Watched::pushed(jobs::watched(admin, rest)?));
                 Ok(Answer::Nil)
+            }
+            [_, cluster, ref order @ ..]
+                if cluster.eq_ignore_ascii_case("cluster") && order::is_order(order) =>
+            {
+                begin(admin, session, order).await
             }
             _ => proxy_words(admin, words).await,
         },
         _ => Err(unknown(words)),
     }
+}
+
+/// Begins what changes the cluster.
+async fn begin(admin: &Arc<Admin>, session: &mut Session, words: &[&str]) -> Outcome {
+    Ok(match jobs::begin(admin, words).await? {
+        Begun::Plan(plan) => Answer::Json(plan),
+        Begun::Job(job, None) => job.id.as_str().into(),
+        Begun::Job(job, Some(limit)) => {
+            session.watched = Some(Watched::for_at_most(job, limit));
+            Answer::Nil
+        }
+    })
 }
 
 async fn proxy_words(admin: &Arc<Admin>, words: &[&str]) -> Outcome {

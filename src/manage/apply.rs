@@ -137,6 +137,7 @@ impl Crew {
             Step::Failover { node, consent } => self.fail_over(node, *consent, tell).await,
             Step::Forget { node } => self.forget(node, tell).await,
             Step::Reset { node } => self.reset(node, tell).await,
+            Step::Shutdown { node } => self.shut_down(node, tell).await,
         }
     }
 
@@ -405,13 +406,35 @@ impl Crew {
         answers.into_iter().filter_map(|(id, answer)| Some((id, answer.err()?))).collect()
     }
 
-    /// The node has left: that it could not be told so is a shortfall.
     async fn reset(&mut self, node: &NodeId, tell: Tell<'_>) -> Result<(), ApplyError> {
         let reset = self.call(node, &["CLUSTER", "RESET", "HARD"]).await;
+        self.part(node, reset, tell)
+    }
+
+    /// Should it be started again, it is nobody's.
+    async fn shut_down(&mut self, node: &NodeId, tell: Tell<'_>) -> Result<(), ApplyError> {
+        let mut told = self.call(node, &["CLUSTER", "RESET", "HARD"]).await;
+        if told.is_ok() {
+            told = match self.call(node, &["SHUTDOWN", "NOSAVE"]).await {
+                Err(error @ ApplyError::Control(ControlError::Reply(..))) => Err(error),
+                // That it is gone is all it answers.
+                _ => Ok(Value::Null),
+            };
+        }
+        self.part(node, told, tell)
+    }
+
+    /// The node has left: that it could not be told so is a shortfall.
+    fn part(
+        &mut self,
+        node: &NodeId,
+        reset: Result<Value, ApplyError>,
+        tell: Tell<'_>,
+    ) -> Result<(), ApplyError> {
         self.open.remove(node);
         let place = self.members.remove(node).ok_or_else(|| ApplyError::Absent(node.clone()))?;
         if let Err(error) = reset {
-            let why = format!("it was removed, but not reset: {error}");
+            let why = format!("it was removed, but does not do what it is told: {error}");
             tell(Event::Note(format!("{}: {why}", place.dialled)));
             self.shortfalls.push((place.dialled, why));
         }

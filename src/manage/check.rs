@@ -73,6 +73,13 @@ pub enum Finding {
         /// The replica.
         node: Address,
     },
+    /// Several primaries own slots or have keys of them. Told by [`strays`](super::strays) only.
+    Strays {
+        /// Which ones.
+        slots: Slots,
+        /// Who.
+        by: Vec<Address>,
+    },
 }
 
 impl Finding {
@@ -83,7 +90,8 @@ impl Finding {
             | Self::Migrating { .. }
             | Self::Importing { .. }
             | Self::Uncovered { .. }
-            | Self::Claimed { .. } => true,
+            | Self::Claimed { .. }
+            | Self::Strays { .. } => true,
             Self::SameEpoch { .. }
             | Self::Absent { .. }
             | Self::Orphan { .. }
@@ -120,6 +128,9 @@ impl fmt::Display for Finding {
             }
             Self::Orphan { node, primary } => {
                 write!(f, "{node} claims to be slave of unknown node ID {primary}")
+            }
+            Self::Strays { slots, by } => {
+                write!(f, "{} own slots {slots} or have keys of them", list(by))
             }
             Self::Unlinked { node } => write!(f, "Node {node} has no link to its primary"),
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::access::Access;
+use super::check::Finding;
 use super::view::{ClusterView, NodeView};
 use crate::backend::control::ControlError;
 use crate::cluster::{Address, Slot, Slots};
@@ -25,6 +26,19 @@ pub async fn claims(
     }
     claims.retain(|_, by| by.len() > 1);
     Ok(claims)
+}
+
+/// The same as findings: slots with the same claimants together.
+pub async fn findings(view: &ClusterView, access: &Access) -> Result<Vec<Finding>, ControlError> {
+    let mut groups: BTreeMap<Vec<Address>, Vec<Slot>> = BTreeMap::new();
+    for (slot, by) in claims(view, access).await? {
+        groups.entry(by).or_default().push(slot);
+    }
+    let finding = |(by, slots): (Vec<Address>, Vec<Slot>)| Finding::Strays {
+        slots: slots.into_iter().collect(),
+        by,
+    };
+    Ok(groups.into_iter().map(finding).collect())
 }
 
 /// The slots that a node has keys of and does not own.

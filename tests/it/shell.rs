@@ -45,7 +45,7 @@ fn what_is_wrong_is_told() {
             ("PROXY CLUSTER CREATE a", "-BADARG \"a\" is no address\r\n"),
             ("PROXY CLUSTER BACKUP", "-BADARG the folder is missing\r\n"),
             ("PROXY CLUSTER ADDNODE", "-BADARG the address is missing\r\n"),
-            ("PROXY CLUSTER DELNODE a SYNC", "-UNSUPPORTED SYNC is not built yet\r\n"),
+            ("PROXY CLUSTER DELNODE a TIMEOUT 1", "-BADARG TIMEOUT stands behind SYNC\r\n"),
             ("PROXY JOB", "-ERR wrong number of arguments for 'proxy|job' command\r\n"),
             ("PROXY JOB STATUS j-1", "-NOTFOUND there is no job j-1\r\n"),
             ("PROXY JOB WATCH j-1", "-NOTFOUND there is no job j-1\r\n"),
@@ -90,6 +90,24 @@ fn what_is_wrong_is_told() {
         assert_eq!(client.read().await, "-BADARG a word is not UTF-8\r\n");
         client.send("PING \"\r\n").await;
         assert_eq!(client.rest().await, "-ERR Protocol error: unbalanced quotes in request\r\n");
+    });
+}
+
+#[test]
+fn what_looks_has_words_of_its_own() {
+    rig(1).administered().run(async |rig| {
+        let mut client = rig.administrator().await;
+        for (request, expected) in [
+            ("PROXY CLUSTER CHECK DEEPER", "-BADARG \"DEEPER\" is not understood\r\n"),
+            ("PROXY CLUSTER CHECK FORMAT xml", "-BADARG FORMAT is neither text nor json\r\n"),
+            (
+                "PROXY CLUSTER TOPOLOGY AGE",
+                "-ERR wrong number of arguments for 'proxy|cluster|topology' command\r\n",
+            ),
+            ("PROXY JOB CANCEL ALL", ":0\r\n"),
+        ] {
+            assert_eq!(client.ask(request).await, expected, "{request}");
+        }
     });
 }
 

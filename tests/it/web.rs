@@ -1,6 +1,7 @@
 //! The admin plane over HTTP: routes as the document has them, who may do what, and errors.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use slotway::proxy::Options;
@@ -17,13 +18,17 @@ fn open() -> Setup {
     shut().with(|options: &mut Options| options.admin_password = Some(PASSWORD.to_owned()))
 }
 
+/// Proxies so far, each of which has a folder of its own.
+static PROXIES: AtomicUsize = AtomicUsize::new(0);
+
 /// One that cannot, since nobody has said who may.
 fn shut() -> Setup {
     rig(1).with(|options: &mut Options| {
         options.http = Some("127.0.0.1:0".to_owned());
-        // Jobs of whoever runs the tests are none of theirs.
-        options.state_folder =
-            Some(std::env::temp_dir().join(format!("slotway-{}", std::process::id())));
+        // Jobs of whoever runs the tests are none of theirs, nor are those of each other.
+        let name =
+            format!("slotway-{}-{}", std::process::id(), PROXIES.fetch_add(1, Ordering::Relaxed));
+        options.state_folder = Some(std::env::temp_dir().join(name));
     })
 }
 
@@ -134,8 +139,22 @@ fn what_is_wrong_is_told_in_one_shape() {
         check("post", "/v1/jobs/j-1/cancel?slot=1", "", 400, "BADARG", no_field).await;
         let dry = "dry_run is 0 or 1";
         check("post", "/v1/cluster/rebalance?dry_run=yes", "", 400, "BADARG", dry).await;
+        let deep = "deep is 0 or 1";
+        check("get", "/v1/cluster/check?deep=x", "", 400, "BADARG", deep).await;
         let rate = "the body has the field rate, and no other";
         check("patch", "/v1/jobs/j-1", "{}", 400, "BADARG", rate).await;
+    });
+}
+
+#[test]
+fn a_plan_is_named_by_its_hash_in_quotation_marks() {
+    open().run(async |rig| {
+        for tag in ["x", "\"\"", "W/\"x\""] {
+            let headers = format!("{}If-Match: {tag}\r\n", token(PASSWORD));
+            let answer = ask(rig, "post", "/v1/cluster/rebalance", &headers, "").await;
+            let text = "If-Match is * or a plan_hash in quotation marks";
+            assert_eq!((answer.status, &answer.json()["message"]), (400, &json!(text)), "{tag}");
+        }
     });
 }
 

@@ -33,6 +33,7 @@ mod grow;
 mod load;
 mod local;
 mod moves;
+mod orders;
 mod patience;
 mod pubsub;
 mod replies;

@@ -35,15 +35,18 @@ pub(super) type Shape = [(&'static str, Field)];
 /// What a body has.
 pub(super) type Fields = Map<String, Value>;
 
-/// How slots are moved.
+/// How slots are moved, and what else is said about any order.
 const MOVING: &Shape = &[
     ("method", Field::Word("METHOD")),
     ("batch", Field::Word("BATCH")),
     ("max_block_ms", Field::Word("MAXBLOCKMS")),
     ("parallel", Field::Word("PARALLEL")),
     ("rate", Field::Word("RATE")),
+    ("wait_replicas", Field::Word("WAITREPLICAS")),
     ("big_keys", Field::Word("BIGKEYS")),
     ("force", Field::Each("FORCE")),
+    ("sync", Field::Flag("SYNC")),
+    ("timeout_ms", Field::Word("TIMEOUT")),
 ];
 
 pub(super) const ADD_NODE: &Shape = &[
@@ -51,17 +54,28 @@ pub(super) const ADD_NODE: &Shape = &[
     ("role", Field::OneOf(&[("master", &[]), ("replica", &["REPLICA"])])),
     ("master_id", Field::Word("REPLICAOF")),
     ("rebalance", Field::Choice("REBALANCE")),
+    ("weight", Field::Word("WEIGHT")),
+    ("replicas", Field::Each("WITH")),
 ];
 
-pub(super) const REMOVE_NODE: &Shape = &[("strategy", Field::Word("STRATEGY"))];
+pub(super) const REMOVE_NODE: &Shape = &[
+    ("strategy", Field::Word("STRATEGY")),
+    ("to", Field::Each("TO")),
+    ("shutdown", Field::Flag("SHUTDOWN")),
+];
 
-pub(super) const RESHARD: &Shape =
-    &[("slots", Field::Word("SLOTS")), ("from", Field::Each("FROM")), ("to", Field::Word("TO"))];
+pub(super) const RESHARD: &Shape = &[
+    ("slots", Field::Word("SLOTS")),
+    ("ranges", Field::Word("RANGES")),
+    ("from", Field::Each("FROM")),
+    ("to", Field::Word("TO")),
+];
 
 pub(super) const REBALANCE: &Shape = &[
     ("weights", Field::Pairs("WEIGHT")),
     ("use_empty", Field::Flag("USEEMPTY")),
     ("threshold", Field::Word("THRESHOLD")),
+    ("by", Field::Word("BY")),
 ];
 
 pub(super) const FAILOVER: &Shape = &[
@@ -70,7 +84,7 @@ pub(super) const FAILOVER: &Shape = &[
     ("mode", Field::OneOf(&[("safe", &[]), ("force", &["FORCE"]), ("takeover", &["TAKEOVER"])])),
 ];
 
-pub(super) const FIX: &Shape = &[("apply", Field::Word("APPLY"))];
+pub(super) const FIX: &Shape = &[("apply", Field::Word("APPLY")), ("slots", Field::Word("SLOT"))];
 
 pub(super) const CREATE: &Shape =
     &[("nodes", Field::Several), ("replicas", Field::Word("REPLICAS"))];
@@ -122,6 +136,27 @@ pub(super) fn words(shape: &Shape, mut body: Fields) -> Result<Vec<String>, Comp
         Some(name) => Err(unknown(name)),
         None => Ok(words),
     }
+}
+
+/// Adds what a query says, for methods that have no body. What is true or false there is 1 or 0.
+pub(super) fn with_query(
+    shape: &Shape,
+    mut fields: Fields,
+    query: BTreeMap<String, String>,
+) -> Result<Fields, Complaint> {
+    for (name, text) in query {
+        let field = shape.iter().chain(MOVING).find(|(known, _)| *known == name);
+        let value = match field {
+            Some((_, Field::Flag(_) | Field::Choice(_))) => match text.as_str() {
+                "0" => false.into(),
+                "1" => true.into(),
+                _ => return Err(bad(format!("{name} is 0 or 1"))),
+            },
+            _ => text.into(),
+        };
+        fields.insert(name, value);
+    }
+    Ok(fields)
 }
 
 /// Complains of what is left of a query.
@@ -210,6 +245,14 @@ mod tests {
         );
         check(ADD_NODE, r#"{"addr":"h:1","role":"replica"}"#, "h:1 REPLICA");
         check(ADD_NODE, r#"{"addr":"h:1","master_id":"a"}"#, "h:1 REPLICAOF a");
+        check(
+            ADD_NODE,
+            r#"{"addr":"h:1","replicas":["h:2","h:3"],"weight":0.5,"wait_replicas":1}"#,
+            "h:1 WEIGHT 0.5 WITH h:2 WITH h:3 WAITREPLICAS 1",
+        );
+        check(FIX, r#"{"slots":"1-3,7","sync":true,"timeout_ms":5}"#, "SLOT 1-3,7 SYNC TIMEOUT 5");
+        check(REBALANCE, r#"{"by":"keys","sync":false}"#, "BY keys");
+        check(RESHARD, r#"{"ranges":"1-3","to":"c"}"#, "RANGES 1-3 TO c");
         check(RESHARD, r#"{"slots":5,"from":["a","b"],"to":"c"}"#, "SLOTS 5 FROM a FROM b TO c");
         check(
             REBALANCE,
@@ -225,6 +268,21 @@ mod tests {
         );
         check(BACKUP, r#"{"folder":"/a"}"#, "/a");
         check(FAILOVER, r#"{"node":"a","mode":"force","force":["x"]}"#, "a FORCE FORCE x");
+    }
+
+    #[test]
+    fn a_query_says_the_same() {
+        let check = |said: &[(&str, &str)], expected: &str| {
+            let query = said.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            let fields = with_query(REMOVE_NODE, Fields::new(), query.collect());
+            let said = fields.and_then(|fields| words(REMOVE_NODE, fields));
+            let said = said.map_or_else(|error| error.to_string(), |words| words.join(" "));
+            assert_eq!(said, expected);
+        };
+        check(&[("shutdown", "1"), ("to", "a,b"), ("sync", "1")], "TO a,b SHUTDOWN SYNC");
+        check(&[("shutdown", "0"), ("strategy", "drain")], "STRATEGY drain");
+        check(&[("shutdown", "yes")], "BADARG shutdown is 0 or 1");
+        check(&[("slot", "1")], "BADARG there is no field \"slot\" here");
     }
 
     #[test]

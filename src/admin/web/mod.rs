@@ -18,7 +18,6 @@ mod reply;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
@@ -26,13 +25,16 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::{Json, Router};
 
 use super::answer::Answer;
+use super::cluster::Depth;
 use super::complaint::Complaint;
+use super::jobs::{self, Begun};
 use super::words::same;
-use super::{Admin, cluster, every, jobs, proxy};
+use super::{Admin, cluster, every, proxy};
 use body::{Fields, Shape};
-use reply::{accepted, found};
+use reply::{accepted, found, planned, waited};
 
 type App = State<Arc<Admin>>;
 type Reply = Result<Response, Complaint>;
@@ -145,8 +147,12 @@ async fn map(State(admin): App) -> Response {
     found(&cluster::map(&admin))
 }
 
-async fn check(State(admin): App) -> Reply {
-    Ok(found(&cluster::check_all(&admin).await?))
+/// `?deep=1` also looks where keys are.
+async fn check(State(admin): App, uri: Uri) -> Reply {
+    let mut query = query(&uri)?;
+    let depth = if is_set(&mut query, "deep")? { Depth::Keys } else { Depth::Said };
+    body::nothing(&query)?;
+    Ok(Json(cluster::details(&cluster::check_all(&admin, depth).await?)).into_response())
 }
 
 async fn nodes(State(admin): App) -> Reply {
@@ -191,7 +197,8 @@ async fn pause(app: App, Id(id): Id) -> Reply {
 /// Of a job that was cut off another one goes on with what is left: that is answered.
 async fn resume(State(admin): App, Id(id): Id) -> Reply {
     let answer = jobs::answer(&admin, &["RESUME", "ID", &id])?;
-    accepted(&admin, answer.text().unwrap_or(&id))
+    let job = jobs::find(&admin, answer.text().unwrap_or(&id))?;
+    Ok(accepted(&job))
 }
 
 async fn set_rate(app: App, Id(id): Id, body: Bytes) -> Reply {
@@ -272,7 +279,10 @@ struct Order {
     is_dry: bool,
     /// By which the same order is known when it comes again.
     token: Option<String>,
+    /// The plan that it has to be.
+    if_plan: Option<String>,
     fields: Fields,
+    query: BTreeMap<String, String>,
 }
 
 impl FromRequest<Arc<Admin>> for Order {
@@ -289,28 +299,38 @@ impl FromRequest<Arc<Admin>> for Order {
                 return Err(Complaint::BadArg(text.into()));
             }
         };
+        let if_plan = request.headers().get(header::IF_MATCH).map(plan_of).transpose()?.flatten();
         let body = Bytes::from_request(request, admin).await;
         let body = body.map_err(|_| Complaint::BadArg("the body is too large".into()))?;
-        let mut fields = body::object(&body)?;
-        // What DELETE has no body for.
-        fields.extend(query.into_iter().map(|(name, value)| (name, value.into())));
-        Ok(Self { admin: Arc::clone(admin), is_dry, token, fields })
+        let fields = body::object(&body)?;
+        Ok(Self { admin: Arc::clone(admin), is_dry, token, if_plan, fields, query })
+    }
+}
+
+/// The plan that `If-Match` names, which is an entity tag; none if any will do.
+fn plan_of(value: &HeaderValue) -> Result<Option<String>, Complaint> {
+    let tag = value.to_str().unwrap_or_default().trim();
+    let hash = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    match hash {
+        None if tag == "*" => Ok(None),
+        Some(hash) if !hash.is_empty() => Ok(Some(hash.to_owned())),
+        _ => Err(Complaint::BadArg("If-Match is * or a plan_hash in quotation marks".into())),
     }
 }
 
 impl Order {
     async fn begin(self, verb: &[&str], shape: &Shape) -> Reply {
-        let said = body::words(shape, self.fields)?;
+        let said = body::words(shape, body::with_query(shape, self.fields, self.query)?)?;
         let token = self.token.as_deref().map(|token| ["JOBID", token]);
+        let if_plan = self.if_plan.as_deref().map(|hash| ["IFPLAN", hash]);
         let words = verb.iter().copied().chain(said.iter().map(String::as_str));
         let words: Vec<&str> = words
-            .chain(token.into_iter().flatten())
+            .chain([token, if_plan].into_iter().flatten().flatten())
             .chain(self.is_dry.then_some("DRYRUN"))
             .collect();
-        let answer = jobs::begin(&self.admin, &words).await?;
-        match answer.text() {
-            Some(id) => accepted(&self.admin, id),
-            None => Ok(found(&answer)),
+        match jobs::begin(&self.admin, &words).await? {
+            Begun::Plan(plan) => Ok(planned(&plan)),
+            Begun::Job(job, sync) => Ok(waited(&job, sync).await),
         }
     }
 }

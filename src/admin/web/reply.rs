@@ -1,26 +1,40 @@
 //! Answers and errors as JSON.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::admin::answer::Answer;
 use crate::admin::complaint::Complaint;
-use crate::admin::{Admin, jobs};
+use crate::admin::job::Job;
 
 /// What was asked for.
 pub(super) fn found(answer: &Answer) -> Response {
     Json(answer.json()).into_response()
 }
 
+/// What would be done, by the name that `If-Match` takes.
+pub(super) fn planned(plan: &Value) -> Response {
+    let tag = format!("\"{}\"", plan["plan_hash"].as_str().unwrap_or_default());
+    ([(header::ETAG, tag)], Json(plan)).into_response()
+}
+
 /// A job goes on by itself; how it is now, and where to look for it later.
-pub(super) fn accepted(admin: &Arc<Admin>, id: &str) -> Result<Response, Complaint> {
-    let status = jobs::answer(admin, &["STATUS", "ID", id])?;
-    let place = [(header::LOCATION, format!("/v1/jobs/{id}"))];
-    Ok((StatusCode::ACCEPTED, place, Json(status.json())).into_response())
+pub(super) fn accepted(job: &Job) -> Response {
+    let place = [(header::LOCATION, format!("/v1/jobs/{}", job.id))];
+    (StatusCode::ACCEPTED, place, Json(job.fields().json())).into_response()
+}
+
+/// How a job ended, if it does so in time; else that it goes on.
+pub(super) async fn waited(job: &Job, limit: Option<Duration>) -> Response {
+    match limit {
+        Some(limit) if timeout(limit, job.ended()).await.is_ok() => found(&job.fields()),
+        _ => accepted(job),
+    }
 }
 
 impl IntoResponse for Complaint {
@@ -30,8 +44,8 @@ impl IntoResponse for Complaint {
         let (code, message) = text.split_once(' ').unwrap_or((&text, ""));
         let code = if matches!(self, Self::Plain(_)) { "BADARG" } else { code };
         let details = match &self {
-            Self::JobRunning(job) => json!({ "job": job }),
-            Self::NeedForce(flag) => json!({ "force": flag }),
+            Self::JobRunning(job) | Self::Timeout(job) => json!({ "job": job }),
+            Self::NeedForce(flag, _) => json!({ "force": flag }),
             Self::OpenSlots(count, _) => json!({ "slots": count }),
             _ => json!({}),
         };
@@ -57,8 +71,10 @@ impl Complaint {
             | Self::OpenSlots(..)
             | Self::Disagree(_)
             | Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Precondition(_) | Self::NeedForce(_) => StatusCode::PRECONDITION_FAILED,
+            Self::Precondition(_) | Self::NeedForce(..) => StatusCode::PRECONDITION_FAILED,
             Self::NoAnswer(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            // Nothing over HTTP says this: who waited long enough hears that the job goes on.
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
         }

@@ -7,7 +7,7 @@ use super::{Job, show};
 use crate::cluster::{Address, NodeId};
 use crate::manage::apply::{Crew, Event};
 use crate::manage::mover::Summary;
-use crate::manage::plan::members::{self, MemberError, WayOut};
+use crate::manage::plan::members::{self, Lack, MemberError, WayOut};
 use crate::manage::plan::{Consent, Step, rebalance};
 use crate::manage::recruit::{Recruit, Unfit};
 use crate::manage::view::{ClusterView, NodeView};
@@ -176,7 +176,7 @@ impl Job<'_> {
         let is_partial = !missed.is_empty() || !crew.shortfalls.is_empty() || !is_clean;
         self.out
             .good(&format!("[OK] Node {} removed from the cluster.", name.to_ascii_lowercase()));
-        self.out.answer(&json!({ "ok": !is_partial, "drained": drained, "steps": steps, "unreachable": missed, "failed": crew.shortfalls, "warnings": Vec::from_iter(lack) }));
+        self.out.answer(&json!({ "ok": !is_partial, "drained": drained, "steps": steps, "unreachable": missed, "failed": crew.shortfalls, "warnings": Vec::from_iter(lack.map(|lack| lack.to_string())) }));
         Ok(if is_partial { Exit::Partial } else { Exit::Success })
     }
 
@@ -200,7 +200,7 @@ impl Job<'_> {
         view: &ClusterView,
         name: &str,
         way: WayOut,
-    ) -> Outcome<Option<String>> {
+    ) -> Outcome<Option<Lack>> {
         let Some(lack) = members::lack(view, name, way) else { return Ok(None) };
         let node = members::named(view, name).and_then(|id| view.node(id));
         if !self.line.has("force") && node.is_some_and(|node| !node.own.is_replica()) {
@@ -231,7 +231,7 @@ impl Job<'_> {
         let Some(node) = members::named(view, name).and_then(|id| view.node(id)) else {
             return Ok(None);
         };
-        let moves = rebalance::leaving(view, node);
+        let moves = rebalance::leaving(view, node, &[]);
         if moves.is_empty() {
             return Ok(None);
         }

@@ -97,7 +97,7 @@ impl<'l> Words<'l> {
         let given = strategies.into_iter().find(|(flag, _)| self.line.has(flag));
         let strategy = given.map_or("forget", |(_, strategy)| strategy);
         self.say(&["DELNODE", self.line.arg(0)?, "STRATEGY", strategy]);
-        self.flag("force", &["FORCE", "few-primaries"]);
+        self.flag("force", &["FORCE", "few-primaries,no-replicas"]);
         Ok(())
     }
 

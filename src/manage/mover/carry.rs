@@ -295,7 +295,8 @@ impl Passage<'_, '_> {
     async fn wait_for_replicas(&mut self) -> Result<(), Setback> {
         let begun = Instant::now();
         loop {
-            let behind = self.target.replicas_behind(REPLICAS).await?;
+            let wanted = self.work.options.replicas;
+            let behind = self.target.replicas_behind(wanted, REPLICAS).await?;
             if behind == 0 {
                 return Ok(());
             }

@@ -229,17 +229,19 @@ impl End {
     /// `WAIT` is about what its own connection wrote, but any request counts as the last one, so `PING` makes it about all.
     pub(in crate::manage) async fn replicas_behind(
         &mut self,
+        wanted: Option<u64>,
         time: Duration,
     ) -> Result<u64, Setback> {
         let reply = self.control.call(&[b"INFO", b"replication"]).await?;
         let online = value::text(&reply).unwrap_or_default().matches("state=online").count() as u64;
-        if online == 0 {
+        let wanted = online.min(wanted.unwrap_or(online));
+        if wanted == 0 {
             return Ok(0);
         }
-        let wait = words(&["WAIT", &online.to_string(), &time.as_millis().to_string()]);
+        let wait = words(&["WAIT", &wanted.to_string(), &time.as_millis().to_string()]);
         let replies = self.all(&[words(&["PING"]), wait], |_| false).await?;
         let caught_up = replies.last().and_then(value::integer).unwrap_or(0);
-        Ok(online.saturating_sub(u64::try_from(caught_up).unwrap_or(0)))
+        Ok(wanted.saturating_sub(u64::try_from(caught_up).unwrap_or(0)))
     }
 
     /// The value of a setting; `None` if there is none of that name.

@@ -79,6 +79,8 @@ pub struct MoveOptions {
     pub patience: Duration,
     /// How long the target's replicas are waited for.
     pub replica_patience: Duration,
+    /// How many of them; unless given, all.
+    pub replicas: Option<u64>,
 }
 
 impl Default for MoveOptions {
@@ -94,6 +96,7 @@ impl Default for MoveOptions {
             big_key_bytes: None,
             patience: Duration::from_secs(60),
             replica_patience: Duration::from_secs(10),
+            replicas: None,
         }
     }
 }

@@ -55,23 +55,47 @@ pub fn join(
     new: &NodeView,
     primary: Option<&NodeView>,
 ) -> Result<Vec<Step>, MemberError> {
-    let (is_known, node) = (view.node(&new.own.id).is_some(), new.own.id.clone());
+    let Some(primary) = primary else { return join_with(view, new, &[]) };
     let mut steps = Vec::new();
-    if !is_known {
-        if let (None, Some(from)) = (primary, view.primaries().next()) {
-            steps.push(Step::CopyFunctions { from: from.own.id.clone(), to: node.clone() });
-        }
-        steps.push(Step::Join { nodes: vec![node.clone()] });
+    if view.node(&new.own.id).is_none() {
+        steps.push(Step::Join { nodes: vec![new.own.id.clone()] });
     }
-    if let Some(primary) =
-        primary.filter(|primary| new.own.primary.as_ref() != Some(&primary.own.id))
-    {
-        if !new.own.slots.is_empty() {
-            return Err(MemberError::Owner(new.address.clone()));
-        }
-        steps.push(Step::Replicate { node, primary: primary.own.id.clone() });
+    steps.extend(follow(new, primary)?);
+    Ok(steps)
+}
+
+/// What is still missing for a node to be a primary that these follow. It has the functions of the others before anything can
+/// be asked of it, and its replicas before it is given slots.
+pub fn join_with(
+    view: &ClusterView,
+    new: &NodeView,
+    replicas: &[NodeView],
+) -> Result<Vec<Step>, MemberError> {
+    let is_missing = |node: &&NodeView| view.node(&node.own.id).is_none();
+    let mut steps = Vec::new();
+    if let (true, Some(from)) = (is_missing(&new), view.primaries().next()) {
+        steps.push(Step::CopyFunctions { from: from.own.id.clone(), to: new.own.id.clone() });
+    }
+    let missing = std::iter::once(new).chain(replicas).filter(is_missing);
+    let nodes: Vec<NodeId> = missing.map(|node| node.own.id.clone()).collect();
+    if !nodes.is_empty() {
+        steps.push(Step::Join { nodes });
+    }
+    for replica in replicas {
+        steps.extend(follow(replica, new)?);
     }
     Ok(steps)
+}
+
+/// Has a node follow a primary, if it does not yet.
+fn follow(node: &NodeView, primary: &NodeView) -> Result<Option<Step>, MemberError> {
+    if node.own.primary.as_ref() == Some(&primary.own.id) {
+        return Ok(None);
+    }
+    if !node.own.slots.is_empty() {
+        return Err(MemberError::Owner(node.address.clone()));
+    }
+    Ok(Some(Step::Replicate { node: node.own.id.clone(), primary: primary.own.id.clone() }))
 }
 
 /// The steps that remove a node: whoever follows it is given another primary first, never the node itself.
@@ -122,19 +146,29 @@ pub enum WayOut {
     Promoted,
 }
 
-/// What the cluster would lack without a node: nothing, primaries enough to replace one that fails, or somebody who could take
-/// a primary's place.
-pub fn lack(view: &ClusterView, name: &str, way: WayOut) -> Option<String> {
+/// What the cluster would lack without a node.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Lack {
+    /// Primaries enough to replace one that fails.
+    #[error("only {0} masters with slots would be left")]
+    Primaries(usize),
+    /// Somebody who could take this primary's place.
+    #[error("{0} would be left without replicas")]
+    Replicas(Address),
+}
+
+/// What the cluster would lack without a node, if anything.
+pub fn lack(view: &ClusterView, name: &str, way: WayOut) -> Option<Lack> {
     let node = named(view, name).and_then(|id| view.node(id))?;
     let owners = view.primaries().filter(|node| !node.own.slots.is_empty()).count();
-    let bare = |node: &NodeView| format!("{} would be left without replicas", node.address);
+    let bare = |node: &NodeView| Lack::Replicas(node.address.clone());
     match (&node.own.primary, way) {
         (Some(primary), _) => {
             let primary = view.node(primary).filter(|primary| !primary.own.slots.is_empty())?;
             (view.replicas_of(&primary.own.id).count() == 1).then(|| bare(primary))
         }
         (None, WayOut::Drained) if !node.own.slots.is_empty() && owners <= MAJORITY_OF => {
-            Some(format!("only {} masters with slots would be left", owners - 1))
+            Some(Lack::Primaries(owners - 1))
         }
         (None, WayOut::Promoted) if view.replicas_of(&node.own.id).count() == 1 => {
             best_replica(view, &node.own.id).map(bare)
@@ -251,6 +285,30 @@ mod tests {
     }
 
     #[test]
+    fn a_primary_has_functions_and_replicas_before_slots() {
+        let new = |name: &str| {
+            let text = format!("{name} 10.0.0.9:9@19 myself,master - 0 0 0 connected");
+            ClusterView::said(&[&text]).nodes.remove(0)
+        };
+        let (x, y, z) = (new("x"), new("y"), new("z"));
+        let replicate = |node| Step::Replicate { node: id(node), primary: id("x") };
+        let steps = [
+            Step::CopyFunctions { from: id("a"), to: id("x") },
+            Step::Join { nodes: vec![id("x"), id("y"), id("z")] },
+            replicate("y"),
+            replicate("z"),
+        ];
+        assert_eq!(join_with(&cluster(), &x, &[y.clone(), z]).unwrap(), steps);
+        let mut known = cluster();
+        known.nodes.push(x.clone());
+        let steps = [Step::Join { nodes: vec![id("y")] }, replicate("y")];
+        assert_eq!(join_with(&known, &x, &[y]).unwrap(), steps);
+        assert_eq!(join_with(&known, &x, &[]).unwrap(), []);
+        let owner = cluster().nodes.remove(0);
+        assert!(matches!(join_with(&known, &x, &[owner]), Err(MemberError::Owner(_))));
+    }
+
+    #[test]
     fn a_dead_node_is_removable() {
         let mut cluster = cluster();
         let gone = cluster.nodes.remove(5);
@@ -273,7 +331,8 @@ mod tests {
     fn what_would_be_lacking_is_told() {
         let bare = |node: &str| Some(format!("{node} would be left without replicas"));
         let check = |name, slots, expected: Option<String>| {
-            assert_eq!(lack(&cluster(), name, slots), expected, "{name} {slots:?}");
+            let lack = lack(&cluster(), name, slots).map(|lack| lack.to_string());
+            assert_eq!(lack, expected, "{name} {slots:?}");
         };
         check("f", WayOut::Plain, bare("10.0.0.97:97"));
         check("e", WayOut::Plain, None);

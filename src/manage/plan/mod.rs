@@ -77,6 +77,11 @@ pub enum Step {
         /// Which node.
         node: NodeId,
     },
+    /// The same, and then it ends.
+    Shutdown {
+        /// Which node.
+        node: NodeId,
+    },
 }
 
 /// Who has to agree that a replica takes its primary's place.

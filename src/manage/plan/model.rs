@@ -82,7 +82,9 @@ impl Model {
                 );
                 self.following.remove(node);
             }
-            Step::Reset { node } => assert!(!self.owned.contains_key(node), "{node} is a member"),
+            Step::Reset { node } | Step::Shutdown { node } => {
+                assert!(!self.owned.contains_key(node), "{node} is a member");
+            }
             other => panic!("{other:?} is not modelled"),
         }
     }

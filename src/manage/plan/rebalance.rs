@@ -1,9 +1,11 @@
 //! Which slots go where so that every primary has its share by weight. Pure.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use super::Move;
-use crate::cluster::{NodeId, SLOTS, Slots};
+use crate::cluster::{NodeId, SLOTS, Slot, Slots};
 use crate::manage::view::{ClusterView, NodeView};
 
 /// A primary that takes part.
@@ -40,19 +42,22 @@ pub enum WeightError {
     Threshold(f64),
 }
 
+/// What a primary is to have its share of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Measure {
+    /// Slots.
+    #[default]
+    Slots,
+    /// Keys.
+    Keys,
+    /// Memory. Nodes tell it of all their keys only: each is held to take as much as the others there.
+    Memory,
+}
+
 /// Plans for primaries in the order of the nodes. `threshold` is how many percent of what it has a primary may be away from
 /// its share; with 0 nothing moves, as redis-cli has it.
 pub fn plan(bearers: &[Bearer], threshold: f64) -> Result<Verdict, WeightError> {
-    if let Some(bad) = bearers.iter().find(|b| !b.weight.is_finite() || b.weight < 0.0) {
-        return Err(WeightError::Invalid(bad.id.clone(), bad.weight));
-    }
-    if threshold.is_nan() || threshold < 0.0 {
-        return Err(WeightError::Threshold(threshold));
-    }
-    let weight: f64 = bearers.iter().map(|bearer| bearer.weight).sum();
-    if weight <= 0.0 {
-        return Err(WeightError::Nobody);
-    }
+    let weight = total_weight(bearers, threshold)?;
     let total: usize = bearers.iter().map(|bearer| bearer.slots.len()).sum();
     let shares = shares(bearers, total, weight);
     let is_off =
@@ -61,6 +66,67 @@ pub fn plan(bearers: &[Bearer], threshold: f64) -> Result<Verdict, WeightError> 
         return Ok(Verdict::Balanced);
     }
     Ok(Verdict::Moves(pair(bearers, &shares)))
+}
+
+fn total_weight(bearers: &[Bearer], threshold: f64) -> Result<f64, WeightError> {
+    if let Some(bad) = bearers.iter().find(|b| !b.weight.is_finite() || b.weight < 0.0) {
+        return Err(WeightError::Invalid(bad.id.clone(), bad.weight));
+    }
+    if threshold.is_nan() || threshold < 0.0 {
+        return Err(WeightError::Threshold(threshold));
+    }
+    let weight: f64 = bearers.iter().map(|bearer| bearer.weight).sum();
+    if weight <= 0.0 { Err(WeightError::Nobody) } else { Ok(weight) }
+}
+
+/// The same by what is in the slots: `load` tells it of each. The heaviest go first, each to who lacks most, as long as that
+/// brings both nearer to their shares; slots without load stay, unless their owner is to have none.
+pub fn by_load(
+    bearers: &[Bearer],
+    load: impl Fn(&NodeId, Slot) -> f64,
+    threshold: f64,
+) -> Result<Verdict, WeightError> {
+    let weight = total_weight(bearers, threshold)?;
+    let load_of =
+        |bearer: &Bearer| -> f64 { bearer.slots.iter().map(|slot| load(&bearer.id, *slot)).sum() };
+    let loads: Vec<f64> = bearers.iter().map(load_of).collect();
+    let total: f64 = loads.iter().sum();
+    // How much more each is to have.
+    let mut lacks: Vec<f64> = bearers
+        .iter()
+        .zip(&loads)
+        .map(|(bearer, load)| total * bearer.weight / weight - load)
+        .collect();
+    let is_off = |(at, bearer): (usize, &Bearer)| {
+        let is_emptied = bearer.weight == 0.0 && !bearer.slots.is_empty();
+        is_emptied || threshold > 0.0 && 100.0 * lacks[at].abs() > threshold * loads[at]
+    };
+    if !bearers.iter().enumerate().any(is_off) {
+        return Ok(Verdict::Balanced);
+    }
+    let mut given: BTreeMap<(usize, usize), Vec<Slot>> = BTreeMap::new();
+    for (giver, bearer) in bearers.iter().enumerate() {
+        let mut slots: Vec<(f64, Slot)> =
+            bearer.slots.iter().map(|slot| (load(&bearer.id, *slot), *slot)).collect();
+        slots.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        for (load, slot) in slots {
+            let others = (0..bearers.len()).filter(|at| bearers[*at].weight > 0.0);
+            let Some(taker) = others.max_by(|a, b| lacks[*a].total_cmp(&lacks[*b])) else { break };
+            let helps = load > 0.0 && load <= -lacks[giver] && load <= lacks[taker];
+            if bearer.weight == 0.0 || helps {
+                lacks[giver] += load;
+                lacks[taker] -= load;
+                given.entry((giver, taker)).or_default().push(slot);
+            }
+        }
+    }
+    let part = |((from, to), slots): ((usize, usize), Vec<Slot>)| Move {
+        from: bearers[from].id.clone(),
+        to: bearers[to].id.clone(),
+        slots: slots.into_iter().collect(),
+    };
+    let moves: Vec<Move> = given.into_iter().map(part).collect();
+    Ok(if moves.is_empty() { Verdict::Balanced } else { Verdict::Moves(moves) })
 }
 
 fn is_over(have: usize, share: usize, threshold: f64) -> bool {
@@ -73,20 +139,27 @@ fn is_over(have: usize, share: usize, threshold: f64) -> bool {
     }
 }
 
-fn as_f64(count: usize) -> f64 {
+/// Up to the number of slots.
+pub(super) fn as_f64(count: usize) -> f64 {
     u32::try_from(count.min(SLOTS)).map_or(0.0, f64::from)
+}
+
+/// How many whole slots a share is.
+pub(super) fn floor(share: f64) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is between 0 and 16384"
+    )]
+    let whole = (share + 1e-6).floor() as usize;
+    whole
 }
 
 /// How many slots each is to have: its share by weight, rounded down, and the rest to those who then keep most of what they
 /// have, so that nothing moves for the sake of rounding alone.
 fn shares(bearers: &[Bearer], total: usize, weight: f64) -> Vec<usize> {
     let exact = bearers.iter().map(|bearer| as_f64(total) * bearer.weight / weight);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it is between 0 and 16384"
-    )]
-    let mut shares: Vec<usize> = exact.map(|share| (share + 1e-6).floor() as usize).collect();
+    let mut shares: Vec<usize> = exact.map(floor).collect();
     let mut order: Vec<usize> = (0..bearers.len()).filter(|at| bearers[*at].weight > 0.0).collect();
     order.sort_by_key(|at| std::cmp::Reverse(bearers[*at].slots.len().saturating_sub(shares[*at])));
     let missing = total.saturating_sub(shares.iter().sum());
@@ -121,9 +194,12 @@ fn pair(bearers: &[Bearer], shares: &[usize]) -> Vec<Move> {
     moves
 }
 
-/// Gives all that a primary has to the others that own slots.
-pub fn leaving(view: &ClusterView, node: &NodeView) -> Vec<Move> {
-    let takes = |other: &&NodeView| other.own.id != node.own.id && !other.own.slots.is_empty();
+/// Gives all that a primary has to these, or to the others that own slots if nobody is named.
+pub fn leaving(view: &ClusterView, node: &NodeView, to: &[NodeId]) -> Vec<Move> {
+    let takes = |other: &&NodeView| match to {
+        [] => other.own.id != node.own.id && !other.own.slots.is_empty(),
+        to => to.contains(&other.own.id),
+    };
     let others = view.primaries().filter(takes);
     let others: Vec<(NodeId, usize)> =
         others.map(|other| (other.own.id.clone(), other.own.slots.len())).collect();
@@ -213,6 +289,31 @@ mod tests {
         check(&[500, 420, 480], &["1 0-79", "2 80-99"]);
         check(&[10], &["0 0-99"]);
         check(&[], &[]);
+    }
+
+    #[test]
+    fn what_is_in_the_slots_is_shared() {
+        let check = |all: &[(&str, &str, f64)], threshold, expected: &[&str]| {
+            // Slot 0 has 60, 1 has 30, 2 has 10, the others nothing.
+            let load = |_: &NodeId, slot: Slot| {
+                [60.0, 30.0, 10.0].get(slot.index()).copied().unwrap_or(0.0)
+            };
+            let moves = match by_load(&bearers(all), load, threshold).unwrap() {
+                Verdict::Balanced => Vec::new(),
+                Verdict::Moves(moves) => moves,
+            };
+            let shown: Vec<String> =
+                moves.iter().map(|m| format!("{}>{} {}", m.from, m.to, m.slots)).collect();
+            assert_eq!(shown, expected);
+        };
+        check(&[("a", "0-9", 1.0), ("b", "10-19", 1.0)], 2.0, &["a>b 1-2"]);
+        check(&[("a", "0-9", 3.0), ("b", "10-19", 2.0)], 2.0, &["a>b 1-2"]);
+        check(&[("a", "0,10", 1.0), ("b", "1-9", 1.0)], 2.0, &[]);
+        check(&[("a", "0-9", 1.0), ("b", "10-19", 1.0)], 0.0, &[]);
+        check(&[("a", "0-3", 0.0), ("b", "10-19", 1.0)], 0.0, &["a>b 0-3"]);
+        check(&[("a", "5", 1.0), ("b", "6", 1.0)], 2.0, &[]);
+        let nobody = by_load(&bearers(&[("a", "0", 0.0)]), |_, _| 1.0, 2.0);
+        assert_eq!(nobody, Err(WeightError::Nobody));
     }
 
     #[test]

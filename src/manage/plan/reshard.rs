@@ -1,7 +1,8 @@
 //! Which slots go when so many are to go from some primaries to another one. Pure.
 
 use super::Move;
-use crate::cluster::{NodeId, Slots};
+use super::rebalance::{as_f64, floor};
+use crate::cluster::{NodeId, Slot, Slots};
 use crate::manage::view::{ClusterView, NodeView};
 
 /// Takes `count` slots from the sources, from each by the share it has of all their slots, the lowest first. There are
@@ -23,8 +24,24 @@ pub fn plan(sources: &[(NodeId, Slots)], to: &NodeId, count: usize) -> Vec<Move>
         .collect()
 }
 
-/// Gives a new primary its share, from the others by what they have, and moves nothing between those.
-pub fn arriving(view: &ClusterView, new: &NodeView) -> Vec<Move> {
+/// Takes exactly these slots from the sources; those that no source has are the error.
+pub fn named(sources: &[(NodeId, Slots)], to: &NodeId, wanted: &Slots) -> Result<Vec<Move>, Slots> {
+    let is_there = |slot: &Slot| sources.iter().any(|(_, slots)| slots.contains(*slot));
+    let missing: Slots = wanted.iter().filter(|slot| !is_there(slot)).copied().collect();
+    if !missing.is_empty() {
+        return Err(missing);
+    }
+    let part = |(from, slots): &(NodeId, Slots)| Move {
+        from: from.clone(),
+        to: to.clone(),
+        slots: slots.iter().filter(|slot| wanted.contains(**slot)).copied().collect(),
+    };
+    Ok(sources.iter().map(part).filter(|part| !part.slots.is_empty()).collect())
+}
+
+/// Gives a new primary its share by weight, beside the others' 1, from the others by what they have, and moves nothing
+/// between those.
+pub fn arriving(view: &ClusterView, new: &NodeView, weight: f64) -> Vec<Move> {
     let owns = |node: &&NodeView| node.own.id != new.own.id && !node.own.slots.is_empty();
     let others: Vec<(NodeId, Slots)> = view
         .primaries()
@@ -33,7 +50,8 @@ pub fn arriving(view: &ClusterView, new: &NodeView) -> Vec<Move> {
         .collect();
     let all: usize = others.iter().map(|(_, slots)| slots.len()).sum();
     let have = new.own.slots.len();
-    let share = (all + have) / (others.len() + 1);
+    let weights = as_f64(others.len()) + weight;
+    let share = floor(as_f64(all + have) * weight / weights);
     plan(&others, &new.own.id, share.saturating_sub(have))
 }
 
@@ -96,13 +114,34 @@ mod tests {
             let texts = all.map(|(own, _)| text(own));
             ClusterView::said(&texts.iter().map(String::as_str).collect::<Vec<_>>())
         };
-        let moves = |new: &str| {
+        let moves = |new: &str, weight: f64| {
             let view = cluster(new);
-            let moves = arriving(&view, &view.nodes[2]);
+            let moves = arriving(&view, &view.nodes[2], weight);
             moves.iter().map(|part| (part.from.to_string(), part.slots.len())).collect::<Vec<_>>()
         };
-        assert_eq!(moves(""), [("a".to_owned(), 33), ("b".to_owned(), 33)]);
-        assert_eq!(moves("400-499"), []);
+        let both = |slots| [("a".to_owned(), slots), ("b".to_owned(), slots)];
+        assert_eq!(moves("", 1.0), both(33));
+        assert_eq!(moves("", 2.0), both(50));
+        assert_eq!(moves("", 0.5), both(20));
+        assert_eq!(moves("", 0.0), []);
+        assert_eq!(moves("400-499", 1.0), []);
+    }
+
+    #[test]
+    fn slots_that_are_named_come_from_whoever_has_them() {
+        let sources = [("a", "0-9"), ("b", "20-29"), ("c", "40")];
+        let sources = sources.map(|(id, slots)| (NodeId(id.into()), slots.parse().unwrap()));
+        let check = |wanted: &str, expected: Result<&[&str], &str>| {
+            let moves = named(&sources, &NodeId("t".into()), &wanted.parse().unwrap());
+            let shown = moves.map(|moves| {
+                moves.iter().map(|m| format!("{} {}", m.from, m.slots)).collect::<Vec<_>>()
+            });
+            let shown = shown.map_err(|missing| missing.to_string());
+            let expected = expected.map(|all| all.iter().map(|s| (*s).to_owned()).collect());
+            assert_eq!(shown, expected.map_err(str::to_owned), "{wanted}");
+        };
+        check("5-9,22", Ok(&["a 5-9", "b 22"]));
+        check("9-11,50", Err("10-11,50"));
     }
 
     #[test]

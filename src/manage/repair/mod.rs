@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use thiserror::Error;
 
-pub use plan::{Action, Keys, Repair, RepairPlan, Risk, plan};
+pub use plan::{Action, Keys, Repair, RepairPlan, Risk, plan, plan_some};
 
 use super::access::Access;
 use super::journal::{Ending, Entry, Journal, JournalError, Member, Record, Setting, records};
@@ -149,7 +149,8 @@ pub async fn apply(
         tell,
     };
     repairing.repair(&done).await?;
-    if left.is_empty() {
+    // With other slots still open nothing is at its end, jobs that were cut off among it.
+    if left.is_empty() && !plan.is_partial {
         agree(view, workshop).await?;
         repairing.supersede().await?;
     }

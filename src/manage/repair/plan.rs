@@ -106,6 +106,9 @@ pub struct RepairPlan {
     pub repairs: Vec<Repair>,
     /// Who has taken whose place: the names that moves are resumed by are those by which the slots were opened.
     pub heirs: Vec<(NodeId, NodeId)>,
+    /// Whether there are slots that it is not about.
+    #[serde(skip)]
+    pub is_partial: bool,
 }
 
 impl RepairPlan {
@@ -169,13 +172,23 @@ pub(super) fn heirs(members: &[Member], view: &ClusterView) -> Vec<(NodeId, Node
 
 /// What makes a cluster whole again, given who is known to have taken whose place.
 pub fn plan(view: &ClusterView, keys: &Keys, heirs: &[(NodeId, NodeId)]) -> RepairPlan {
+    plan_some(view, keys, heirs, &Slots::all())
+}
+
+/// The same for some slots: how others are is left as it is.
+pub fn plan_some(
+    view: &ClusterView,
+    keys: &Keys,
+    heirs: &[(NodeId, NodeId)],
+    slots: &Slots,
+) -> RepairPlan {
     let patient = Patient { view, keys, heirs, told: view.owners() };
     let mut found = Found::default();
-    for slot in (0..SLOTS).filter_map(Slot::new) {
+    for slot in slots {
         found.doubt = Risk::Safe;
-        patient.examine(slot, &mut found);
+        patient.examine(*slot, &mut found);
     }
-    found.into_plan()
+    RepairPlan { is_partial: slots.len() < SLOTS, ..found.into_plan() }
 }
 
 /// A cluster that is looked at.
@@ -254,7 +267,7 @@ impl Found {
             Repair { action, risk, why }
         };
         let repairs = self.repairs.into_iter().map(repair).collect();
-        RepairPlan { repairs, heirs: self.heirs.into_iter().collect() }
+        RepairPlan { repairs, heirs: self.heirs.into_iter().collect(), is_partial: false }
     }
 }
 
