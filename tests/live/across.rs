@@ -453,3 +453,58 @@ async fn copies_end(client: &mut Client) {
         assert!(value::integer(&left).is_some_and(|left| left <= 60_000 && left != -1), "{left:?}");
     }
 }
+
+/// Who does the same at the same time, over connections to nodes that are not shared.
+const RIVALS: usize = 6;
+/// How often they do it.
+const CONTESTS: usize = 300;
+
+/// Clients that move the same member at once do not take it back from each other.
+#[tokio::test]
+async fn a_member_that_several_move_is_not_lost() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxies = [emulating(cluster).await, emulating(cluster).await];
+    let mut clients = Vec::new();
+    for number in 0..RIVALS {
+        clients.push(Client::to(proxies[number % proxies.len()].data).await);
+    }
+    assert_eq!(clients[0].call("FLUSHALL").await, ok());
+    for contest in 0..CONTESTS {
+        let member = format!("m{contest}");
+        clients[0].call(&format!("SADD s {member}")).await;
+        let command = format!("SMOVE s t {member}");
+        let moving = clients.iter_mut().map(|client| raw(client, &command));
+        join_all(moving).await;
+        let replies = clients[0].call(&format!("SISMEMBER t {member}")).await;
+        assert_eq!(value::integer(&replies), Some(1), "{member} is lost");
+    }
+    for proxy in proxies {
+        proxy.shutdown().await;
+    }
+}
+
+/// What others have written meanwhile is not deleted with what `MSETNX` takes back.
+#[tokio::test]
+async fn what_others_set_is_not_taken_back() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxies = [emulating(cluster).await, emulating(cluster).await];
+    let mut setter = Client::to(proxies[0].data).await;
+    let mut rival = Client::to(proxies[1].data).await;
+    assert_eq!(setter.call("FLUSHALL").await, ok());
+    for contest in 0..CONTESTS {
+        let (a, b) = (format!("a{contest}"), format!("b{contest}"));
+        let theirs = async {
+            rival.call(&format!("SETNX {b} theirs")).await;
+            rival.call(&format!("SET {a} theirs")).await
+        };
+        let command = format!("MSETNX {a} ours {b} ours");
+        tokio::join!(raw(&mut setter, &command), theirs);
+        let kept = raw(&mut setter, &format!("GET {a}")).await;
+        assert_eq!(kept, "$6\r\ntheirs\r\n", "contest {contest}");
+    }
+    for proxy in proxies {
+        proxy.shutdown().await;
+    }
+}

@@ -1,6 +1,8 @@
 //! Keys, members and elements that go from one slot to another: each is written where it belongs before it is taken from where it
 //! was, and only if it is still what was written.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::super::ask::{Step, error, odd};
@@ -21,6 +23,12 @@ const POP_IF_SAME: &[u8] =
     b"if redis.call('LINDEX', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end \
     redis.call(ARGV[3], KEYS[1]) \
     return 1";
+
+/// Deletes those keys that still have these values.
+const DELETE_IF_SET: &[u8] = b"for at, key in ipairs(KEYS) do \
+    if redis.pcall('GET', key) == ARGV[at] then redis.call('DEL', key) end \
+    end \
+    return 0";
 
 /// A key's content and how long it will last, in milliseconds; 0 for ever.
 type Image = (Bytes, i64);
@@ -80,10 +88,12 @@ impl Crossing {
         }
     }
 
-    /// A script on one key.
-    async fn script(&mut self, script: &[u8], key: &Bytes, args: &[&[u8]]) -> Step<i64> {
-        let words: Vec<&[u8]> = [&[&b"EVAL"[..], script, b"1", key], args].concat();
-        let question = Question { slot: Slot::of(key), wire: wire(&words), nature: Nature::WRITE };
+    /// A script on keys of one slot.
+    async fn script(&mut self, script: &[u8], keys: &[&[u8]], args: &[&[u8]]) -> Step<i64> {
+        let slot = Slot::of(keys.first().ok_or_else(odd)?);
+        let count = keys.len().to_string();
+        let words: Vec<&[u8]> = [&[&b"EVAL"[..], script, count.as_bytes()], keys, args].concat();
+        let question = Question { slot, wire: wire(&words), nature: Nature::WRITE };
         match self.asking.value(question).await? {
             Value::Integer(n) => Ok(n),
             Value::Error(text) => Err(error(&text)),
@@ -131,7 +141,7 @@ impl Crossing {
             if !self.write(&to, &image, replaces).await? {
                 return Ok(integer(0));
             }
-            if self.script(DELETE_IF_SAME, &from, &[&image.0]).await? == 1 {
+            if self.script(DELETE_IF_SAME, &[&from], &[&image.0]).await? == 1 {
                 return Ok(done);
             }
             if self.is_over() {
@@ -183,13 +193,9 @@ impl Crossing {
             }
             return Ok(integer(0));
         }
-        let is_new = self.integer(&[b"SADD", &to, &member], Nature::WRITE).await?;
-        let taken = self.integer(&[b"SREM", &from, &member], Nature::WRITE).await?;
-        if taken == 0 && is_new == 1 {
-            // Somebody else has taken it meanwhile.
-            self.integer(&[b"SREM", &to, &member], Nature::WRITE).await?;
-        }
-        Ok(integer(taken))
+        self.integer(&[b"SADD", &to, &member], Nature::WRITE).await?;
+        // Who has taken it meanwhile may have brought it to the same set, so that to take it back from there could lose it.
+        self.integer(&[b"SREM", &from, &member], Nature::WRITE).await.map(integer)
     }
 
     /// `LMOVE`, `RPOPLPUSH`, and their like that block; `None` if the list is empty.
@@ -212,7 +218,7 @@ impl Crossing {
             };
             self.integer(&[on.push(), &to, &element], Nature::WRITE).await?;
             let same = [off.index(), &element, off.pop()];
-            if self.script(POP_IF_SAME, &from, &same).await? == 1 {
+            if self.script(POP_IF_SAME, &[&from], &same).await? == 1 {
                 let mut reply = Vec::new();
                 write::bulk(&mut reply, element);
                 return Ok(Some(reply.into()));
@@ -225,39 +231,43 @@ impl Crossing {
         }
     }
 
-    /// `MSETNX`: each slot's part is all or nothing; should a key appear meanwhile, the parts that were set are deleted again.
+    /// `MSETNX`: each slot's part is all or nothing; should a key appear meanwhile, what has been set is deleted again unless
+    /// somebody has changed it since.
     pub(super) async fn set_all(&mut self) -> Step<Bytes> {
         let pairs: Vec<(Bytes, Bytes)> =
             self.args[1..].chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
         if pairs.len() * 2 + 1 != self.args.len() {
             return Err(error("ERR wrong number of arguments for 'msetnx' command"));
         }
-        let mut parts: Vec<(Slot, Vec<Bytes>)> = Vec::new();
+        let mut parts: BTreeMap<Slot, Vec<Bytes>> = BTreeMap::new();
         for (key, value) in pairs {
-            let slot = Slot::of(&key);
-            match parts.iter_mut().find(|(known, _)| *known == slot) {
-                Some((_, part)) => part.extend([key, value]),
-                None => parts.push((slot, vec![Bytes::from_static(b"MSETNX"), key, value])),
-            }
+            parts.entry(Slot::of(&key)).or_default().extend([key, value]);
         }
-        for (_, part) in &parts {
-            let keys = part[1..].iter().step_by(2).map(|key| &key[..]);
-            let exist: Vec<&[u8]> = std::iter::once(&b"EXISTS"[..]).chain(keys).collect();
-            if self.integer(&exist, READ).await? > 0 {
+        for part in parts.values() {
+            if self.integer(&named(b"EXISTS", keys_of(part)), READ).await? > 0 {
                 return Ok(integer(0));
             }
         }
-        for (at, (_, part)) in parts.iter().enumerate() {
-            let words: Vec<&[u8]> = part.iter().map(|word| &word[..]).collect();
+        for (at, part) in parts.values().enumerate() {
+            let words = named(b"MSETNX", part.iter().map(|word| &word[..]));
             if self.integer(&words, Nature::WRITE).await? == 0 {
-                for (_, set) in &parts[..at] {
-                    let keys = set[1..].iter().step_by(2).map(|key| &key[..]);
-                    let delete: Vec<&[u8]> = std::iter::once(&b"DEL"[..]).chain(keys).collect();
-                    self.integer(&delete, Nature::WRITE).await?;
+                for set in parts.values().take(at) {
+                    let keys: Vec<&[u8]> = keys_of(set).collect();
+                    let values: Vec<&[u8]> = keys_of(&set[1..]).collect();
+                    self.script(DELETE_IF_SET, &keys, &values).await?;
                 }
                 return Ok(integer(0));
             }
         }
         Ok(integer(1))
     }
+}
+
+/// Every second one of words that are keys and values.
+fn keys_of(pairs: &[Bytes]) -> impl Iterator<Item = &[u8]> {
+    pairs.iter().step_by(2).map(|key| &key[..])
+}
+
+fn named<'a>(name: &'a [u8], rest: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
+    std::iter::once(name).chain(rest).collect()
 }
