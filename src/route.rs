@@ -166,6 +166,8 @@ impl Route {
         match self {
             Self::Refuse(refusal) if *refusal == Refusal::CrossSlot => match spec.policy {
                 Policy::Blocking(timeout) => Self::waiting(across, timeout, spec, request),
+                // Without patterns it is the node's own.
+                Policy::Sort if !sort::names_keys(request) => Self::Across(Across::Gather, None),
                 _ => Self::Across(across, None),
             },
             // Its node would refuse the patterns.

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+use super::Keys;
 use super::Spec;
 use super::keys;
 use crate::cluster::Slot;
@@ -41,7 +42,7 @@ pub enum Across {
     Streams,
     /// Slot by slot, if none of the keys exists (`MSETNX`).
     SetAll,
-    /// Sorted by the proxy, and stored (`SORT … STORE`).
+    /// Sorted by the proxy as patterns say, and stored (`SORT … BY … STORE`).
     SortStore,
 }
 
@@ -71,8 +72,9 @@ impl Gathering {
     /// Of a request; copies are called by this number, which nobody else uses. `None` if it has no keys.
     pub fn new(spec: &Spec, args: &[Bytes], number: u64) -> Option<Self> {
         let at: Vec<usize> = keys::positions(spec.keys, args).ok()?.collect();
-        // `GEORADIUS … STORE` has the key that it writes behind the one that it reads; all others have it in front.
-        let home = if spec.name.starts_with("georadius") { at.last() } else { at.first() };
+        // Where `STORE` announces it, the key that is written is behind the one that is read; else it is in front.
+        let is_behind = matches!(spec.keys, Keys::Worded { .. });
+        let home = if is_behind { at.last() } else { at.first() };
         let home = Slot::of(&args[*home?]);
         let mut args = args.to_vec();
         let mut names: HashMap<Bytes, Bytes> = HashMap::new();
@@ -186,6 +188,7 @@ mod tests {
         check("SUNION a b a {a}x b", "a", "SUNION a #0 a {a}x #0");
         check("BITOP AND a b c", "a", "BITOP AND a #0 #1");
         check("ZUNIONSTORE d 2 a b WEIGHTS 2 3", "d", "ZUNIONSTORE d 2 #0 #1 WEIGHTS 2 3");
+        check("SORT a BY nosort STORE b", "b", "SORT #0 BY nosort STORE b");
         check("GEORADIUS a 1 2 3 m STORE b", "b", "GEORADIUS #0 1 2 3 m STORE b");
     }
 
