@@ -159,10 +159,6 @@ impl Connection {
         }
         self.note_if_slow(now);
         let (promise, ticket) = self.lane.pop().ok_or_else(unasked)?;
-        if ticket.is_unit() {
-            // Nothing went wrong after all.
-            self.lane.take_cause();
-        }
         self.pool.answer(promise, ticket, reply, now);
         Ok(())
     }

@@ -315,6 +315,10 @@ impl Lane {
         let (promise, ticket, len) = (front.promise.take(), front.ticket, front.len);
         queue.entries.pop_front();
         queue.log.release(len);
+        if ticket.is_unit() {
+            // It was kept for this unit alone.
+            self.cause.borrow_mut().clear();
+        }
         Some((promise, ticket))
     }
 

@@ -508,3 +508,36 @@ async fn what_others_set_is_not_taken_back() {
         proxy.shutdown().await;
     }
 }
+
+/// The copies cannot be made in a slot on its way until it has arrived.
+#[tokio::test]
+async fn a_slot_on_its_way_is_waited_for() {
+    let cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
+    let proxy = emulating(&cluster).await;
+    let mut client = Client::to(proxy.data).await;
+    let mut other = Client::to(proxy.data).await;
+    for command in ["SADD {bar}s 1 2", "SADD t 2 3", "SET {bar}x 1"] {
+        raw(&mut client, command).await;
+    }
+    let (mut moved, asking) = (0, [&mut client, &mut other]);
+    let [reader, writer] = asking;
+    let halfway = async || {
+        moved += 1;
+        if moved == 2 {
+            reader.send(&wire(&words("SINTER {bar}s t"))).await.expect("it is taken");
+            writer.send(&wire(&words("SINTERSTORE {bar}u {bar}s t"))).await.expect("it is taken");
+            until(Duration::from_secs(5), "TRYAGAIN", async || {
+                let said = cluster.errors_said().await;
+                if said.contains_key("TRYAGAIN") { Ok(()) } else { Err(format!("{said:?}")) }
+            })
+            .await;
+        }
+    };
+    cluster.move_slot(Slot::of(b"bar"), 1, halfway).await;
+    let reply = client.raw_reply().await.expect("a reply");
+    assert_eq!(reply.escape_ascii().to_string(), "*1\\r\\n$1\\r\\n2\\r\\n");
+    let reply = other.raw_reply().await.expect("a reply");
+    assert_eq!(reply.escape_ascii().to_string(), ":1\\r\\n");
+    proxy.shutdown().await;
+}

@@ -65,11 +65,7 @@ async fn a_pipeline_meets_a_slot_half_way() {
         moved += 1;
         if moved == 2 {
             client.send(&requests.concat()).await.expect("the requests are taken");
-            until(Duration::from_secs(5), "TRYAGAIN", async || {
-                let said = cluster.errors_said().await;
-                said.contains_key("TRYAGAIN").then_some(()).ok_or(format!("{said:?}"))
-            })
-            .await;
+            refused(&cluster, "TRYAGAIN").await;
         }
     };
     cluster.move_slot(Slot::of(b"bar"), 1, halfway).await;
@@ -80,4 +76,40 @@ async fn a_pipeline_meets_a_slot_half_way() {
     let both = Value::Array(vec![bulk("2"), bulk("2")]);
     assert_eq!(replies, [ok(), bulk("2"), bulk("2"), both]);
     proxy.shutdown().await;
+}
+
+/// A command of a transaction cannot be queued while the slot is half way, one behind it can.
+#[tokio::test]
+async fn a_transaction_meets_a_slot_half_way() {
+    let cluster = Cluster::start(3, 0).await;
+    let _turn = alone().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let mut client = Client::to(proxy.data).await;
+    assert_eq!(client.call("MSET {bar}a 1 {bar}b 1").await, ok());
+    let requests = ["MULTI", "MSET {bar}a 2 {bar}b 2", "INCR {bar}a", "INCR {bar}b", "EXEC"];
+    let requests = requests.map(|line| wire(&line.split(' ').collect::<Vec<_>>()));
+    let (mut moved, asking) = (0, &mut client);
+    let halfway = async || {
+        moved += 1;
+        if moved == 2 {
+            asking.send(&requests.concat()).await.expect("the requests are taken");
+            refused(&cluster, "TRYAGAIN").await;
+        }
+    };
+    cluster.move_slot(Slot::of(b"bar"), 1, halfway).await;
+    for _ in 1..requests.len() {
+        client.reply().await.expect("a reply");
+    }
+    let results = Value::Array(vec![ok(), Value::Integer(3), Value::Integer(3)]);
+    assert_eq!(client.reply().await.expect("a reply"), results);
+    proxy.shutdown().await;
+}
+
+/// Waits until nodes have answered with such an error.
+async fn refused(cluster: &Cluster, code: &str) {
+    until(Duration::from_secs(5), code, async || {
+        let said = cluster.errors_said().await;
+        said.contains_key(code).then_some(()).ok_or(format!("{said:?}"))
+    })
+    .await;
 }
