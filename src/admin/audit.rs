@@ -33,8 +33,19 @@ fn told(words: &[Vec<u8>]) -> Option<String> {
     if !changes(&words) {
         return None;
     }
-    let words: Vec<String> = words.iter().map(|word| uri::masked(word)).collect();
+    let words: Vec<String> = words.iter().map(|word| masked(word)).collect();
     Some(words.join(" ").escape_debug().to_string())
+}
+
+/// A word without what may be a password, also where somebody has mistyped it: in front of `@`, unless a bus port is behind
+/// that, and behind `?`.
+fn masked(word: &str) -> String {
+    let (front, query) = word.split_once('?').map_or((word, ""), |(front, _)| (front, "?***"));
+    let place = front.rsplit_once('@').map(|(_, place)| place);
+    match place.filter(|place| !place.bytes().all(|byte| byte.is_ascii_digit())) {
+        Some(place) if !front.contains("://") => format!("{}@{place}{query}", uri::MASK),
+        _ => uri::masked(front) + query,
+    }
 }
 
 fn changes(words: &[&str]) -> bool {
@@ -91,6 +102,12 @@ mod tests {
             "PROXY CLUSTER IMPORT FROM redis://u:secret@h:1/0 COPY",
             Some("PROXY CLUSTER IMPORT FROM redis://u:***@h:1/0 COPY"),
         );
+        check("PROXY CLUSTER IMPORT FROM u:secret@h:1", Some("PROXY CLUSTER IMPORT FROM ***@h:1"));
+        check(
+            "PROXY CLUSTER IMPORT FROM redis://h:1?password=secret",
+            Some("PROXY CLUSTER IMPORT FROM redis://h:1?***"),
+        );
+        check("PROXY CLUSTER ADDNODE h:1@2", Some("PROXY CLUSTER ADDNODE h:1@2"));
         check("PROXY JOB PAUSE a\nb", Some("PROXY JOB PAUSE a\\nb"));
     }
 }

@@ -73,9 +73,9 @@ impl Jobs {
             at += 1;
         }
         let job = Arc::new(make(id(at))?);
-        if jobs.len() == KEPT {
-            jobs.remove(0);
-        }
+        // Earlier proxies may have left more.
+        let over = (jobs.len() + 1).saturating_sub(KEPT);
+        jobs.drain(..over);
         jobs.push(Arc::clone(&job));
         Ok(job)
     }
@@ -391,4 +391,26 @@ fn of_journal(admin: &Admin, id: &str) -> Result<Ordered, Complaint> {
         plan: run::stamped(json!({ "moves": record.begun.moves })),
         members: record.begun.members.into_iter().map(|member| member.id).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manage::mover::Method;
+
+    #[test]
+    fn jobs_that_are_known_are_bounded_whatever_earlier_proxies_have_left() {
+        let make = |id: String| {
+            let (kind, words, members) = ("reshard".to_owned(), Vec::new(), Vec::new());
+            let (method, plan) = (Method::Auto, Value::Null);
+            Job::new(id, Ordered { kind, words, token: None, method, plan, members }, None)
+        };
+        let earlier = (0..KEPT + 5).map(|n| Arc::new(make(n.to_string())));
+        let earlier: Vec<_> = earlier.inspect(|job| job.end(Ok(()))).collect();
+        let jobs = Jobs::default();
+        jobs.remember(earlier);
+        let job = jobs.admit(|id| Ok(make(id))).unwrap();
+        assert_eq!(jobs.all().len(), KEPT);
+        assert_eq!(jobs.running().map(|running| running.id.clone()), Some(job.id.clone()));
+    }
 }

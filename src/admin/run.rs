@@ -132,10 +132,11 @@ pub(super) async fn whole(ground: &Ground) -> Result<ClusterView, Complaint> {
             return Err(match fault {
                 Finding::Disagreement { .. } => Complaint::Disagree(fault.to_string()),
                 Finding::Migrating { ref slots, .. } | Finding::Importing { ref slots, .. } => {
-                    Complaint::OpenSlots(slots.len(), fault.to_string())
+                    Complaint::OpenSlots(slots.len(), format!("{fault}: FIX closes them"))
                 }
                 Finding::Uncovered { .. } if !missed(&view).is_empty() => {
-                    Complaint::Unreachable(format!("{} {fault}", missed(&view)))
+                    let advice = "start it again, or see FIX PLAN";
+                    Complaint::Unreachable(format!("{} {fault}: {advice}", missed(&view)))
                 }
                 _ => Complaint::Precondition(fault.to_string()),
             });
