@@ -408,33 +408,34 @@ impl Crew {
 
     async fn reset(&mut self, node: &NodeId, tell: Tell<'_>) -> Result<(), ApplyError> {
         let reset = self.call(node, &["CLUSTER", "RESET", "HARD"]).await;
-        self.part(node, reset, tell)
+        self.part(node, ("reset", reset), tell)
     }
 
     /// Should it be started again, it is nobody's.
     async fn shut_down(&mut self, node: &NodeId, tell: Tell<'_>) -> Result<(), ApplyError> {
-        let mut told = self.call(node, &["CLUSTER", "RESET", "HARD"]).await;
-        if told.is_ok() {
-            told = match self.call(node, &["SHUTDOWN", "NOSAVE"]).await {
-                Err(error @ ApplyError::Control(ControlError::Reply(..))) => Err(error),
-                // That it is gone is all it answers.
-                _ => Ok(Value::Null),
-            };
+        let reset = self.call(node, &["CLUSTER", "RESET", "HARD"]).await;
+        if reset.is_err() {
+            return self.part(node, ("reset", reset), tell);
         }
-        self.part(node, told, tell)
+        let stopped = match self.call(node, &["SHUTDOWN", "NOSAVE"]).await {
+            Err(error @ ApplyError::Control(ControlError::Reply(..))) => Err(error),
+            // That it is gone is all it answers.
+            _ => Ok(Value::Null),
+        };
+        self.part(node, ("stopped", stopped), tell)
     }
 
     /// The node has left: that it could not be told so is a shortfall.
     fn part(
         &mut self,
         node: &NodeId,
-        reset: Result<Value, ApplyError>,
+        (what, told): (&str, Result<Value, ApplyError>),
         tell: Tell<'_>,
     ) -> Result<(), ApplyError> {
         self.open.remove(node);
         let place = self.members.remove(node).ok_or_else(|| ApplyError::Absent(node.clone()))?;
-        if let Err(error) = reset {
-            let why = format!("it was removed, but does not do what it is told: {error}");
+        if let Err(error) = told {
+            let why = format!("it was removed, but not {what}: {error}");
             tell(Event::Note(format!("{}: {why}", place.dialled)));
             self.shortfalls.push((place.dialled, why));
         }
