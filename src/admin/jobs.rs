@@ -139,8 +139,16 @@ pub(super) async fn begin(admin: &Arc<Admin>, words: &[&str]) -> Result<Begun, C
         return Ok(Begun::Plan(plan));
     }
     let (kind, method) = (request.order.kind().to_owned(), request.options.method);
-    let ordered = Ordered { kind, words, token, method, plan, members };
-    let job = admit(admin, &ground, ordered)?;
+    let (said, token) = (words.clone(), token.as_deref());
+    let ordered = Ordered { kind, words, token: token.map(str::to_owned), method, plan, members };
+    let job = match admit(admin, &ground, ordered) {
+        Ok(job) => job,
+        // It may be the same order, which came again while this one was planned.
+        Err(busy) => {
+            let known = token.map(|token| admin.jobs.known(token, &said)).transpose()?.flatten();
+            return known.map(|job| Begun::Job(job, sync)).ok_or(busy);
+        }
+    };
     pace(&job);
     tracing::info!(job = job.id, kind = job.ordered.kind, plan = %job.ordered.plan, "an administrator began a job");
     spawn(&job, move |job| async move { run::carry_out(&ground, &request, &job).await })?;
