@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::super::ask::{Step, error, odd};
-use super::{Crossing, READ, integer, question, syntax, unit, wire};
+use super::{Crossing, READ, cause, integer, question, syntax, unit, wire};
 use crate::cluster::Slot;
 use crate::command::Nature;
 use crate::resp::value::{self, Value};
@@ -106,7 +106,7 @@ impl Crossing {
         let look = [vec![&b"DUMP"[..], key], vec![&b"PTTL"[..], key]];
         let value = self.asking.value(unit(Slot::of(key), true, look)).await?;
         if let Value::Error(text) = &value {
-            return Err(error(text));
+            return Err(error(cause(text)));
         }
         match value::array(&value) {
             Some([Value::BulkString(payload), Value::Integer(left)]) => {

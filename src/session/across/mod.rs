@@ -191,8 +191,8 @@ fn unit<'a>(
 
 /// The replies within that to `EXEC`, as they are; or the error because of which it did not run.
 fn within(exec: &Bytes) -> Step<Vec<Bytes>> {
-    if exec.starts_with(b"-") {
-        return Err(exec.clone());
+    if let Some(text) = exec.strip_prefix(b"-") {
+        return Err(error(cause(String::from_utf8_lossy(text).trim_end())));
     }
     let head = exec.iter().position(|byte| *byte == b'\n').ok_or_else(odd)?;
     let (mut rest, mut replies) = (exec.slice(head + 1..), Vec::new());
@@ -205,6 +205,11 @@ fn within(exec: &Bytes) -> Step<Vec<Bytes>> {
     Ok(replies)
 }
 
+/// Why a transaction did not run; the client does not know that there was one.
+fn cause(text: &str) -> &str {
+    text.strip_prefix("EXECABORT Transaction discarded because of: ").unwrap_or(text)
+}
+
 fn integer(n: i64) -> Bytes {
     let mut wire = Vec::new();
     write::integer(&mut wire, n);
@@ -213,4 +218,29 @@ fn integer(n: i64) -> Bytes {
 
 fn syntax() -> Bytes {
     error("ERR syntax error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_do_not_hear_of_transactions() {
+        let check = |exec: &str, expected: Result<&[&str], &str>| {
+            let replies = within(&Bytes::copy_from_slice(exec.as_bytes()));
+            let expected = match expected {
+                Ok(replies) => {
+                    Ok(replies.iter().map(|one| Bytes::copy_from_slice(one.as_bytes())).collect())
+                }
+                Err(text) => Err(Bytes::copy_from_slice(text.as_bytes())),
+            };
+            assert_eq!(replies, expected, "{exec:?}");
+        };
+        check("*2\r\n+OK\r\n:1\r\n", Ok(&["+OK\r\n", ":1\r\n"]));
+        check(
+            "-EXECABORT Transaction discarded because of: OOM no more\r\n",
+            Err("-OOM no more\r\n"),
+        );
+        check("-TRYAGAIN later\r\n", Err("-TRYAGAIN later\r\n"));
+    }
 }
