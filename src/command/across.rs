@@ -1,6 +1,8 @@
 //! Commands whose keys are in several slots, which no node runs: which of them the proxy does all the same, and how.
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::mem;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -64,8 +66,10 @@ pub struct Gathering {
     pub home: Slot,
     /// Keys of other slots, and the names of their copies.
     pub others: Vec<(Bytes, Bytes)>,
-    /// The request on the copies.
+    /// The request on the copies, which writes its result beside the key that it is to write.
     pub args: Vec<Bytes>,
+    /// The key that is written, if the command writes, and where its result is until then.
+    pub written: Option<(Bytes, Bytes)>,
 }
 
 impl Gathering {
@@ -74,8 +78,11 @@ impl Gathering {
         let at: Vec<usize> = keys::positions(spec.keys, args).ok()?.collect();
         // Where `STORE` announces it, the key that is written is behind the one that is read; else it is in front.
         let is_behind = matches!(spec.keys, Keys::Worded { .. });
-        let home = if is_behind { at.last() } else { at.first() };
-        let home = Slot::of(&args[*home?]);
+        let home_at = *if is_behind { at.last() } else { at.first() }?;
+        let home = Slot::of(&args[home_at]);
+        let name = |what: &dyn Display| {
+            Bytes::from(format!("slotway:copy:{{{}}}:{number:x}:{what}", tag(home)))
+        };
         let mut args = args.to_vec();
         let mut names: HashMap<Bytes, Bytes> = HashMap::new();
         let mut others = Vec::new();
@@ -85,14 +92,22 @@ impl Gathering {
             }
             let count = names.len();
             let name = names.entry(args[at].clone()).or_insert_with(|| {
-                let name =
-                    Bytes::from(format!("slotway:copy:{{{}}}:{number:x}:{count}", tag(home)));
+                let name = name(&count);
                 others.push((args[at].clone(), name.clone()));
                 name
             });
             args[at] = name.clone();
         }
-        Some(Self { home, others, args })
+        let written = (!spec.is_readonly()).then(|| {
+            let result = name(&"result");
+            let key = mem::replace(&mut args[home_at], result.clone());
+            if spec.name == "pfmerge" {
+                // It alone reads the key that it writes.
+                args.insert(home_at + 1, key.clone());
+            }
+            (key, result)
+        });
+        Some(Self { home, others, args, written })
     }
 }
 
@@ -186,10 +201,12 @@ mod tests {
             assert_eq!(line(&gathering.args).replace(&tag, "#"), expected, "{request}");
         };
         check("SUNION a b a {a}x b", "a", "SUNION a #0 a {a}x #0");
-        check("BITOP AND a b c", "a", "BITOP AND a #0 #1");
-        check("ZUNIONSTORE d 2 a b WEIGHTS 2 3", "d", "ZUNIONSTORE d 2 #0 #1 WEIGHTS 2 3");
-        check("SORT a BY nosort STORE b", "b", "SORT #0 BY nosort STORE b");
-        check("GEORADIUS a 1 2 3 m STORE b", "b", "GEORADIUS #0 1 2 3 m STORE b");
+        check("BITOP AND a b c", "a", "BITOP AND #result #0 #1");
+        check("PFMERGE a b", "a", "PFMERGE #result a #0");
+        check("SINTERSTORE a a b", "a", "SINTERSTORE #result a #0");
+        check("ZUNIONSTORE d 2 a b WEIGHTS 2 3", "d", "ZUNIONSTORE #result 2 #0 #1 WEIGHTS 2 3");
+        check("SORT a BY nosort STORE b", "b", "SORT #0 BY nosort STORE #result");
+        check("GEORADIUS a 1 2 3 m STORE b", "b", "GEORADIUS #0 1 2 3 m STORE #result");
     }
 
     #[test]

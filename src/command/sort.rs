@@ -86,6 +86,26 @@ pub fn names_keys(args: &(impl ArgList + ?Sized)) -> bool {
     false
 }
 
+/// A request that stores, as one that does not, and where it stores: what is named last counts.
+pub fn without_store(args: &[Bytes]) -> Option<(Vec<Bytes>, Bytes)> {
+    let (mut rest, mut target) = (args.get(..2)?.to_vec(), None);
+    let mut at = 2;
+    while let Some(word) = args.get(at) {
+        let len = match () {
+            () if is(word, "BY") || is(word, "GET") || is(word, "STORE") => 2,
+            () if is(word, "LIMIT") => 3,
+            () => 1,
+        };
+        let option = args.get(at..at + len)?;
+        match option {
+            [word, name] if is(word, "STORE") => target = Some(name.clone()),
+            option => rest.extend_from_slice(option),
+        }
+        at += len;
+    }
+    Some((rest, target?))
+}
+
 impl Sort {
     /// Reads the arguments of a request that stores nothing, or says what is wrong with them.
     pub fn parse(args: &[Bytes]) -> Result<Self, &'static str> {

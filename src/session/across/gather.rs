@@ -1,25 +1,25 @@
 //! Keys of other slots are copied to the slot where the command runs, under names that nobody else uses. The node itself runs
 //! it then, so that it is right to the last bit.
 //!
-//! A command that only reads runs in one transaction with the making and the deletion of the copies: nobody sees them, and none
-//! is left behind. One that writes must not run unless all copies are there, so they are made first, and end by themselves
-//! should the proxy not get to delete them.
+//! The copies are made, used and deleted in one transaction: nobody sees them, and none is left behind. What a command writes it
+//! writes under another name first, since a transaction goes on when a copy cannot be made. Only if all went well the result
+//! takes the place of the key that was meant; one that is lost before that, with its node, changes nothing.
 
 use std::hash::{BuildHasher, RandomState};
 
 use bytes::Bytes;
 
-use super::super::ask::{Step, odd};
+use super::super::ask::{Question, Step, odd};
 use super::super::sort;
 use super::{Crossing, READ, integer, question, unit, within};
 use crate::cluster::Slot;
 use crate::command::across::Gathering;
+use crate::command::sort::without_store;
 use crate::resp::Protocol;
 use crate::resp::value::Value;
 
-/// How long copies last, in milliseconds.
-const COPIES_LAST: &[u8] = b"60000";
-const FOR_EVER: &[u8] = b"0";
+/// How long a result lasts that the proxy does not get to put in its place, in milliseconds.
+const RESULTS_LAST: &[u8] = b"60000";
 
 /// A copy: what it is called, and what is in it.
 type Copy = (Bytes, Bytes);
@@ -30,14 +30,55 @@ impl Crossing {
         let number = RandomState::new().hash_one(());
         let gathering = Gathering::new(self.spec, &self.args, number).ok_or_else(odd)?;
         let copies = self.dump_all(&gathering.others).await?;
-        if self.spec.is_readonly() {
-            return self.read_copies(&gathering, &copies).await;
+        let Gathering { home, args, written, .. } = gathering;
+        let Some((key, result)) = written.filter(|_| !self.spec.is_readonly()) else {
+            let (reply, _) = self.run_on_copies(home, &copies, words(&args), None).await?;
+            return Ok(reply);
+        };
+        let last = vec![&b"PEXPIRE"[..], &result, RESULTS_LAST];
+        let (reply, lasts) = self.run_on_copies(home, &copies, words(&args), Some(last)).await?;
+        if !reply.starts_with(b"-") {
+            let put = if lasts == b":1\r\n"[..] {
+                vec![vec![&b"PERSIST"[..], &result], vec![&b"RENAME"[..], &result, &key]]
+            } else {
+                vec![vec![&b"DEL"[..], &key]]
+            };
+            self.all(unit(home, false, put)).await?;
         }
-        self.restore_all(gathering.home, &copies).await?;
-        let run = words(&gathering.args);
-        let transaction = unit(gathering.home, false, std::iter::once(run).chain(delete(&copies)));
+        Ok(reply)
+    }
+
+    /// The reply to a command on copies, and to what stands behind it.
+    async fn run_on_copies(
+        &mut self,
+        home: Slot,
+        copies: &[Copy],
+        run: Vec<&[u8]>,
+        last: Option<Vec<&[u8]>>,
+    ) -> Step<(Bytes, Bytes)> {
+        let made = copies.iter().map(|(name, payload)| vec![&b"RESTORE"[..], name, b"0", payload]);
+        let names = copies.iter().map(|(name, _)| &name[..]);
+        let delete =
+            (!copies.is_empty()).then(|| [&b"UNLINK"[..]].into_iter().chain(names).collect());
+        let reads = self.spec.is_readonly();
+        let transaction = unit(home, reads, made.chain([run]).chain(delete).chain(last));
         let exec = self.asking.raw(std::iter::once(transaction), self.protocol).await?;
-        within(&exec)?.into_iter().next().ok_or_else(odd)
+        let replies = within(&exec)?;
+        let failed = replies.iter().take(copies.len()).find(|reply| reply.starts_with(b"-"));
+        match (failed, replies.get(copies.len()), replies.last()) {
+            (Some(failed), ..) => Err(failed.clone()),
+            (None, Some(reply), Some(last)) => Ok((reply.clone(), last.clone())),
+            _ => Err(odd()),
+        }
+    }
+
+    /// Commands of which none may fail.
+    async fn all(&mut self, transaction: Question) -> Step<()> {
+        let exec = self.asking.raw(std::iter::once(transaction), Protocol::Resp2).await?;
+        match within(&exec)?.into_iter().find(|reply| reply.starts_with(b"-")) {
+            Some(failed) => Err(failed),
+            None => Ok(()),
+        }
     }
 
     /// What is to be copied; keys that do not exist are left out.
@@ -56,45 +97,9 @@ impl Crossing {
         Ok(copies)
     }
 
-    async fn read_copies(&mut self, gathering: &Gathering, copies: &[Copy]) -> Step<Bytes> {
-        let made = copies.iter().map(|copy| restore(copy, FOR_EVER));
-        let run = std::iter::once(words(&gathering.args));
-        let transaction = unit(gathering.home, true, made.chain(run).chain(delete(copies)));
-        let exec = self.asking.raw(std::iter::once(transaction), self.protocol).await?;
-        let mut replies = within(&exec)?;
-        let failed = replies.iter().take(copies.len()).find(|reply| reply.starts_with(b"-"));
-        if let Some(failed) = failed {
-            return Err(failed.clone());
-        }
-        if replies.len() <= copies.len() {
-            return Err(odd());
-        }
-        Ok(replies.swap_remove(copies.len()))
-    }
-
-    async fn restore_all(&mut self, home: Slot, copies: &[Copy]) -> Step<()> {
-        if copies.is_empty() {
-            return Ok(());
-        }
-        let made = unit(home, false, copies.iter().map(|copy| restore(copy, COPIES_LAST)));
-        let exec = self.asking.raw(std::iter::once(made), Protocol::Resp2).await?;
-        match within(&exec)?.into_iter().find(|reply| reply.starts_with(b"-")) {
-            Some(failed) => Err(failed),
-            None => Ok(()),
-        }
-    }
-
     /// `SORT … STORE`: what the proxy has sorted takes the place of what was there in one transaction.
     pub(super) async fn sort_and_store(&mut self) -> Step<Bytes> {
-        let mut args = self.args.clone();
-        let is_store = |arg: &Bytes| arg.eq_ignore_ascii_case(b"STORE");
-        let mut target = None;
-        while let Some(at) = args.iter().skip(2).position(is_store).map(|at| at + 2) {
-            let name = args.get(at + 1).cloned().ok_or_else(super::syntax)?;
-            args.drain(at..at + 2);
-            target = Some(name);
-        }
-        let target = target.ok_or_else(super::syntax)?;
+        let (args, target) = without_store(&self.args).ok_or_else(super::syntax)?;
         let sorted = sort::sorted(&args, &mut self.asking).await?;
         let mut push: Vec<&[u8]> = vec![b"RPUSH", &target];
         // What is nil is stored as an empty text.
@@ -102,23 +107,11 @@ impl Crossing {
         let push = (!sorted.is_empty()).then_some(push);
         let delete = vec![&b"DEL"[..], &target];
         let transaction = unit(Slot::of(&target), false, std::iter::once(delete).chain(push));
-        let exec = self.asking.raw(std::iter::once(transaction), Protocol::Resp2).await?;
-        match within(&exec)?.into_iter().find(|reply| reply.starts_with(b"-")) {
-            Some(failed) => Err(failed),
-            None => Ok(integer(i64::try_from(sorted.len()).unwrap_or(i64::MAX))),
-        }
+        self.all(transaction).await?;
+        Ok(integer(i64::try_from(sorted.len()).unwrap_or(i64::MAX)))
     }
 }
 
 fn words(args: &[Bytes]) -> Vec<&[u8]> {
     args.iter().map(|arg| &arg[..]).collect()
-}
-
-fn restore<'a>((name, payload): &'a Copy, ttl: &'static [u8]) -> Vec<&'a [u8]> {
-    vec![b"RESTORE", name, ttl, payload]
-}
-
-fn delete(copies: &[Copy]) -> Option<Vec<&[u8]>> {
-    let names = copies.iter().map(|(name, _)| &name[..]);
-    (!copies.is_empty()).then(|| std::iter::once(&b"UNLINK"[..]).chain(names).collect())
 }
