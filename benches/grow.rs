@@ -17,13 +17,13 @@ use clap::Parser;
 use slotway::backend::Control;
 use slotway::cluster::Address;
 use slotway::manage::access::Access;
-use slotway::manage::local::{self, Local};
+use slotway::manage::local::Local;
 use slotway::manage::view::ClusterView;
 use slotway::proxy::{self, Running};
 use slotway::resp::value::{self, Value};
 use tokio::process::Command;
 use tokio::time::sleep;
-use users::{Data, Outcome, Pulse, keys_of, proxy_options, quantiles};
+use users::{Data, Outcome, Pulse, keys_of, proxy_options, quantiles, start};
 
 /// Primaries; the last one leaves and joins.
 const PRIMARIES: u16 = 4;
@@ -57,24 +57,12 @@ async fn main() -> Outcome<()> {
         options.tool.as_deref().map_or_else(|| vec!["redis-cli", "slotway"], |tool| vec![tool]);
     for tool in tools {
         let folder = tempfile::tempdir()?;
-        let cluster = start(folder.path()).await?;
+        let cluster = start(PRIMARIES, folder.path()).await?;
         let result = measure(tool, &cluster, &options, folder.path()).await;
         cluster.stop().await?;
         result?;
     }
     Ok(())
-}
-
-async fn start(folder: &Path) -> Outcome<Local> {
-    let options = local::Options {
-        port: 0,
-        nodes: PRIMARIES,
-        replicas: 0,
-        dir: folder.join("cluster"),
-        node_timeout_ms: 15_000,
-        ..local::Options::default()
-    };
-    Ok(local::up(&options).await?)
 }
 
 async fn measure(tool: &str, cluster: &Local, options: &Options, folder: &Path) -> Outcome<()> {

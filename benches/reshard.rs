@@ -22,13 +22,13 @@ use clap::Parser;
 use slotway::cluster::{Address, NodeId, SLOTS};
 use slotway::manage::access::Access;
 use slotway::manage::journal::Journal;
-use slotway::manage::local::{self, Local};
+use slotway::manage::local::Local;
 use slotway::manage::mover::{self, MoveOptions, Reins};
 use slotway::manage::plan::Move;
 use slotway::manage::view::{ClusterView, NodeView};
 use slotway::proxy;
 use tokio::process::Command;
-use users::{Data, Outcome, Pulse, expect, keys_of, keys_of_node, proxy_options, quantiles};
+use users::{Data, Outcome, Pulse, expect, keys_of, keys_of_node, proxy_options, quantiles, start};
 
 /// Primaries; the last one takes slots from the others.
 const PRIMARIES: u16 = 4;
@@ -70,26 +70,12 @@ async fn main() -> Outcome<()> {
     };
     for tool in tools {
         let folder = tempfile::tempdir()?;
-        let cluster = start(folder.path()).await?;
+        let cluster = start(PRIMARIES, folder.path()).await?;
         let result = measure(tool, &cluster, &options, folder.path()).await;
         cluster.stop().await?;
         result?;
     }
     Ok(())
-}
-
-async fn start(folder: &Path) -> Outcome<Local> {
-    let dir = folder.join("cluster");
-    let node_timeout_ms = 15_000;
-    let options = local::Options {
-        port: 0,
-        nodes: PRIMARIES,
-        replicas: 0,
-        dir,
-        node_timeout_ms,
-        ..local::Options::default()
-    };
-    Ok(local::up(&options).await?)
 }
 
 async fn measure(tool: &str, cluster: &Local, options: &Options, folder: &Path) -> Outcome<()> {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use slotway::backend::Control;
 use slotway::cluster::Slot;
 use slotway::config::Config;
+use slotway::manage::local::{self, Local};
 use slotway::manage::view::{ClusterView, NodeView};
 use slotway::proxy;
 
@@ -21,6 +23,15 @@ const TOGETHER: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// A cluster of so many primaries.
+pub(crate) async fn start(nodes: u16, folder: &Path) -> Outcome<Local> {
+    let dir = folder.join("cluster");
+    let (replicas, node_timeout_ms) = (0, 15_000);
+    let usual = local::Options::default();
+    let options = local::Options { port: 0, nodes, replicas, dir, node_timeout_ms, ..usual };
+    Ok(local::up(&options).await?)
+}
 
 /// A proxy as it is by default, with one worker.
 pub(crate) fn proxy_options(view: &ClusterView) -> Outcome<proxy::Options> {

@@ -6,14 +6,12 @@ use slotway::cluster::Slot;
 use slotway::proxy::Running;
 use slotway::resp::value::{self, Value};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{Client, ok};
 use crate::cluster::Cluster;
+use crate::scenarios::{PASSWORD, http};
 use crate::{alone, front, until};
-
-const PASSWORD: &str = "secret";
 
 /// A proxy that is administered by both ways.
 async fn administered(cluster: &Cluster) -> (Running, Client, TempDir) {
@@ -122,19 +120,9 @@ async fn post(
     headers: &str,
     body: &str,
 ) -> (u16, String, serde_json::Value) {
-    let address = proxy.http.expect("it is served");
-    let mut stream = TcpStream::connect(address).await.expect("it listens");
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {PASSWORD}\r\nContent-Length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.expect("it is read");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let (status, head, body) = http(proxy, &format!("POST {path}"), headers, body).await;
     let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap_or_default();
-    (status, tag.to_owned(), serde_json::from_str(body).expect("JSON"))
+    (status, tag.to_owned(), body)
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ use crate::grow::{JOB, administered, becomes, begin, field};
 use crate::load::{Load, Plan};
 use crate::{alone, beside_others, front, until};
 
+/// What administrators say.
+pub(crate) const PASSWORD: &str = "word";
 /// Batches that every client of a load does before something happens, and after it.
 const BATCHES: u64 = 5;
 
@@ -341,8 +343,8 @@ async fn nobody_joins_a_cluster_that_is_not_whole() {
     proxy.shutdown().await;
 }
 
-/// One request over HTTP; status, headers and what is said.
-async fn http(
+/// One request over HTTP by an administrator; status, headers in lower case and what is said.
+pub(crate) async fn http(
     proxy: &slotway::proxy::Running,
     request: &str,
     headers: &str,
@@ -350,7 +352,7 @@ async fn http(
 ) -> (u16, String, Json) {
     let mut stream = TcpStream::connect(proxy.http.expect("it is served")).await.expect("it is");
     let request = format!(
-        "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer word\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {PASSWORD}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).await.expect("it is read");
@@ -403,7 +405,7 @@ async fn http_and_resp_tell_of_the_same_job() {
     let mut options = front::options(cluster.addresses());
     options.admin = Some("127.0.0.1:0".to_owned());
     options.http = Some("127.0.0.1:0".to_owned());
-    options.admin_password = Some("word".to_owned());
+    options.admin_password = Some(PASSWORD.to_owned());
     options.state_folder = Some(folder.path().to_owned());
     let proxy = front::start(options).await;
     let mut admin = Client::to(proxy.admin.expect("an admin port")).await;
