@@ -118,6 +118,12 @@ impl End {
     pub(super) fn failed(what: &impl ToString) -> Self {
         Self::Failed { what: what.to_string(), is_resumable: false }
     }
+
+    /// By a fault of the proxy's own.
+    pub(super) fn broken() -> Self {
+        let what = "the proxy has a fault, which its log tells of; RESUME goes on".to_owned();
+        Self::Failed { what, is_resumable: true }
+    }
 }
 
 impl From<MoveError> for End {

@@ -3,6 +3,7 @@
 //! A job runs on a thread of its own, so that it never keeps the control thread from anything. What it tells goes into its
 //! status, from where it is read; what is wanted of it goes through its reins.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -240,8 +241,9 @@ fn spawn<F: Future<Output = Result<(), End>>>(
     let own = Arc::clone(job);
     let run = move || {
         own.enter("preflight");
-        let end = runtime.block_on(work(Arc::clone(&own)));
-        own.end(end);
+        let work = AssertUnwindSafe(|| runtime.block_on(work(Arc::clone(&own))));
+        // A job that nobody ends would keep all others from beginning.
+        own.end(catch_unwind(work).unwrap_or_else(|_| Err(End::broken())));
         tracing::info!(job = own.id, state = ?own.state(), "a job is over");
     };
     std::thread::Builder::new().name("job".to_owned()).spawn(run).map(drop).map_err(failed)

@@ -13,8 +13,8 @@ use crate::admin::complaint::Complaint;
 pub(super) enum Field {
     /// As it is. Those come first.
     Bare,
-    /// Each of several, as it is.
-    Several,
+    /// Each of several addresses, as it is.
+    Addresses,
     /// Behind this word.
     Word(&'static str),
     /// This word, if it is true.
@@ -87,7 +87,7 @@ pub(super) const FAILOVER: &Shape = &[
 pub(super) const FIX: &Shape = &[("apply", Field::Word("APPLY")), ("slots", Field::Word("SLOT"))];
 
 pub(super) const CREATE: &Shape =
-    &[("nodes", Field::Several), ("replicas", Field::Word("REPLICAS"))];
+    &[("nodes", Field::Addresses), ("replicas", Field::Word("REPLICAS"))];
 
 pub(super) const IMPORT: &Shape = &[
     ("from", Field::Word("FROM")),
@@ -180,9 +180,14 @@ impl Field {
             (Self::Choice(word), Value::Bool(is_set)) => {
                 put(word, if *is_set { "yes" } else { "no" }.to_owned());
             }
-            (Self::Several, Value::Array(all)) => {
+            (Self::Addresses, Value::Array(all)) => {
                 for value in all {
-                    words.push(text(name, value)?);
+                    let address = text(name, value)?;
+                    if !address.contains(':') {
+                        // Else it might be taken for a word.
+                        return Err(bad(format!("{name}: {address:?} is no address")));
+                    }
+                    words.push(address);
                 }
             }
             (Self::Each(word), Value::Array(all)) => {
@@ -205,7 +210,7 @@ impl Field {
             (Self::Flag(_) | Self::Choice(_), _) => {
                 return Err(bad(format!("{name} is true or false")));
             }
-            (Self::Each(_) | Self::Several, _) => return Err(bad(format!("{name} is an array"))),
+            (Self::Each(_) | Self::Addresses, _) => return Err(bad(format!("{name} is an array"))),
             (Self::Pairs(_), _) => return Err(bad(format!("{name} is an object"))),
             (Self::OneOf(_), _) => return Err(bad(format!("{name} is a string"))),
         }
@@ -261,6 +266,7 @@ mod tests {
         );
         check(REBALANCE, "", "");
         check(CREATE, r#"{"nodes":["h:1","h:2"],"replicas":1}"#, "h:1 h:2 REPLICAS 1");
+        check(CREATE, r#"{"nodes":["DRYRUN"]}"#, "BADARG nodes: \"DRYRUN\" is no address");
         check(
             IMPORT,
             r#"{"copy":true,"database":3,"from":"redis://h:1"}"#,
