@@ -309,6 +309,7 @@ fn administration(
         drain,
         may_call: options.admin_call,
         state_folder: options.state_folder.clone(),
+        runtime: tokio::runtime::Handle::current(),
         jobs: Jobs::default(),
         started: Instant::now(),
         clients: AtomicU64::new(0),

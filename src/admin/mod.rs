@@ -5,7 +5,8 @@
 //!  words        which words there are, and who answers them
 //!  ├─ cluster     the cluster, as its nodes tell it and as the proxy has it
 //!  ├─ jobs        what changes the cluster, one at a time: `order` is what is wanted (pure), `job` how far it is,
-//!  │              `run` (`create`, `fix`, `data`) does it by means of `manage`, `ledger` has it on disk
+//!  │              `run` (`create`, `fix`, `data`) does it by means of `manage`, `ledger` has it on disk,
+//!  │              `latecomers` hear of it who were away
 //!  ├─ every       what all nodes are asked, each by itself
 //!  ├─ proxy       the proxy's own numbers
 //!  └─ settings    what of the proxy itself can be changed
@@ -29,6 +30,7 @@ mod fix;
 mod job;
 #[expect(clippy::disallowed_types, reason = "the list of jobs is no worker's")]
 mod jobs;
+mod latecomers;
 mod ledger;
 mod order;
 mod proxy;
@@ -82,6 +84,8 @@ pub struct Admin {
     pub may_call: bool,
     /// Where journals of jobs are; `None` for where other programs of this user keep them.
     pub state_folder: Option<PathBuf>,
+    /// Where what outlives a job goes on.
+    pub runtime: tokio::runtime::Handle,
     /// The jobs.
     pub jobs: Jobs,
     /// When the proxy was started.

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::complaint::Complaint;
 use super::job::{End, Job};
 use super::order::{self, Farewell, Follow, Order, Request, Strategy, Which};
-use super::{Admin, cluster, create, data, fix};
+use super::{Admin, cluster, create, data, fix, latecomers};
 use crate::cluster::{Address, NodeId, Slot, Slots};
 use crate::manage::apply::{self, Crew};
 use crate::manage::check::{self, Finding};
@@ -473,10 +473,17 @@ async fn remove(ground: &Ground, id: &str, farewell: Farewell, job: &Job) -> Res
     }
     let mut crew = Crew::new(&view, &ground.admin.access, PATIENCE);
     apply(ground, &mut crew, &steps, Some(&NodeId(id.into())), job).await?;
-    // They know the node still, and may bring it up again when they are back.
-    for absent in view.absent.iter().filter(|absent| *absent.line.id.0 != *id) {
-        job.warn(format!("{} was left out: {}", absent.line.place(), absent.reason));
+    let absent: Vec<_> = view.absent.iter().filter(|absent| *absent.line.id.0 != *id).collect();
+    for absent in &absent {
+        let (place, reason) = (absent.line.place(), &absent.reason);
+        job.warn(format!(
+            "{place} was left out, and is told when it is back within a minute: {reason}"
+        ));
     }
+    let absent: Vec<Address> =
+        absent.iter().filter_map(|absent| absent.line.address.clone()).collect();
+    let told = latecomers::tell(ground.admin.access.clone(), absent, NodeId(id.into()));
+    ground.admin.runtime.spawn(told);
     for (address, why) in &crew.shortfalls {
         job.warn(format!("{address} was left out: {why}"));
     }

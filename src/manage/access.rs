@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 pub use crate::backend::Credentials;
-use crate::backend::control::{Control, ControlError};
+use crate::backend::control::Control;
+pub use crate::backend::control::ControlError;
 use crate::cluster::Address;
 pub use crate::net::tls::{Check, Tls, TlsFault, TlsOptions, TlsTrouble};
 pub use crate::net::{Family, Way};
