@@ -455,8 +455,8 @@ async fn http_and_resp_tell_of_the_same_job() {
     proxy.shutdown().await;
 }
 
-/// Clients at once, each with a pipeline under way, unless `SLOTWAY_CROWD` says how many; fewer if there cannot be so many files.
-const CROWD: u64 = 4000;
+/// Clients at once, each with a pipeline under way; fewer if there cannot be so many files.
+const CROWD: u64 = 10_000;
 
 #[tokio::test]
 async fn thousands_of_pipelines_meet_slots_on_their_way() {
@@ -466,9 +466,7 @@ async fn thousands_of_pipelines_meet_slots_on_their_way() {
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("up to the hard limit");
     // Each is a socket here and one in the proxy, which is in this process too.
-    let crowd = std::env::var("SLOTWAY_CROWD").ok().and_then(|crowd| crowd.parse().ok());
-    let crowd: u64 = crowd.unwrap_or(CROWD);
-    let crowd = limit.current.map_or(crowd, |files| crowd.min(files / 2 - 200));
+    let crowd = limit.current.map_or(CROWD, |files| CROWD.min(files / 2 - 200));
     let (proxy, mut admin, _folder) = administered(&cluster).await;
     let mut clients = Vec::new();
     for n in 0..crowd {
