@@ -31,6 +31,8 @@ use crate::resp::frame::{Progress, ReplyFramer};
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
 
+/// What such a command is called in errors.
+const NAME: &str = "a command with keys in several slots";
 /// First pause between two looks of a command that waits; each further one is half as long again.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Longest pause between two looks.
@@ -60,7 +62,7 @@ impl Session {
         let shared = Rc::clone(&self.shared);
         shared.pool.stats.commands_across.add(1);
         let crossing = Crossing {
-            asking: Asking::new(&shared, "a command with keys in several slots"),
+            asking: Asking::new(&shared, NAME),
             protocol: self.protocol(),
             deadline: shared.pool.deadline(),
             shared,
@@ -105,7 +107,7 @@ impl Crossing {
         }
         loop {
             self.deadline = self.shared.pool.deadline();
-            self.asking = Asking::new(&self.shared, "a command with keys in several slots");
+            self.asking = Asking::new(&self.shared, NAME);
             match self.attempt(across).await {
                 Ok(Some(reply)) | Err(reply) => return promise.fulfil(Reply::whole(reply)),
                 Ok(None) => {}
