@@ -1,7 +1,10 @@
 //! Slots move, and clients notice nothing.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use slotway::manage::mover::{Event, MoveError, Reins};
+use slotway::resp::value;
 
 use crate::cluster::{Cluster, Node};
 use crate::front;
@@ -60,6 +63,30 @@ async fn a_node_is_filled_and_emptied() {
     assert!(format!("{nodes:?}").contains("master"), "it does not stay a primary: {nodes:?}");
     let setting = cluster.call(new, &["CONFIG", "GET", "cluster-allow-replica-migration"]).await;
     assert!(format!("{setting:?}").contains("yes"), "it is not as it was: {setting:?}");
+}
+
+/// The source's link to the target is down when it is looked at first.
+#[tokio::test]
+async fn a_link_that_broke_just_now_is_waited_for() {
+    let _turn = beside_others().await;
+    let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    let mut debug = control(&cluster, 0).await;
+    let target = cluster.id(1).to_owned();
+    let breaker = async {
+        // Ten times as often as it is made again, and for longer than it takes to be seen.
+        for _ in 0..100 {
+            let nodes = debug.call(&[b"CLUSTER", b"NODES"]).await.expect("it answers");
+            // Redis 7.0 crashes when there is no link to break.
+            if !value::text(&nodes).expect("text").contains("disconnected") {
+                let kill: [&[u8]; 5] =
+                    [b"DEBUG", b"CLUSTERLINK", b"KILL", b"TO", target.as_bytes()];
+                debug.call(&kill).await.expect("it breaks links");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (summary, ()) = tokio::join!(office.moved(&cluster, &[(0, 1, 0..3)]), breaker);
+    assert_eq!(summary.progress.slots, 3);
 }
 
 /// Scenario 24, the first half.

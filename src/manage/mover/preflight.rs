@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::company::Company;
 use super::ends::{End, Sizes, groups};
@@ -15,10 +15,14 @@ use crate::backend::control::ControlError;
 use crate::cluster::{NodeId, Slot, Slots};
 use crate::manage::access::Access;
 use crate::manage::plan::Move;
-use crate::manage::view::{ClusterView, Info, Line, NodeView};
+use crate::manage::view::{ClusterView, Info, NodeView};
 
 /// How long nodes are silent before others suspect them, where they do not tell.
 const NODE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest that a link between two nodes is waited for. They try to make it ten times a second.
+const RELINKED: Duration = Duration::from_secs(3);
+/// Between two looks at it.
+const RELINK_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes each second that a node serialises, sends and has stored, measured on loopback with one large hash.
 const BYTES_PER_SECOND: u64 = 25_000_000;
 /// Longest that the source waits for the target without hearing from it.
@@ -96,6 +100,7 @@ pub(super) async fn survey(
     options: &MoveOptions,
 ) -> Result<Survey, Vec<String>> {
     let mut objections = shape(view, moves);
+    objections.extend(unlinked(view, moves, access).await);
     if !objections.is_empty() {
         return Err(objections);
     }
@@ -154,10 +159,6 @@ fn pair(view: &ClusterView, part: &Move) -> Vec<String> {
     if let Some(slot) = part.slots.iter().find(|slot| !source.own.slots.contains(**slot)) {
         objections.push(format!("{} does not own slot {slot}", source.address));
     }
-    let link = source.others.iter().find(|line| line.id == part.to);
-    if !link.is_some_and(Line::is_sound) && part.from != part.to {
-        objections.push(format!("{} has no link to {}", source.address, target.address));
-    }
     if !reads(&target.info, &source.info) {
         objections.push(format!(
             "{} cannot read what {} writes: its server is older, or of another kind",
@@ -165,6 +166,31 @@ fn pair(view: &ClusterView, part: &Move) -> Vec<String> {
         ));
     }
     objections
+}
+
+/// Sources that have no link to their target. A link that broke is made again within moments, so it is looked for until then.
+async fn unlinked(view: &ClusterView, moves: &[Move], access: &Access) -> Vec<String> {
+    let deadline = Instant::now() + RELINKED;
+    let mut objections = Vec::new();
+    for part in moves.iter().filter(|part| part.from != part.to) {
+        let (Some(source), Some(target)) = (view.node(&part.from), view.node(&part.to)) else {
+            continue;
+        };
+        let mut is_linked = has_link(source, &part.to);
+        while !is_linked && Instant::now() < deadline {
+            tokio::time::sleep(RELINK_PAUSE).await;
+            let now = NodeView::ask(&source.address, access).await;
+            is_linked = now.is_ok_and(|source| has_link(&source, &part.to));
+        }
+        if !is_linked {
+            objections.push(format!("{} has no link to {}", source.address, target.address));
+        }
+    }
+    objections
+}
+
+fn has_link(node: &NodeView, to: &NodeId) -> bool {
+    node.others.iter().any(|line| line.id == *to && line.is_sound())
 }
 
 /// What speaks against a node as one end of a move.
