@@ -154,6 +154,14 @@ impl Cluster {
         self.announce_as(node, "cluster-announce-bus-port", port, &format!("@{port}")).await;
     }
 
+    /// From now on a node tells the others that they find it at this port, also when it was started again. They need not know
+    /// it yet.
+    pub(crate) async fn announce_bus_for_good(&mut self, node: Node, port: u16) {
+        self.servers[node].keep_bus(port);
+        let port = port.to_string();
+        self.call(node, &["CONFIG", "SET", "cluster-announce-bus-port", &port]).await;
+    }
+
     async fn announce_as(&self, node: Node, setting: &str, port: u16, told: &str) {
         self.call(node, &["CONFIG", "SET", setting, &port.to_string()]).await;
         until(PATIENCE, "all have heard where it is", async || {
@@ -167,6 +175,18 @@ impl Cluster {
         })
         .await;
         self.agreed().await;
+    }
+
+    /// Breaks a replica's link with its primary, for as long as it is not told to link again.
+    pub(crate) async fn unlink(&self, replica: Node) {
+        // It makes no link if the password is refused.
+        self.call(replica, &["CONFIG", "SET", "masterauth", "not the password"]).await;
+        self.call(replica, &["CLIENT", "KILL", "TYPE", "master"]).await;
+    }
+
+    /// Lets a node follow a primary again.
+    pub(crate) async fn link(&self, node: Node) {
+        self.call(node, &["CONFIG", "SET", "masterauth", ""]).await;
     }
 
     /// Waits until a node says that the cluster is down.
@@ -203,7 +223,13 @@ impl Cluster {
         self.servers.iter().map(Server::address).collect()
     }
 
-    fn present(&self) -> impl Iterator<Item = Node> {
+    /// The port that clients and the other nodes know a node by.
+    pub(crate) fn port(&self, node: Node) -> u16 {
+        self.servers[node].port
+    }
+
+    /// Nodes that answer and are part of it.
+    pub(crate) fn present(&self) -> impl Iterator<Item = Node> {
         (0..self.servers.len()).filter(|node| !self.absent.contains(node))
     }
 

@@ -62,6 +62,7 @@ impl Plan {
 
 /// A load that is under way. It ends when this is dropped.
 pub(crate) struct Load {
+    doubt: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     rounds: Vec<watch::Receiver<u64>>,
     thread: JoinHandle<Tally>,
@@ -72,14 +73,17 @@ impl Load {
         let (stop, stopped) = watch::channel(false);
         let (counts, rounds): (Vec<_>, Vec<_>) =
             (0..plan.clients).map(|_| watch::channel(0)).unzip();
+        let doubt = Arc::new(AtomicBool::new(false));
+        let doubted = Arc::clone(&doubt);
         let thread = std::thread::spawn(move || {
             let (pulse, begun) = (Pulse::start(), Instant::now());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let mut tally = runtime.expect("a runtime").block_on(run(plan, counts, stopped));
+            let mut tally =
+                runtime.expect("a runtime").block_on(run(plan, counts, stopped, doubted));
             (tally.pause, tally.lasted) = (pulse.stop(), begun.elapsed());
             tally
         });
-        Self { stop, rounds, thread }
+        Self { doubt, stop, rounds, thread }
     }
 
     /// Waits until every client has done so many batches more.
@@ -93,6 +97,12 @@ impl Load {
         within(Duration::from_secs(40), "the load goes on", reached).await;
     }
 
+    /// From now on, or no longer, the cluster may have two primaries for a slot, one of which will be told that it is none. What
+    /// that one has acknowledged is lost then, however quickly it did.
+    pub(crate) fn doubt(&self, doubt: bool) {
+        self.doubt.store(doubt, Relaxed);
+    }
+
     /// Lets the clients finish, read everything back, and tell.
     pub(crate) async fn stop(self) -> Tally {
         self.stop.send_replace(true);
@@ -102,11 +112,17 @@ impl Load {
     }
 }
 
-async fn run(plan: Plan, counts: Vec<watch::Sender<u64>>, stop: watch::Receiver<bool>) -> Tally {
+async fn run(
+    plan: Plan,
+    counts: Vec<watch::Sender<u64>>,
+    stop: watch::Receiver<bool>,
+    doubt: Arc<AtomicBool>,
+) -> Tally {
     static LOADS: AtomicU64 = AtomicU64::new(0);
     let (load, mut clients) = (LOADS.fetch_add(1, Relaxed), JoinSet::new());
     for (number, count) in counts.into_iter().enumerate() {
-        clients.spawn(Worker::new(load, number, &plan).run(count, stop.clone()));
+        let worker = Worker { doubt: Arc::clone(&doubt), ..Worker::new(load, number, &plan) };
+        clients.spawn(worker.run(count, stop.clone()));
     }
     let mut tally = Tally::default();
     while let Some(seen) = clients.join_next().await {
@@ -165,6 +181,8 @@ struct Worker {
     tally: Tally,
     /// When the last reply came, or the first batch was sent.
     heard: Option<Instant>,
+    /// See [`Load::doubt`].
+    doubt: Arc<AtomicBool>,
 }
 
 /// The keys of a client.
@@ -266,6 +284,7 @@ impl Worker {
             counters: (0..LISTS).map(|_| Counter::default()).collect(),
             tally: Tally::default(),
             heard: None,
+            doubt: Arc::default(),
         }
     }
 
@@ -356,7 +375,7 @@ impl Worker {
 
     fn judge_all(&mut self, batch: &Batch, mut answers: Vec<Answer>, begun: Instant) {
         answers.resize_with(batch.requests, || Answer::None);
-        let excused = begun.elapsed() > EXCUSE;
+        let excused = begun.elapsed() > EXCUSE || self.doubt.load(Relaxed);
         for check in &batch.checks {
             self.judge(check, &answers, excused);
         }

@@ -34,8 +34,12 @@ mod load;
 mod local;
 mod moves;
 mod orders;
+mod partition;
 mod patience;
 mod pubsub;
+#[path = "../cluster/relay.rs"]
+#[allow(dead_code, reason = "`tests/cluster` uses all of it")]
+mod relay;
 mod replies;
 mod routing;
 mod scan;

@@ -33,6 +33,8 @@ pub(crate) struct Server {
     directory: TempDir,
     /// Whether it keeps its data for when it is started again.
     durable: bool,
+    /// Where the other nodes are told to find it, if not at its own bus port.
+    bus: Option<u16>,
 }
 
 /// The server program, or a tool that stands beside it.
@@ -64,14 +66,15 @@ impl Server {
         let _ = self.guard.kill();
         let _ = self.guard.wait();
         self.process.wait().expect("our child");
-        (self.process, self.guard) = processes(self.port, self.directory.path(), self.durable);
+        (self.process, self.guard) =
+            processes(self.port, self.directory.path(), self.durable, self.bus);
         assert!(self.is_up().await, "somebody else has taken the port");
     }
 
     fn spawn(port: u16) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (process, guard) = processes(port, directory.path(), false);
-        Self { port, process, guard, directory, durable: false }
+        let (process, guard) = processes(port, directory.path(), false, None);
+        Self { port, process, guard, directory, durable: false, bus: None }
     }
 
     /// Waits until the server answers; false if somebody else has its port.
@@ -103,6 +106,11 @@ impl Server {
         self.durable = true;
     }
 
+    /// When it is started again it is to tell the other nodes of this port: the caller has it do so now.
+    pub(crate) fn keep_bus(&mut self, port: u16) {
+        self.bus = Some(port);
+    }
+
     /// What the server has logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
@@ -131,7 +139,7 @@ impl Drop for Server {
 }
 
 /// Starts a server, and a shell that ends it if this process is gone before it could.
-fn processes(port: u16, directory: &Path, durable: bool) -> (Child, Child) {
+fn processes(port: u16, directory: &Path, durable: bool, bus: Option<u16>) -> (Child, Child) {
     let mut command = Command::new(program("server"));
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
     command.args(["--appendonly", if durable { "yes" } else { "no" }]);
@@ -139,6 +147,9 @@ fn processes(port: u16, directory: &Path, durable: bool) -> (Child, Child) {
     command.args(["--cluster-enabled", "yes", "--cluster-node-timeout"]);
     command.arg(NODE_TIMEOUT.as_millis().to_string());
     command.arg("--dir").arg(directory).args(["--logfile", "log"]);
+    if let Some(bus) = bus {
+        command.args(["--cluster-announce-bus-port", &bus.to_string()]);
+    }
     if knows_options_of_7() {
         command.args(["--enable-debug-command", "local", "--shutdown-timeout", "0"]);
     }

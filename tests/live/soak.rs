@@ -4,8 +4,9 @@
 //! `SLOTWAY_SOAK=600 cargo test --test live -- --ignored --nocapture soak`
 //!
 //! The seconds are 90 if nobody says so; `SEED` repeats a run. Each event has a load of its own, which is read back after it: no
-//! error and nothing lost, but for the loss of a primary, of which clients may be told that an outcome is unknown, and which may
-//! cost what its replica had not got yet.
+//! error and nothing lost, but where a primary is replaced without its consent, of which clients may be told that an outcome is
+//! unknown, and which may cost what its replica had not got yet. A primary that is cut off from the majority goes on for a node
+//! timeout, and what it acknowledges meanwhile is lost too; how much is told.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,10 +20,14 @@ use crate::cluster::{Cluster, Node};
 use crate::events::HICCUP;
 use crate::grow::{JOB, becomes, begin};
 use crate::load::{Load, Plan};
+use crate::partition::{Bus, Split};
+use crate::tally::{Oddity, Tally};
 use crate::{Dice, alone, front};
 
 /// Batches that every client does before an event, and after it.
 const BATCHES: u64 = 5;
+/// How long requests may wait: until a part is cut off, noticed, back, and trusted again.
+const OUTAGE: Duration = Duration::from_secs(25);
 /// Nodes more than there are at first.
 const EXTRA: usize = 2;
 
@@ -38,9 +43,21 @@ enum Chance {
     LoseReplica,
     LosePrimary,
     Hiccup,
+    Partition,
 }
 
-const CHANCES: [Chance; 9] = [
+/// What it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    /// It cannot happen now.
+    NotNow,
+    /// Nobody may notice.
+    Unnoticed,
+    /// A primary was replaced that did not hand over.
+    Replaced,
+}
+
+const CHANCES: [Chance; 10] = [
     Chance::Join,
     Chance::Follow,
     Chance::Leave,
@@ -50,11 +67,13 @@ const CHANCES: [Chance; 9] = [
     Chance::LoseReplica,
     Chance::LosePrimary,
     Chance::Hiccup,
+    Chance::Partition,
 ];
 
 /// A cluster that all that happens to.
 struct Subject {
     cluster: Cluster,
+    bus: Bus,
     admin: Client,
     proxy: Running,
     _folder: TempDir,
@@ -71,7 +90,8 @@ impl Subject {
     async fn start() -> Self {
         let mut cluster = Cluster::start(3, 1).await;
         let folder = tempfile::tempdir().expect("a folder");
-        let mut options = front::patient(cluster.addresses());
+        let mut options = front::options(cluster.addresses());
+        options.backend.request_budget = OUTAGE;
         options.admin = Some("127.0.0.1:0".to_owned());
         options.state_folder = Some(folder.path().to_owned());
         let proxy = front::start(options).await;
@@ -79,9 +99,10 @@ impl Subject {
         for _ in 0..EXTRA {
             spare.push(cluster.start_node().await);
         }
+        let bus = Bus::start(&mut cluster, &spare).await;
         let admin = Client::to(proxy.admin.expect("an admin port")).await;
         let (dice, extra, gone) = (Dice::from_env(), Vec::new(), Vec::new());
-        Self { cluster, admin, proxy, _folder: folder, dice, spare, extra, gone }
+        Self { cluster, bus, admin, proxy, _folder: folder, dice, spare, extra, gone }
     }
 
     async fn order(&mut self, line: &str) {
@@ -114,11 +135,11 @@ impl Subject {
         (!all.is_empty()).then(|| all.swap_remove(self.dice.below(all.len())))
     }
 
-    /// Lets it happen; false if it cannot now.
-    async fn meet(&mut self, chance: Chance) -> bool {
+    /// Lets it happen.
+    async fn meet(&mut self, chance: Chance, load: &Load) -> Effect {
         match chance {
             Chance::Join | Chance::Follow => {
-                let Some(node) = self.spare.pop() else { return false };
+                let Some(node) = self.spare.pop() else { return Effect::NotNow };
                 self.cluster.rename(node).await;
                 let how = if chance == Chance::Join { "" } else { " REPLICA" };
                 self.order(&format!("ADDNODE {}{how}", self.cluster.address(node))).await;
@@ -129,7 +150,9 @@ impl Subject {
                 let primaries = self.primaries().await;
                 // One of three cannot leave: the others could not replace one that fails.
                 let may_leave = |node: &Node| primaries.len() > 3 || !primaries.contains(node);
-                let Some(node) = self.extra.pop_if(|node| may_leave(node)) else { return false };
+                let Some(node) = self.extra.pop_if(|node| may_leave(node)) else {
+                    return Effect::NotNow;
+                };
                 let id = self.cluster.id(node).to_owned();
                 // What it would leave behind without a replica is what it took it from.
                 self.order(&format!("DELNODE {id} FORCE no-replicas")).await;
@@ -149,23 +172,27 @@ impl Subject {
             }
             Chance::Rebalance => self.order("REBALANCE").await,
             Chance::FailOver => {
-                let Some((primary, _)) = self.replaceable().await else { return false };
+                let Some((primary, _)) = self.replaceable().await else { return Effect::NotNow };
                 let line = format!("FAILOVER {}", self.cluster.id(primary));
                 self.order(&line).await;
             }
             Chance::LoseReplica => {
-                let Some((_, followers)) = self.replaceable().await else { return false };
+                let Some((_, followers)) = self.replaceable().await else { return Effect::NotNow };
                 let node = self.one_of(&followers);
                 self.cluster.kill9(node);
                 self.cluster.agreed().await;
                 self.cluster.restart(node).await;
             }
             Chance::LosePrimary => {
-                let Some((primary, followers)) = self.replaceable().await else { return false };
+                let Some((primary, followers)) = self.replaceable().await else {
+                    return Effect::NotNow;
+                };
                 self.cluster.kill9(primary);
                 self.promoted(&followers).await;
                 self.cluster.agreed().await;
                 self.cluster.restart(primary).await;
+                self.cluster.agreed().await;
+                return Effect::Replaced;
             }
             Chance::Hiccup => {
                 let primaries = self.primaries().await;
@@ -175,9 +202,36 @@ impl Subject {
                 sleep(HICCUP).await;
                 self.cluster.thaw(node);
             }
+            Chance::Partition => return self.part(load).await,
         }
         self.cluster.agreed().await;
-        true
+        Effect::Unnoticed
+    }
+
+    /// Cuts the cluster in two somewhere, until each part knows, and has replaced the primaries that it can.
+    async fn part(&mut self, load: &Load) -> Effect {
+        let members: Vec<Node> = self.cluster.present().collect();
+        let (dice, bus) = (&mut self.dice, &self.bus);
+        let island = members.iter().copied().filter(|_| dice.below(2) == 0).collect();
+        let mut owners = Vec::new();
+        for primary in self.primaries().await {
+            owners.push((primary, self.cluster.followers(primary).await));
+        }
+        let split = Split::new(&members, island, &owners);
+        eprintln!("{split:?}");
+        let is_costly = !split.heirs.is_empty();
+        load.doubt(is_costly);
+        bus.cut(&self.cluster, &split).await;
+        for node in &split.powerless {
+            self.cluster.down(*node).await;
+        }
+        for heirs in &split.heirs {
+            self.promoted(heirs).await;
+        }
+        bus.heal(&self.cluster, &split).await;
+        self.cluster.agreed().await;
+        load.doubt(false);
+        if is_costly { Effect::Replaced } else { Effect::Unnoticed }
     }
 
     /// Waits until one of these has slots.
@@ -194,20 +248,19 @@ impl Subject {
     }
 
     /// Lets it happen under a load, and judges what that has seen.
-    async fn live_through(&mut self, chance: Chance) -> Option<u64> {
+    async fn live_through(&mut self, chance: Chance) -> Option<Tally> {
         let plan = Plan { clients: 6, limit: 2 * JOB, ..Plan::new(self.proxy.data) };
         let mut load = Load::start(plan);
         load.advance(BATCHES).await;
-        let happened = self.meet(chance).await;
+        let effect = self.meet(chance, &load).await;
         load.advance(BATCHES).await;
         let tally = load.stop().await;
-        eprintln!("{chance:?}{}: {tally}", if happened { "" } else { " (not now)" });
-        if chance == Chance::LosePrimary && happened {
-            tally.expect_survived(JOB);
-        } else {
-            tally.expect_flawless();
+        eprintln!("{chance:?}, {effect:?}: {tally}");
+        match effect {
+            Effect::Replaced => tally.expect_survived(JOB),
+            Effect::Unnoticed | Effect::NotNow => tally.expect_flawless(),
         }
-        happened.then_some(tally.commands)
+        (effect != Effect::NotNow).then_some(tally)
     }
 }
 
@@ -219,11 +272,13 @@ async fn soak() {
     let _turn = alone().await;
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(90));
     let (mut met, mut commands) = (BTreeMap::<Chance, u32>::new(), 0);
+    let mut lost = BTreeMap::<Chance, u64>::new();
     while Instant::now() < end {
         let chance = CHANCES[subject.dice.below(CHANCES.len())];
-        if let Some(done) = subject.live_through(chance).await {
+        if let Some(tally) = subject.live_through(chance).await {
             *met.entry(chance).or_default() += 1;
-            commands += done;
+            *lost.entry(chance).or_default() += tally.count(Oddity::Lost);
+            commands += tally.commands;
         }
     }
     // Nodes do not listen to talk of one that left for a minute; after that it could come back.
@@ -233,6 +288,8 @@ async fn soak() {
         subject.cluster.has_forgotten(id).await;
         count += 1;
     }
-    eprintln!("{commands} commands, {met:?}; {count} nodes have been gone for long");
+    lost.retain(|_, count| *count > 0);
+    eprintln!("{commands} commands, {met:?}; acknowledged and lost with a primary: {lost:?}");
+    eprintln!("{count} nodes have been gone for long");
     subject.proxy.shutdown().await;
 }

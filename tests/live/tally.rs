@@ -15,7 +15,8 @@ pub(crate) enum Oddity {
     Disagreement,
     /// A reply of the wrong shape: it belongs to another request.
     Confusion,
-    /// A wrong value in a batch that took so long that a failover may lie in it: the cluster may have lost the write.
+    /// A wrong value in a batch that took so long that a failover may lie in it, or that went to a cluster in two parts: the
+    /// cluster may have lost the write.
     Excused,
     /// An acknowledged number that is in no list, or an acknowledged increment that was not counted.
     Lost,
