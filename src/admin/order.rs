@@ -10,6 +10,7 @@ use crate::manage::access::Credentials;
 use crate::manage::mover::{BigKeys, Method, MoveOptions};
 use crate::manage::plan::Consent;
 use crate::manage::plan::rebalance::Measure;
+use crate::manage::recruit;
 use crate::manage::repair::Risk;
 use crate::manage::uri::Uri;
 
@@ -33,12 +34,22 @@ pub(super) enum Order {
     Failover { name: String, to: Option<String>, consent: Consent },
     /// What is not whole is repaired, as far as it is no riskier than this, and is about these slots if some are named.
     Fix { consent: Risk, slots: Option<Slots> },
-    /// Empty nodes become a cluster with so many replicas for each primary.
-    Create { addresses: Vec<Address>, replicas: usize },
+    /// Empty nodes become a cluster.
+    Create(Create),
     /// The keys of a server that is no cluster are taken in.
     Import(Import),
     /// What primaries have is saved in a folder.
     Backup { folder: PathBuf },
+}
+
+/// The cluster that nodes become.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Create {
+    pub(super) addresses: Vec<Address>,
+    /// Of each primary.
+    pub(super) replicas: usize,
+    /// The zones of nodes: a primary and its replicas are to be in different ones.
+    pub(super) zones: Vec<(Address, String)>,
 }
 
 /// Where keys come from, and what becomes of others.
@@ -123,7 +134,7 @@ impl Order {
             Self::Rebalance { .. } => "rebalance",
             Self::Failover { .. } => "failover",
             Self::Fix { .. } => "fix",
-            Self::Create { .. } => "create",
+            Self::Create(_) => "create",
             Self::Import(_) => "import",
             Self::Backup { .. } => "backup",
         }
@@ -147,6 +158,12 @@ impl<'a> Words<'a> {
     fn slots(&mut self) -> Result<Slots, Complaint> {
         let slots: Slots = self.next("a slot")?.parse().map_err(bad)?;
         if slots.is_empty() { Err(bad("the slots are missing")) } else { Ok(slots) }
+    }
+
+    /// A node, and the zone that it is in.
+    fn zone(&mut self) -> Result<(Address, String), Complaint> {
+        let word = self.next("the zone")?;
+        recruit::zone(word).ok_or_else(|| bad(format!("{:?} is not address=zone", short(word))))
     }
 
     /// One of these words.
@@ -240,7 +257,7 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
             }
             Order::Backup { folder }
         }
-        "CREATE" => Order::Create { addresses: Vec::new(), replicas: 0 },
+        "CREATE" => Order::Create(Create::default()),
         _ => {
             let name = rest.next("the node")?.to_owned();
             Order::Failover { name, to: None, consent: Consent::All }
@@ -261,8 +278,8 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
         if request.order.take(&upper, &mut rest)? || request.take(&upper, &mut rest)? {
             continue;
         }
-        if let Order::Create { addresses, .. } = &mut request.order {
-            addresses.push(address(word)?);
+        if let Order::Create(wanted) = &mut request.order {
+            wanted.addresses.push(address(word)?);
         } else {
             return Err(bad(format!("{:?} is not understood", short(word))));
         }
@@ -284,10 +301,18 @@ fn expect_whole(order: &Order) -> Result<(), Complaint> {
             Err(bad("WEIGHT must be a number from 0 on"))
         }
         Order::Reshard { to, .. } if to.is_empty() => Err(bad("TO is missing")),
-        Order::Create { addresses, .. } if addresses.is_empty() => {
-            Err(bad("the addresses are missing"))
-        }
+        Order::Create(wanted) => expect_places(wanted),
         _ => Ok(()),
+    }
+}
+
+fn expect_places(wanted: &Create) -> Result<(), Complaint> {
+    if wanted.addresses.is_empty() {
+        return Err(bad("the addresses are missing"));
+    }
+    match wanted.zones.iter().find(|(address, _)| !wanted.addresses.contains(address)) {
+        Some((stranger, _)) => Err(bad(format!("{stranger} has a zone, and is none of the nodes"))),
+        None => Ok(()),
     }
 }
 
@@ -342,7 +367,14 @@ impl Order {
             // What is called FORCE elsewhere has a flag behind it.
             (Self::Failover { consent, .. }, "FORCE") => *consent = Consent::Majority,
             (Self::Failover { consent, .. }, "TAKEOVER") => *consent = Consent::Nobody,
-            (Self::Create { replicas, .. }, "REPLICAS") => *replicas = rest.number("REPLICAS")?,
+            (Self::Create(wanted), "REPLICAS") => wanted.replicas = rest.number("REPLICAS")?,
+            (Self::Create(wanted), "ZONES") => {
+                wanted.zones.push(rest.zone()?);
+                // More of them may stand behind the first.
+                while rest.0.as_slice().first().is_some_and(|word| recruit::zone(word).is_some()) {
+                    wanted.zones.push(rest.zone()?);
+                }
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -491,10 +523,6 @@ mod tests {
         check("FIX", Order::Fix { consent: Risk::Safe, slots: None });
         check("FIX APPLY all", Order::Fix { consent: Risk::DataLoss, slots: None });
         check("FIX SLOT 1-3 7 DRYRUN", Order::Fix { consent: Risk::Safe, slots: Some(some()) });
-        check(
-            "CREATE h:1 h:1 REPLICAS 2",
-            Order::Create { addresses: vec![address(), address()], replicas: 2 },
-        );
         let import = Import {
             source: address(),
             credentials: None,
@@ -512,6 +540,24 @@ mod tests {
             "FAILOVER a TO b FORCE",
             Order::Failover { name: "a".into(), to: Some("b".into()), consent: Consent::Majority },
         );
+    }
+
+    #[test]
+    fn nodes_that_become_a_cluster() {
+        let check = |line: &str, wanted| {
+            assert_eq!(read(line).unwrap().order, Order::Create(wanted), "{line}");
+        };
+        let address = |word: &str| Address::parse(word, None).unwrap();
+        let create = Create {
+            addresses: vec![address("h:1"), address("h:2")],
+            replicas: 2,
+            ..Create::default()
+        };
+        check("CREATE h:1 h:2 REPLICAS 2", create.clone());
+        let zones = vec![(address("h:1"), "a=b".into()), (address("h:2"), "c".into())];
+        let apart = Create { zones, ..create };
+        check("CREATE h:1 ZONES h:1=a=b h:2=c h:2 REPLICAS 2", apart.clone());
+        check("CREATE ZONES h:1=a=b ZONES h:2=c REPLICAS 2 h:1 h:2", apart);
     }
 
     #[test]
@@ -551,6 +597,8 @@ mod tests {
         check("FIX SLOT", "BADARG a slot is missing");
         check("CREATE REPLICAS 1", "BADARG the addresses are missing");
         check("CREATE h", "BADARG \"h\" is no address");
+        check("CREATE h:1 ZONES h:1", "BADARG \"h:1\" is not address=zone");
+        check("CREATE h:1 ZONES h:2=a", "BADARG h:2 has a zone, and is none of the nodes");
         check("IMPORT redis://h:1", "BADARG FROM has to come first");
         check("IMPORT FROM h:1", "BADARG the URI has to begin with redis:// or rediss://");
         check("IMPORT FROM redis://h:1/x", "BADARG the database of the URI is no number");

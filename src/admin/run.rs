@@ -56,9 +56,7 @@ pub(super) async fn plan(
 ) -> Result<(Value, Vec<NodeId>), Complaint> {
     match &request.order {
         Order::Fix { slots, .. } => return fix::plan(ground, slots.as_ref()).await,
-        Order::Create { addresses, replicas } => {
-            return create::plan(ground, addresses, *replicas).await;
-        }
+        Order::Create(wanted) => return create::plan(ground, wanted, &request.force).await,
         _ => {}
     }
     // A job that was cut off explains what else would be found amiss.
@@ -200,7 +198,7 @@ async fn make(ground: &Ground, view: &ClusterView, request: &Request) -> Result<
             let step = members::failover(view, &called(view, name)?, to.as_deref(), *consent)?;
             Ok(Plan { before: vec![step], ..Plan::default() })
         }
-        Order::Fix { .. } | Order::Create { .. } | Order::Import(_) | Order::Backup { .. } => {
+        Order::Fix { .. } | Order::Create(_) | Order::Import(_) | Order::Backup { .. } => {
             Ok(Plan::default())
         }
     }
@@ -277,11 +275,11 @@ async fn arrive(
     address: &Address,
     (follow, with): (&Follow, &[Address]),
 ) -> Result<Plan, Complaint> {
-    let home = home(view, address, follow)?;
-    let new = recruit(ground, view, address, home).await?;
+    let new = recruit(ground, view, address, *follow == Follow::Nobody).await?;
+    let home = home(view, &new, follow)?;
     let mut recruits = vec![new.clone()];
     for address in with {
-        let replica = recruit(ground, view, address, Some(&new)).await?;
+        let replica = recruit(ground, view, address, false).await?;
         if recruits.iter().any(|other| other.own.id == replica.own.id) {
             return Err(Complaint::BadArg(format!("{address} is named twice")));
         }
@@ -297,13 +295,13 @@ async fn arrive(
 /// The primary that a new node is to follow, if it is to follow one.
 fn home<'v>(
     view: &'v ClusterView,
-    address: &Address,
+    new: &NodeView,
     follow: &Follow,
 ) -> Result<Option<&'v NodeView>, Complaint> {
     Ok(match follow {
         Follow::Nobody => None,
         Follow::Anybody => Some(
-            members::least_replicated(view, address.host())
+            members::least_replicated(view, new)
                 .ok_or_else(|| Complaint::Precondition("no primary owns any slots".into()))?,
         ),
         Follow::Node(name) => {
@@ -319,12 +317,12 @@ fn home<'v>(
     })
 }
 
-/// A node that may join, as the replica of `home` if there is one; or that is a member already.
+/// A node that may join, as a primary or as a replica; or that is a member already.
 async fn recruit(
     ground: &Ground,
     view: &ClusterView,
     address: &Address,
-    home: Option<&NodeView>,
+    is_primary: bool,
 ) -> Result<NodeView, Complaint> {
     let recruit = Recruit::ask(address, &ground.admin.access).await;
     let recruit = recruit.map_err(|error| Complaint::NoAnswer(error.to_string()))?;
@@ -334,7 +332,7 @@ async fn recruit(
     {
         match fault {
             // A replica gets those of its primary; a primary may have been given them by a try that did not get further.
-            Unfit::Functions(_) if home.is_none() => {}
+            Unfit::Functions(_) if is_primary => {}
             Unfit::NotEmpty { .. } => {
                 return Err(Complaint::NotEmpty(format!("Node {address} is not empty: {fault}")));
             }
@@ -429,8 +427,8 @@ pub(super) async fn carry_out(ground: &Ground, request: &Request, job: &Job) -> 
             let extent = (*consent, slots.as_ref());
             return fix::carry_out(ground, extent, &request.options, job).await;
         }
-        Order::Create { addresses, replicas } => {
-            return create::carry_out(ground, addresses, *replicas, job).await;
+        Order::Create(wanted) => {
+            return create::carry_out(ground, wanted, &request.force, job).await;
         }
         Order::Import(import) => {
             return data::import(ground, import, request.options.batch, job).await;

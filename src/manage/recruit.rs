@@ -6,7 +6,7 @@ use std::fmt;
 use tokio::task::JoinSet;
 
 use super::access::Access;
-use super::view::{NodeView, ViewError};
+use super::view::{NodeView, ViewError, zone_site};
 use crate::backend::control::ControlError;
 use crate::cluster::{Address, NodeId, Slots};
 use crate::resp::value;
@@ -94,6 +94,22 @@ impl Recruit {
         }
         (self.functions > 0).then_some(Unfit::Functions(self.functions))
     }
+}
+
+/// What copies of a slot are not to share, for each node: its zone, as it is given here or told by the node, else its host.
+pub fn sites(recruits: &[Recruit], zones: &[(Address, String)]) -> Vec<String> {
+    let site = |node: &NodeView| {
+        let given = zones.iter().find(|(address, _)| *address == node.address);
+        given.map_or_else(|| node.site(), |(_, zone)| zone_site(zone))
+    };
+    recruits.iter().map(|recruit| site(&recruit.view)).collect()
+}
+
+/// Reads `host:port=zone`.
+pub fn zone(pair: &str) -> Option<(Address, String)> {
+    let (address, zone) = pair.split_once('=')?;
+    let address = Address::parse(address, None).filter(|address| !address.host().is_empty())?;
+    (!zone.is_empty()).then(|| (address, zone.to_owned()))
 }
 
 /// Asks all of them; the answers are in the order of the addresses.

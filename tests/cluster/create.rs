@@ -1,15 +1,18 @@
 //! `create` and `check`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value as Json;
+use slotway::proxy;
 use tokio::sync::watch;
 
 use crate::cluster::run;
 use crate::relay::{Fate, Relay};
 use crate::server::{Server, program};
 use crate::tool::{Special, Told, ask, begin, call, cluster, ended, known, signal, slotway, text};
-use crate::{beside_others, until, within};
+use crate::{beside_others, front, until, within};
 
 /// Empty nodes.
 async fn empty(count: usize) -> (Vec<Server>, Vec<String>) {
@@ -46,6 +49,48 @@ fn without_colors(text: &str) -> String {
     parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
 }
 
+/// Zones stand for hosts, of which there is one here. Where they do not suffice a proxy wants to be told that it is all right.
+async fn zones_keep_replicas_from_their_primaries(addresses: &[String]) {
+    let all = addresses.join(" ");
+    let zone = |at: usize, first: usize| if at < first { "east" } else { "west" };
+    let create = |first: usize| {
+        let zones = addresses.iter().enumerate();
+        let zones: Vec<_> =
+            zones.map(|(at, address)| format!("{address}={}", zone(at, first))).collect();
+        format!("create --dry-run --replicas 1 --zones {} {all}", zones.join(" "))
+    };
+    let mut places = BTreeMap::new();
+    for (at, address) in addresses.iter().enumerate() {
+        places.insert(text(address, "CLUSTER MYID").await, zone(at, 3));
+    }
+    let told = cluster(&format!("{} --json", create(3))).await.ends(0);
+    let told: Json = serde_json::from_str(told.out.trim()).expect("JSON");
+    let steps = told["plan"].as_array().expect("steps").iter();
+    let pairs: Vec<_> = steps.filter(|step| step["step"] == "replicate").collect();
+    let place = |name: &Json| places[name.as_str().expect("a name")];
+    assert_eq!(pairs.len(), 3);
+    assert!(pairs.iter().all(|pair| place(&pair["node"]) != place(&pair["primary"])), "{pairs:?}");
+    cluster(&create(4))
+        .await
+        .ends(0)
+        .says("[WARNING] Some slaves are in the same zone as their master");
+    cluster(&format!("create --zones h:1=a {all}"))
+        .await
+        .ends(2)
+        .mentions("is not one of the nodes");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = front::options(addresses.to_vec());
+    options.admin = Some("127.0.0.1:0".to_owned());
+    options.state_folder = Some(folder.path().to_owned());
+    let proxy = proxy::start(options).await.expect("the proxy starts");
+    let via = format!("--via {}", proxy.admin.expect("an admin port"));
+    cluster(&format!("{} {via}", create(3))).await.ends(0).mentions("\"step\":\"replicate\"");
+    let refused = cluster(&format!("{} {via}", create(4))).await.ends(3);
+    refused.mentions("NEEDFORCE same-zone a replica would be in the zone of its primary");
+    proxy.shutdown().await;
+}
+
 #[tokio::test]
 async fn six_empty_nodes_become_a_cluster_and_check_says_what_redis_cli_says() {
     let _turn = beside_others().await;
@@ -79,6 +124,7 @@ async fn six_empty_nodes_become_a_cluster_and_check_says_what_redis_cli_says() {
     slotway(&words).await.ends(2).mentions("nobody is there to answer");
     let planned = cluster(&format!("create --dry-run --json --replicas 1 {all}")).await.ends(0);
     assert!(planned.out.contains("\"step\": \"add-slots\""), "{}", planned.out);
+    zones_keep_replicas_from_their_primaries(&addresses).await;
     all_untouched(&addresses).await;
 
     // The line of the charts, `yes yes |`, and the same plan as before.

@@ -86,8 +86,11 @@ pub(super) const FAILOVER: &Shape = &[
 
 pub(super) const FIX: &Shape = &[("apply", Field::Word("APPLY")), ("slots", Field::Word("SLOT"))];
 
-pub(super) const CREATE: &Shape =
-    &[("nodes", Field::Addresses), ("replicas", Field::Word("REPLICAS"))];
+pub(super) const CREATE: &Shape = &[
+    ("nodes", Field::Addresses),
+    ("replicas", Field::Word("REPLICAS")),
+    ("zones", Field::Pairs("ZONES")),
+];
 
 pub(super) const IMPORT: &Shape = &[
     ("from", Field::Word("FROM")),
@@ -266,6 +269,11 @@ mod tests {
         );
         check(REBALANCE, "", "");
         check(CREATE, r#"{"nodes":["h:1","h:2"],"replicas":1}"#, "h:1 h:2 REPLICAS 1");
+        check(
+            CREATE,
+            r#"{"nodes":["h:1"],"zones":{"h:1":"a","h:2":"b"}}"#,
+            "h:1 ZONES h:1=a ZONES h:2=b",
+        );
         check(CREATE, r#"{"nodes":["DRYRUN"]}"#, "BADARG nodes: \"DRYRUN\" is no address");
         check(
             IMPORT,

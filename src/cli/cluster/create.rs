@@ -15,13 +15,15 @@ use crate::manage::view::ClusterView;
 impl Job<'_> {
     pub(super) async fn create(&self) -> Outcome {
         let addresses = self.addresses()?;
+        let zones = self.zones(&addresses)?;
         if self.out.style == Style::Trib {
             self.out.info(">>> Creating cluster");
         }
         let recruits = self.recruit(&addresses).await?;
-        let hosts: Vec<&str> = addresses.iter().map(Address::host).collect();
+        let sites = recruit::sites(&recruits, &zones);
+        let sites: Vec<&str> = sites.iter().map(String::as_str).collect();
         let replicas = self.flag(self.line.number("replicas"))?.unwrap_or(0);
-        let layout = create::layout(&hosts, replicas).map_err(|too_few| self.too_few(too_few))?;
+        let layout = create::layout(&sites, replicas).map_err(|too_few| self.too_few(too_few))?;
         self.show_layout(&layout, &recruits);
         let ids: Vec<NodeId> = recruits.iter().map(|recruit| recruit.view.own.id.clone()).collect();
         let steps = layout.steps(&ids);
@@ -61,6 +63,19 @@ impl Job<'_> {
             addresses.push(address);
         }
         Ok(addresses)
+    }
+
+    /// Where nodes are, as far as that is said.
+    fn zones(&self, addresses: &[Address]) -> Outcome<Vec<(Address, String)>> {
+        let mut zones = Vec::new();
+        for pair in self.flag(self.line.values("zones"))? {
+            let zone = recruit::zone(pair).filter(|(address, _)| addresses.contains(address));
+            zones.push(zone.ok_or_else(|| {
+                let text = format!("[ERR] --cluster-zones: {pair} is not one of the nodes=zone");
+                self.out.complain(Exit::Usage, &text)
+            })?);
+        }
+        Ok(zones)
     }
 
     /// The nodes, if all are fit; each that is not is named with its reason.
@@ -203,13 +218,14 @@ impl Job<'_> {
                 address(*primary)
             ));
         }
-        self.show_affinity(layout.affinity);
+        let site = if self.line.has("zones") { "zone" } else { "host" };
+        self.show_affinity(layout.affinity, site);
         for seat in 0..recruits.len() {
             self.out.plain(&self.seat(layout, recruits, seat));
         }
     }
 
-    fn show_affinity(&self, affinity: Option<Affinity>) {
+    fn show_affinity(&self, affinity: Option<Affinity>, site: &str) {
         let Some(affinity) = affinity else { return };
         let word = self.out.style.primary();
         let replicas = self.out.style.replicas();
@@ -218,12 +234,12 @@ impl Job<'_> {
             Affinity::Perfect => self.out.good("[OK] Perfect anti-affinity obtained!"),
             Affinity::WithPrimary => {
                 self.out.warning(&format!(
-                    "[WARNING] Some {replicas} are in the same host as their {word}"
+                    "[WARNING] Some {replicas} are in the same {site} as their {word}"
                 ));
             }
             Affinity::WithSibling => {
                 self.out.warning(&format!(
-                    "[WARNING] Some {replicas} of the same {word} are in the same host"
+                    "[WARNING] Some {replicas} of the same {word} are in the same {site}"
                 ));
             }
         }

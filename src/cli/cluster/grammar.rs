@@ -105,6 +105,12 @@ const CHANGING: &[&str] = &[
 pub(super) const FLAGS: &[Flag] = &[
     flag(&["replicas"], Some("n"), &["create"], "replicas of each primary"),
     flag(
+        &["zones"],
+        Some("host:port=zone ..."),
+        &["create"],
+        "where nodes are: no primary has a replica in its own zone",
+    ),
+    flag(
         &["resume"],
         None,
         &["create"],
@@ -299,8 +305,8 @@ impl Line {
             let is_operand =
                 is_call(verb.as_ref()) && (args.len() > 1 || !args.is_empty() && is_number(&word));
             match find(&word).filter(|_| !(is_operand && is_number(&word))) {
-                Some(flag) if is_weight(flag) => {
-                    if flags.iter().any(|(have, _)| is_weight(have)) {
+                Some(flag) if takes_pairs(flag) => {
+                    if is_weight(flag) && flags.iter().any(|(have, _)| is_weight(have)) {
                         return Err(TWO_WEIGHTS.to_owned());
                     }
                     let pairs = std::iter::from_fn(|| {
@@ -400,6 +406,11 @@ fn is_via(flag: &Flag, verb: &Verb) -> bool {
     flag.names[0] == "via" && verb.name != "create"
 }
 
+/// Whether all words behind it that have `=` are its own.
+fn takes_pairs(flag: &Flag) -> bool {
+    is_weight(flag) || flag.names[0] == "zones"
+}
+
 fn is_weight(flag: &Flag) -> bool {
     flag.names[0] == "weight"
 }
@@ -472,6 +483,7 @@ mod tests {
             "--cluster rebalance --cluster-weight a=1 b=2 h:1",
             "rebalance h:1 weight=a=1 weight=b=2",
         );
+        check("create --zones h:1=a h:2=b h:1 h:2", "create h:1 h:2 zones=h:1=a zones=h:2=b");
         check("--cluster reshard h 1 --cluster-slots -1", "reshard h 1 slots=-1");
         check("--cluster fix h:1 --cluster-yes", "fix h:1 yes=");
         check(

@@ -21,11 +21,11 @@ impl Job<'_> {
             self.out.answer(&json!({ "ok": false, "error": "the cluster is not whole" }));
             return Err(Exit::Refused);
         }
-        let primary = self.primary_of_new(&view, &new)?;
         let recruit = Recruit::ask(&new, &self.access).await.map_err(|error| {
             self.out.error(&format!("[ERR] Sorry, can't connect to node {new}"));
             self.unreachable(&new, &error)
         })?;
+        let primary = self.primary_of_new(&view, &recruit.view)?;
         let steps = self.steps_of_joining(&view, &recruit, primary)?;
         if self.line.has("dry-run") {
             return Ok(self.answer_plan(&steps));
@@ -48,7 +48,7 @@ impl Job<'_> {
     fn primary_of_new<'a>(
         &self,
         view: &'a ClusterView,
-        new: &Address,
+        new: &NodeView,
     ) -> Outcome<Option<&'a NodeView>> {
         let given = self.flag(self.line.value("master-id"))?;
         let word = self.out.style.primary();
@@ -61,7 +61,7 @@ impl Job<'_> {
             };
         }
         let Some(id) = given else {
-            let node = members::least_replicated(view, new.host());
+            let node = members::least_replicated(view, new);
             let node =
                 node.ok_or_else(|| self.out.fail(Exit::Refused, "[ERR] no master owns any slots"))?;
             self.out.plain(&format!("Automatically selected {word} {}", node.address));

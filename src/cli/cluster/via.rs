@@ -82,6 +82,9 @@ impl<'l> Words<'l> {
         for at in 0..self.line.args.len() {
             self.say(&[self.line.arg(at)?]);
         }
+        for pair in self.line.values("zones")? {
+            self.say(&["ZONES", pair]);
+        }
         self.value("replicas", "REPLICAS")
     }
 

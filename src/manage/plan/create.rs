@@ -1,7 +1,8 @@
 //! Who is to serve and who is to follow whom in a cluster of empty nodes. Pure, and the same for the same input.
 //!
 //! Hosts take turns, so that neighbours in the list of primaries stand on different hosts; then each primary is given
-//! replicas from other hosts. What this leaves to be wished for, exchanges of two replicas mend as far as they can.
+//! replicas from other hosts. What this leaves to be wished for, exchanges of two replicas mend as far as they can. Where
+//! zones are known, they stand for hosts.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -42,10 +42,11 @@ pub fn named<'a>(view: &'a ClusterView, name: &str) -> Option<&'a NodeId> {
     view.lines().map(|line| &line.id).find(|id| *id.0 == *name)
 }
 
-/// The primary that a new replica is to follow: one that owns slots, with the fewest replicas, rather on another host.
-pub fn least_replicated<'a>(view: &'a ClusterView, host: &str) -> Option<&'a NodeView> {
-    let owners = view.primaries().filter(|node| !node.own.slots.is_empty());
-    owners.min_by_key(|node| (view.replicas_of(&node.own.id).count(), node.address.host() == host))
+/// The primary that a new replica is to follow: one that owns slots, with the fewest replicas, rather in another zone, or on
+/// another host.
+pub fn least_replicated<'a>(view: &'a ClusterView, new: &NodeView) -> Option<&'a NodeView> {
+    let (owners, site) = (view.primaries().filter(|node| !node.own.slots.is_empty()), new.site());
+    owners.min_by_key(|node| (view.replicas_of(&node.own.id).count(), node.site() == site))
 }
 
 /// What is still missing for a node to be the member it is to be, the replica of `primary` if there is one; nothing if it is
@@ -345,9 +346,19 @@ mod tests {
 
     #[test]
     fn a_new_replica_goes_where_it_is_missed() {
-        let chosen = |host| least_replicated(&cluster(), host).unwrap().own.id.to_string();
-        assert_eq!(chosen("10.0.0.200"), "b");
-        assert_eq!(chosen("10.0.0.98"), "c", "b stands on its own host");
+        let zone = |zone: &str| Info(format!("availability_zone:{zone}\r\n"));
+        let mut cluster = cluster();
+        let chosen = |cluster: &ClusterView, host: &str, info: Info| {
+            let text = format!("x {host}:9@19 myself,master - 0 0 0 connected");
+            let mut new = ClusterView::said(&[&text]).nodes.remove(0);
+            (new.address, new.info) = (Address::parse(&format!("{host}:9"), None).unwrap(), info);
+            least_replicated(cluster, &new).unwrap().own.id.to_string()
+        };
+        assert_eq!(chosen(&cluster, "10.0.0.200", zone("")), "b");
+        assert_eq!(chosen(&cluster, "10.0.0.98", zone("")), "c", "b stands on its own host");
+        cluster.nodes[1].info = zone("east");
+        assert_eq!(chosen(&cluster, "10.0.0.200", zone("east")), "c", "b is in its own zone");
+        assert_eq!(chosen(&cluster, "10.0.0.98", zone("west")), "b", "it is in another zone");
     }
 
     #[test]

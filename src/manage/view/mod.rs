@@ -133,7 +133,18 @@ impl ClusterView {
     }
 }
 
+/// A zone, where others have hosts: whatever it is called, it is none of them.
+pub(super) fn zone_site(zone: &str) -> String {
+    format!("zone {zone}")
+}
+
 impl NodeView {
+    /// What copies of a slot are not to share: its zone if it tells of one (Valkey 8.1), else its host.
+    pub fn site(&self) -> String {
+        let zone = self.info.get("availability_zone").filter(|zone| !zone.is_empty());
+        zone.map_or_else(|| self.address.host().to_owned(), zone_site)
+    }
+
     /// Asks one node.
     pub async fn ask(address: &Address, access: &Access) -> Result<Self, ViewError> {
         let mut control = access.open(address).await?;
