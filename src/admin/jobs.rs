@@ -20,6 +20,7 @@ use super::order::{self, Request};
 use super::run::{self, Ground};
 use super::words::{Outcome, arity, unknown_subcommand};
 use crate::manage::journal::{self, Record};
+use crate::manage::pace::Rate;
 use crate::manage::uri;
 
 /// Jobs that are over and still known.
@@ -204,11 +205,14 @@ pub(super) async fn adopt(admin: &Arc<Admin>, cut_off: Vec<Arc<Job>>) {
     }
 }
 
-/// Holds a job to the rate that was ordered, until another one is.
+/// Holds a job to the pace that was ordered, until another one is.
 fn pace(job: &Job) {
     let words: Vec<&str> = job.ordered.words.iter().map(String::as_str).collect();
     // Who resumes the moves of another program orders none.
-    job.reins.set_rate(order::parse(&words).map_or(0, |request| request.rate));
+    if let Ok(request) = order::parse(&words) {
+        job.reins.set_rate(request.rate);
+        job.reins.set_max_block(request.options.max_block);
+    }
 }
 
 /// Does what is left of a job.
@@ -284,15 +288,7 @@ pub(super) fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
             told(admin, id, |job| job.cancel(true))
         }
         ("RESUME", [id]) => resume(admin, id),
-        ("SETRATE", [id, rate]) => {
-            let rate = rate.parse().map_err(|_| {
-                Complaint::BadArg("the rate is a number of keys each second; 0 for no limit".into())
-            })?;
-            told(admin, id, |job| {
-                job.reins.set_rate(rate);
-                job.note(format!("at most {rate} keys each second"));
-            })
-        }
+        ("SETRATE", [id, pace @ ..]) if !pace.is_empty() => set_pace(admin, id, pace),
         (
             "LIST" | "STATUS" | "PLAN" | "WATCH" | "LOG" | "PAUSE" | "CANCEL" | "RESUME"
             | "SETRATE",
@@ -300,6 +296,39 @@ pub(super) fn answer(admin: &Arc<Admin>, words: &[&str]) -> Outcome {
         ) => Err(arity(&format!("proxy|job|{}", verb.to_ascii_lowercase()))),
         _ => Err(unknown_subcommand("PROXY JOB", words[0])),
     }
+}
+
+/// `PROXY JOB SETRATE <id> [<rate>] [MAXBLOCK <ms>]`.
+fn set_pace(admin: &Admin, id: &str, words: &[&str]) -> Outcome {
+    let (rate, ms) = match *words {
+        [word, ms] if word.eq_ignore_ascii_case("maxblock") => (None, Some(ms)),
+        [rate, word, ms] if word.eq_ignore_ascii_case("maxblock") => (Some(rate), Some(ms)),
+        [rate] => (Some(rate), None),
+        _ => return Err(arity("proxy|job|setrate")),
+    };
+    let bad = |text: &str| Complaint::BadArg(text.to_owned());
+    let rate = rate.map(str::parse::<Rate>).transpose().map_err(|_| {
+        bad("the rate is a number of keys each second, or <n>MiB/s; 0 for no limit")
+    })?;
+    let ms: Option<u64> = ms
+        .map(str::parse)
+        .transpose()
+        .ok()
+        .filter(|ms| *ms != Some(0))
+        .ok_or_else(|| bad("MAXBLOCK is a number of milliseconds from 1 on"))?;
+    if matches!(rate, Some(Rate::Bytes(_))) && find(admin, id)?.ordered.kind == "import" {
+        return Err(bad(order::WEIGHTLESS));
+    }
+    told(admin, id, |job| {
+        if let Some(rate) = rate {
+            job.reins.set_rate(rate);
+            job.note(rate.to_string());
+        }
+        if let Some(ms) = ms {
+            job.reins.set_max_block(Duration::from_millis(ms));
+            job.note(format!("no batch stops a node for longer than {ms} ms"));
+        }
+    })
 }
 
 /// `PROXY JOB WATCH …`: the job that is meant.

@@ -8,6 +8,7 @@ use super::words::short;
 use crate::cluster::{Address, SLOTS, Slots};
 use crate::manage::access::Credentials;
 use crate::manage::mover::{BigKeys, Method, MoveOptions};
+use crate::manage::pace::Rate;
 use crate::manage::plan::Consent;
 use crate::manage::plan::rebalance::Measure;
 use crate::manage::recruit;
@@ -16,6 +17,9 @@ use crate::manage::uri::Uri;
 
 /// How far from its share a primary may be unless told otherwise, in percent.
 const THRESHOLD: f64 = 2.0;
+/// Why the rate of an import is not one of bytes.
+pub(super) const WEIGHTLESS: &str =
+    "what keys weigh that come in is not known: their rate is a number of keys";
 /// Port of a URI that has none.
 const PORT: u16 = 6379;
 
@@ -110,8 +114,8 @@ pub(super) struct Request {
     pub(super) order: Order,
     /// How slots are moved.
     pub(super) options: MoveOptions,
-    /// Keys each second; 0 for as many as there are.
-    pub(super) rate: u64,
+    /// What may go each second.
+    pub(super) rate: Rate,
     /// Only the plan is wanted.
     pub(super) is_dry: bool,
     /// A name by which the same request is known when it comes again.
@@ -266,7 +270,7 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
     let mut request = Request {
         order,
         options: MoveOptions::default(),
-        rate: 0,
+        rate: Rate::Any,
         is_dry: false,
         token: None,
         force: Vec::new(),
@@ -285,6 +289,9 @@ pub(super) fn parse(words: &[&str]) -> Result<Request, Complaint> {
         }
     }
     expect_whole(&request.order)?;
+    if let (Order::Import(_), Rate::Bytes(_)) = (&request.order, request.rate) {
+        return Err(bad(WEIGHTLESS));
+    }
     Ok(request)
 }
 
@@ -567,12 +574,13 @@ mod tests {
         assert_eq!(request.options.replicas, Some(2));
         assert_eq!(
             (request.rate, request.is_dry, request.token.as_deref()),
-            (100, true, Some("x"))
+            (Rate::Keys(100), true, Some("x"))
         );
         assert_eq!(
             (request.options.method, request.force),
             (Method::Legacy, vec!["few".into(), "y".into()])
         );
+        assert_eq!(read("REBALANCE RATE 8MiB/s").unwrap().rate, Rate::Bytes(8 << 20));
         assert_eq!((request.if_plan.as_deref(), request.sync), (Some("z"), None));
         let sync = |line: &str| read(line).unwrap().sync;
         assert_eq!(sync("DELNODE a SYNC"), Some(Duration::MAX));
@@ -602,6 +610,10 @@ mod tests {
         check("IMPORT redis://h:1", "BADARG FROM has to come first");
         check("IMPORT FROM h:1", "BADARG the URI has to begin with redis:// or rediss://");
         check("IMPORT FROM redis://h:1/x", "BADARG the database of the URI is no number");
+        check("REBALANCE RATE fast", "BADARG RATE: \"fast\" is no such number");
+        let text =
+            "BADARG what keys weigh that come in is not known: their rate is a number of keys";
+        check("IMPORT FROM redis://h:1 RATE 8MiB/s", text);
         check("IMPORT FROM rediss://h:1", "UNSUPPORTED IMPORT by TLS is not built yet");
         check(
             "BACKUP a",

@@ -120,7 +120,7 @@ pub async fn run(
         for (owner, keys) in import.by_owner(keys)? {
             let mut rest = keys.as_slice();
             while !rest.is_empty() {
-                let size = options.batch.max(1).min(Meter::burst(reins.rate())).min(rest.len());
+                let size = options.batch.max(1).min(reins.rate().burst().0).min(rest.len());
                 let batch;
                 (batch, rest) = rest.split_at(size);
                 import.wait(batch.len()).await?;
@@ -195,7 +195,8 @@ impl Import<'_> {
         if self.reins.is_ending() {
             return Err(ImportError::Stopped);
         }
-        let time = self.meter.wait(keys, self.reins.rate(), Instant::now());
+        // What they weigh is not known: their rate is one of keys.
+        let time = self.meter.wait((keys, 0), self.reins.rate(), Instant::now());
         self.reins.sleep(time).await.map_err(stopped)
     }
 

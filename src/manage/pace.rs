@@ -4,6 +4,8 @@
 //! the move. A batch grows by a little while it stays well below the limit, and is halved when it exceeds it: the rule by
 //! which TCP shares a link, and for the same reason, since nobody knows beforehand how much the path bears.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// Keys of the first batch, which is sent before anything is known; also the step by which batches grow.
@@ -34,12 +36,17 @@ impl Pace {
         Self { limit, keys: KEYS_STEP, bytes: BYTES_FIRST }
     }
 
-    /// How many of these keys, given their sizes, make the next batch; at least one.
-    pub fn batch(&self, sizes: impl IntoIterator<Item = u64>) -> usize {
-        let mut total = 0;
+    /// From now on no batch is to take longer than this.
+    pub fn hold_to(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
+    /// How many of these keys, given their sizes, make the next batch, which is to have no more bytes than `most`; at least one.
+    pub fn batch(&self, sizes: impl IntoIterator<Item = u64>, most: u64) -> usize {
+        let (mut total, most) = (0, self.bytes.min(most));
         let fits = |size: &u64| {
             total += size;
-            total <= self.bytes
+            total <= most
         };
         sizes.into_iter().take(self.keys).take_while(fits).count().max(1)
     }
@@ -72,7 +79,66 @@ pub fn rest(took: Duration, duty: u32) -> Duration {
     took * (100 - duty) / duty
 }
 
-/// Keeps all batches together to so many keys each second.
+/// What may go each second, from all sources together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rate {
+    /// As much as there is.
+    #[default]
+    Any,
+    /// So many keys.
+    Keys(u64),
+    /// Keys of so many bytes.
+    Bytes(u64),
+}
+
+/// Keys; 0 is as many as there are.
+impl From<u64> for Rate {
+    fn from(keys: u64) -> Self {
+        if keys == 0 { Self::Any } else { Self::Keys(keys) }
+    }
+}
+
+/// `5000`, `5000keys/s`, `8MiB/s`; 0 of either is as much as there is.
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        let (number, shift) = match lower.strip_suffix("mib/s") {
+            Some(number) => (number, 20),
+            None => (lower.strip_suffix("keys/s").unwrap_or(&lower), 0),
+        };
+        let number = number.parse().ok().filter(|number| *number <= u64::MAX >> shift);
+        Ok(match (number.ok_or("it is neither a number of keys nor <n>MiB/s")?, shift) {
+            (keys, 0) => keys.into(),
+            (0, _) => Self::Any,
+            (mib, _) => Self::Bytes(mib << shift),
+        })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("as many keys as there are"),
+            Self::Keys(keys) => write!(f, "at most {keys} keys each second"),
+            Self::Bytes(bytes) => write!(f, "at most {} MiB each second", bytes >> 20),
+        }
+    }
+}
+
+impl Rate {
+    /// Most keys and bytes of one batch: a twentieth of a second's worth, lest they come in bursts.
+    pub fn burst(self) -> (usize, u64) {
+        match self {
+            Self::Any => (usize::MAX, u64::MAX),
+            Self::Keys(keys) => (usize::try_from(keys / 20).unwrap_or(usize::MAX).max(1), u64::MAX),
+            Self::Bytes(bytes) => (usize::MAX, bytes / 20),
+        }
+    }
+}
+
+/// Keeps all batches together to a rate.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
     /// When the keys that were let through so far are paid for.
@@ -80,20 +146,20 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// How long so many keys have to wait if `rate` of them may go each second; 0 is as many as there are.
-    pub fn wait(&mut self, keys: usize, rate: u64, now: Instant) -> Duration {
-        if rate == 0 {
-            self.paid = None;
-            return Duration::ZERO;
-        }
+    /// How long so many keys of so many bytes have to wait.
+    pub fn wait(&mut self, (keys, bytes): (usize, u64), rate: Rate, now: Instant) -> Duration {
+        let (amount, each_second) = match rate {
+            Rate::Any => {
+                self.paid = None;
+                return Duration::ZERO;
+            }
+            Rate::Keys(rate) => (keys as u64, rate),
+            Rate::Bytes(rate) => (bytes, rate),
+        };
         let due = self.paid.map_or(now, |paid| paid.max(now));
-        self.paid = Some(due + Duration::from_nanos(keys as u64 * 1_000_000_000 / rate));
+        let price = u128::from(amount) * 1_000_000_000 / u128::from(each_second);
+        self.paid = Some(due + Duration::from_nanos(u64::try_from(price).unwrap_or(u64::MAX)));
         due - now
-    }
-
-    /// Most keys of one batch at a rate: a twentieth of a second's worth, lest they come in bursts.
-    pub fn burst(rate: u64) -> usize {
-        if rate == 0 { usize::MAX } else { usize::try_from(rate / 20).unwrap_or(usize::MAX).max(1) }
     }
 }
 
@@ -110,10 +176,10 @@ mod tests {
     #[test]
     fn small_keys_are_taken_by_number_and_large_ones_by_size() {
         let pace = Pace::new(LIMIT);
-        assert_eq!(pace.batch(sizes(100)), 10);
-        assert_eq!(pace.batch(sizes(20 << 10)), 2);
-        assert_eq!(pace.batch(sizes(1 << 30)), 1);
-        assert_eq!(pace.batch([5, 5]), 2);
+        assert_eq!(pace.batch(sizes(100), u64::MAX), 10);
+        assert_eq!(pace.batch(sizes(20 << 10), u64::MAX), 2);
+        assert_eq!(pace.batch(sizes(1 << 30), u64::MAX), 1);
+        assert_eq!(pace.batch([5, 5], u64::MAX), 2);
     }
 
     /// A source that needs 10 µs for each key: 300 keys take the limit.
@@ -122,7 +188,7 @@ mod tests {
         let mut pace = Pace::new(LIMIT);
         let mut longest = 0;
         for round in 0..2000 {
-            let keys = pace.batch(sizes(100));
+            let keys = pace.batch(sizes(100), u64::MAX);
             pace.took(keys, keys as u64 * 100, Duration::from_micros(10 * keys as u64));
             longest = longest.max(keys);
             assert!(round < 100 || (100..=310).contains(&keys), "{keys} keys in round {round}");
@@ -134,9 +200,9 @@ mod tests {
     fn what_takes_too_long_is_halved_down_to_one_key() {
         let mut pace = Pace::new(LIMIT);
         for expected in [5, 2, 1, 1] {
-            let keys = pace.batch(sizes(100));
+            let keys = pace.batch(sizes(100), u64::MAX);
             pace.took(keys, keys as u64 * 100, LIMIT * 2);
-            assert_eq!(pace.batch(sizes(100)), expected);
+            assert_eq!(pace.batch(sizes(100), u64::MAX), expected);
         }
     }
 
@@ -152,11 +218,11 @@ mod tests {
     fn batches_have_a_largest_size() {
         let mut pace = Pace::new(LIMIT);
         for _ in 0..10_000 {
-            let keys = pace.batch(sizes(1));
+            let keys = pace.batch(sizes(1), u64::MAX);
             pace.took(keys, 1 << 20, Duration::ZERO);
         }
-        assert_eq!(pace.batch(sizes(1)), KEYS_MAX);
-        assert_eq!(pace.batch(sizes(64 << 10)), 16);
+        assert_eq!(pace.batch(sizes(1), u64::MAX), KEYS_MAX);
+        assert_eq!(pace.batch(sizes(64 << 10), u64::MAX), 16);
     }
 
     #[test]
@@ -170,23 +236,63 @@ mod tests {
     /// Scenario 42: batches that take a while themselves, a rate that is changed on the way, and a pause.
     #[test]
     fn a_rate_is_kept_to_whatever_the_batches_take() {
+        const SIZE: u64 = 1 << 10;
         let (mut meter, mut pace) = (Meter::default(), Pace::new(LIMIT));
         let mut now = Instant::now();
-        for (rate, per_key) in [(5000, 20), (1000, 20), (5000, 150), (20_000, 20)] {
+        for (rate, keys_each_second, per_key) in [
+            (Rate::Keys(5000), 5000, 20),
+            (Rate::Keys(1000), 1000, 20),
+            (Rate::Bytes(4 << 20), 4 << 10, 20),
+            (Rate::Keys(5000), 5000, 150),
+            (Rate::Bytes(1 << 20), 1 << 10, 150),
+            (Rate::Keys(20_000), 20_000, 20),
+        ] {
             // Nothing is made up for what a pause has cost.
             now += Duration::from_secs(10);
             let (begun, mut sent) = (now, 0);
             while now - begun < Duration::from_secs(3) {
-                let keys = pace.batch(sizes(100)).min(Meter::burst(rate));
-                now += meter.wait(keys, rate, now);
+                let (most_keys, most_bytes) = rate.burst();
+                let keys = pace.batch(sizes(SIZE), most_bytes).min(most_keys);
+                let bytes = keys as u64 * SIZE;
+                now += meter.wait((keys, bytes), rate, now);
                 let took = Duration::from_micros(per_key * keys as u64);
                 now += took;
-                pace.took(keys, keys as u64 * 100, took);
+                pace.took(keys, bytes, took);
                 sent += keys as u64;
             }
-            let expected = rate * 3;
+            let expected = keys_each_second * 3;
             let is_kept = sent.abs_diff(expected) * 100 <= expected * 15;
-            assert!(is_kept, "{sent} keys in 3 s at {rate}/s");
+            assert!(is_kept, "{sent} keys in 3 s at {rate}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_lowered_is_kept_soon() {
+        let mut pace = Pace::new(LIMIT);
+        let run = |pace: &mut Pace| {
+            for _ in 0..200 {
+                let keys = pace.batch(sizes(100), u64::MAX);
+                pace.took(keys, keys as u64 * 100, Duration::from_micros(10 * keys as u64));
+            }
+            pace.batch(sizes(100), u64::MAX)
+        };
+        assert!(run(&mut pace) > 100);
+        pace.hold_to(LIMIT / 10);
+        assert!(run(&mut pace) <= 31);
+        pace.hold_to(LIMIT);
+        assert!(run(&mut pace) > 100);
+    }
+
+    #[test]
+    fn rates() {
+        let check = |text: &str, rate: Rate| assert_eq!(text.parse(), Ok(rate), "{text}");
+        check("0", Rate::Any);
+        check("0MiB/s", Rate::Any);
+        check("5000", Rate::Keys(5000));
+        check("5000Keys/s", Rate::Keys(5000));
+        check("8mib/s", Rate::Bytes(8 << 20));
+        for nonsense in ["", "-1", "8MB/s", "MiB/s", "1.5", "99999999999999MiB/s"] {
+            assert!(nonsense.parse::<Rate>().is_err(), "{nonsense}");
         }
     }
 
@@ -195,12 +301,16 @@ mod tests {
         let (mut meter, start) = (Meter::default(), Instant::now());
         let mut now = start;
         for _ in 0..100 {
-            now += meter.wait(50, 5000, now);
+            now += meter.wait((50, 0), Rate::Keys(5000), now);
         }
         // The first batch does not wait.
         assert_eq!((now - start).as_millis(), 990);
-        assert_eq!(meter.wait(1000, 0, now), Duration::ZERO);
-        assert_eq!(meter.wait(50, 5000, now), Duration::ZERO, "debts end with the rate");
-        assert_eq!((Meter::burst(5000), Meter::burst(1), Meter::burst(0)), (250, 1, usize::MAX));
+        assert_eq!(meter.wait((1000, 0), Rate::Any, now), Duration::ZERO);
+        assert_eq!(
+            meter.wait((50, 0), Rate::Keys(5000), now),
+            Duration::ZERO,
+            "debts end with the rate"
+        );
+        assert_eq!((Rate::Keys(5000).burst().0, Rate::Keys(1).burst().0), (250, 1));
     }
 }

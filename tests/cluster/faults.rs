@@ -6,6 +6,7 @@ use std::time::Duration;
 use slotway::backend::Control;
 use slotway::manage::journal::JournalError;
 use slotway::manage::mover::{BigKeys, Event, MoveError, Reins};
+use slotway::manage::pace::Rate;
 use slotway::resp::value::{self, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -562,6 +563,24 @@ async fn a_move_keeps_to_its_rate_and_rests_when_told() {
     let passed = passed.expect("it was half-way");
     let least = Duration::from_millis(HALFWAY * 1000 / SLOWLY * 85 / 100);
     assert!(passed > least, "{HALFWAY} keys in {passed:?}");
+}
+
+/// Keys of 10 KiB, of which there are a hundred for each MiB.
+#[tokio::test]
+async fn a_move_keeps_to_a_rate_of_bytes() {
+    const MANY: usize = 200;
+    let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
+    let _turn = alone().await;
+    let (tag, mut source, value) = (tag(SLOT), control(&cluster, 0).await, "v".repeat(10 << 10));
+    let set = |n| ["SET", &key(&tag, n), &value].map(str::to_owned).to_vec();
+    source.pipeline(&(0..MANY).map(set).collect::<Vec<_>>()).await.expect("the source answers");
+    let (reins, begun) = (Reins::default(), std::time::Instant::now());
+    reins.set_rate(Rate::Bytes(1 << 20));
+    let run = office.run(&cluster, &[(0, 1, SLOT..SLOT + 1)], &reins, |_| ());
+    let summary = timeout(Duration::from_secs(30), run).await.expect("it ends");
+    assert_eq!(summary.expect("it is moved").progress.keys, MANY as u64);
+    let (took, least) = (begun.elapsed(), Duration::from_millis(1600));
+    assert!(took > least, "2 MiB in {took:?}");
 }
 
 async fn open(cluster: &Cluster, from: Node, to: Node) {

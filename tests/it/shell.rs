@@ -52,8 +52,13 @@ fn what_is_wrong_is_told() {
             ("PROXY JOB WATCH", "-ERR wrong number of arguments for 'proxy|job|watch' command\r\n"),
             (
                 "PROXY JOB SETRATE j-1 x",
-                "-BADARG the rate is a number of keys each second; 0 for no limit\r\n",
+                "-BADARG the rate is a number of keys each second, or <n>MiB/s; 0 for no limit\r\n",
             ),
+            (
+                "PROXY JOB SETRATE j-1 MAXBLOCK 0",
+                "-BADARG MAXBLOCK is a number of milliseconds from 1 on\r\n",
+            ),
+            ("PROXY JOB SETRATE j-1", "-ERR wrong number of arguments for 'proxy|job|setrate' command\r\n"),
             ("PROXY DRAIN soon", "-BADARG DRAIN is for 0 to 3600 seconds\r\n"),
             ("PROXY CONFIG RELOAD", "-UNSUPPORTED PROXY CONFIG RELOAD is not built yet\r\n"),
             ("PROXY CONFIG NONSENSE", "-ERR unknown subcommand 'NONSENSE'. Try PROXY CONFIG HELP.\r\n"),

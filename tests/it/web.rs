@@ -141,7 +141,7 @@ fn what_is_wrong_is_told_in_one_shape() {
         check("post", "/v1/cluster/rebalance?dry_run=yes", "", 400, "BADARG", dry).await;
         let deep = "deep is 0 or 1";
         check("get", "/v1/cluster/check?deep=x", "", 400, "BADARG", deep).await;
-        let rate = "the body has the field rate, and no other";
+        let rate = "rate or max_block_ms is missing";
         check("patch", "/v1/jobs/j-1", "{}", 400, "BADARG", rate).await;
     });
 }

@@ -120,6 +120,11 @@ async fn a_job_is_paused_cut_off_and_resumed() {
     assert_eq!(admin.call(&format!("PROXY JOB PAUSE {id}")).await, ok());
     assert_eq!(field(&mut admin, &id, "state").await, "paused");
     assert_eq!(admin.call(&format!("PROXY JOB RESUME {id}")).await, ok());
+    let slower = format!("PROXY JOB SETRATE {id} 1MiB/s MAXBLOCK 5");
+    assert_eq!(admin.call(&slower).await, ok());
+    let log = format!("{:?}", admin.call(&format!("PROXY JOB LOG {id}")).await);
+    assert!(log.contains("at most 1 MiB each second") && log.contains("longer than 5 ms"), "{log}");
+    assert_eq!(admin.call(&format!("PROXY JOB SETRATE {id} 50")).await, ok());
     assert_eq!(admin.call(&format!("PROXY JOB CANCEL {id} NOW")).await, ok());
     becomes(&mut admin, &id, "cancelled").await;
     assert_eq!(field(&mut admin, &id, "resumable").await, "yes");

@@ -99,6 +99,8 @@ pub(super) const IMPORT: &Shape = &[
     ("replace", Field::Flag("REPLACE")),
 ];
 
+const PACE: &Shape = &[("rate", Field::Bare), ("max_block_ms", Field::Word("MAXBLOCK"))];
+
 pub(super) const BACKUP: &Shape = &[("folder", Field::Bare)];
 
 /// Reads an object; an empty body is one without fields.
@@ -119,6 +121,21 @@ pub(super) fn only(name: &str, body: &[u8]) -> Result<String, Complaint> {
     match (body.remove(name), body.is_empty()) {
         (Some(value), true) => text(name, &value),
         _ => Err(bad(format!("the body has the field {name}, and no other"))),
+    }
+}
+
+/// The words for how fast a job may be.
+pub(super) fn pace(body: &[u8]) -> Result<Vec<String>, Complaint> {
+    let (mut body, mut words) = (object(body)?, Vec::new());
+    for (name, field) in PACE {
+        if let Some(value) = body.remove(*name) {
+            field.say(name, &value, &mut words)?;
+        }
+    }
+    match (body.keys().next(), words.is_empty()) {
+        (Some(name), _) => Err(unknown(name)),
+        (None, true) => Err(bad("rate or max_block_ms is missing")),
+        (None, false) => Ok(words),
     }
 }
 
@@ -282,6 +299,20 @@ mod tests {
         );
         check(BACKUP, r#"{"folder":"/a"}"#, "/a");
         check(FAILOVER, r#"{"node":"a","mode":"force","force":["x"]}"#, "a FORCE FORCE x");
+    }
+
+    #[test]
+    fn a_pace_has_one_or_both() {
+        let check = |body: &str, expected: &str| {
+            let said = pace(body.as_bytes());
+            let said = said.map_or_else(|error| error.to_string(), |words| words.join(" "));
+            assert_eq!(said, expected, "{body}");
+        };
+        check(r#"{"rate":5}"#, "5");
+        check(r#"{"max_block_ms":3,"rate":"8MiB/s"}"#, "8MiB/s MAXBLOCK 3");
+        check(r#"{"max_block_ms":3}"#, "MAXBLOCK 3");
+        check("{}", "BADARG rate or max_block_ms is missing");
+        check(r#"{"rates":3}"#, "BADARG there is no field \"rates\" here");
     }
 
     #[test]

@@ -202,8 +202,9 @@ async fn resume(State(admin): App, Id(id): Id) -> Reply {
 }
 
 async fn set_rate(app: App, Id(id): Id, body: Bytes) -> Reply {
-    let rate = body::only("rate", &body)?;
-    tell(app, &id, &["SETRATE", "ID", &id, &rate]).await
+    let pace = body::pace(&body)?;
+    let words = ["SETRATE", "ID", &id].into_iter().chain(pace.iter().map(String::as_str));
+    tell(app, &id, &words.collect::<Vec<_>>()).await
 }
 
 async fn add_node(order: Order) -> Reply {

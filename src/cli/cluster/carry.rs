@@ -18,6 +18,7 @@ use crate::manage::mover::{
     self, BigKeys, Event, Method, MoveError, MoveOptions, Prepared, Progress, Reins, Summary,
     Suspicion,
 };
+use crate::manage::pace::Rate;
 use crate::manage::plan::Move;
 use crate::manage::view::ClusterView;
 
@@ -192,7 +193,7 @@ impl Job<'_> {
     /// Listens for signals from here on: before the journal says that there is a job.
     pub(super) fn hold(&self) -> Outcome<Hold> {
         let reins = Reins::default();
-        reins.set_rate(self.flag(self.line.number("rate"))?.unwrap_or(0));
+        reins.set_rate(self.flag(self.line.number::<Rate>("rate"))?.unwrap_or_default());
         let hangup = (!is_hangup_ignored()).then(|| signal(SignalKind::hangup())).transpose();
         match (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), hangup) {
             (Ok(interrupt), Ok(terminate), Ok(hangup)) => {

@@ -189,7 +189,12 @@ pub(super) const FLAGS: &[Flag] = &[
         "how long a source may be stopped for one batch of keys [3]",
     ),
     flag(&["duty"], Some("percent"), MOVING, "how much of its time a source may spend on it [100]"),
-    flag(&["rate"], Some("keys"), MOVING, "most keys in a second, key by key"),
+    flag(
+        &["rate"],
+        Some("keys|nMiB/s"),
+        MOVING,
+        "most keys, or their size, in a second, key by key",
+    ),
     flag(&["parallel"], Some("n"), MOVING, "most pairs of nodes at the same time [8]"),
     flag(
         &["big-keys"],

@@ -14,7 +14,7 @@ use super::ends::{End, KEYS_LISTED, Key, Migrated, Route, Sizes, groups, too_big
 use super::remedy::{Remedy, Setback};
 use super::{BigKeys, Work};
 use crate::cluster::Slot;
-use crate::manage::pace::{Meter, Pace, rest};
+use crate::manage::pace::{Pace, rest};
 
 /// Longest pause between two looks at keys that are counted and cannot be moved.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -103,7 +103,7 @@ impl Batches<'_, '_> {
         while !keys.is_empty() {
             self.work.reins.leave().await?;
             let (batch, behind) = keys.split_at(self.next(keys)?);
-            self.wait_for_rate(batch.len()).await?;
+            self.wait_for_rate(batch).await?;
             moved += self.migrate(batch).await?;
             keys = behind;
         }
@@ -111,20 +111,21 @@ impl Batches<'_, '_> {
     }
 
     /// How many of the keys go next. One that is big goes alone.
-    fn next(&self, keys: &[Key]) -> Result<usize, Setback> {
+    fn next(&mut self, keys: &[Key]) -> Result<usize, Setback> {
         let limit = self.work.limits.big_key;
         let small = keys.iter().take_while(|key| key.bytes <= limit).count();
         if small == 0 && self.work.options.big_keys != BigKeys::Allow {
             return Err(too_big(&keys[0], limit));
         }
-        let burst = Meter::burst(self.work.reins.rate());
-        let most = burst.min(small).min(self.work.options.batch).max(1);
-        Ok(self.pace.batch(keys[..most].iter().map(|key| key.bytes)))
+        let (most_keys, most_bytes) = self.work.reins.rate().burst();
+        let most = most_keys.min(small).min(self.work.options.batch).max(1);
+        self.pace.hold_to(self.work.max_block());
+        Ok(self.pace.batch(keys[..most].iter().map(|key| key.bytes), most_bytes))
     }
 
-    async fn wait_for_rate(&self, keys: usize) -> Result<(), Setback> {
-        let rate = self.work.reins.rate();
-        let wait = self.work.meter.borrow_mut().wait(keys, rate, Instant::now());
+    async fn wait_for_rate(&self, keys: &[Key]) -> Result<(), Setback> {
+        let load = (keys.len(), keys.iter().map(|key| key.bytes).sum());
+        let wait = self.work.meter.borrow_mut().wait(load, self.work.reins.rate(), Instant::now());
         if wait.is_zero() { Ok(()) } else { self.work.reins.sleep(wait).await }
     }
 

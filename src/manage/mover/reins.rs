@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::remedy::{Remedy, Setback};
+use crate::manage::pace::Rate;
 
 /// Stops, pauses and slows down a move. Clones hold the same one.
 #[derive(Clone, Debug)]
@@ -16,8 +17,9 @@ pub struct Reins(watch::Sender<Demand>);
 struct Demand {
     stop: Stop,
     paused: bool,
-    /// Keys each second, all sources together; 0 is as many as there are.
-    rate: u64,
+    rate: Rate,
+    /// How long a source may be stopped for one batch, if not as long as the options have it.
+    max_block: Option<Duration>,
 }
 
 /// How soon it is to stop.
@@ -58,14 +60,23 @@ impl Reins {
         self.0.send_modify(|demand| demand.paused = false);
     }
 
-    /// Moves at most so many keys each second; 0 is as many as there are.
-    pub fn set_rate(&self, keys_per_second: u64) {
-        self.0.send_modify(|demand| demand.rate = keys_per_second);
+    /// Moves no more than this.
+    pub fn set_rate(&self, rate: impl Into<Rate>) {
+        let rate = rate.into();
+        self.0.send_modify(|demand| demand.rate = rate);
     }
 
-    /// Keys each second, 0 if not limited.
-    pub(in crate::manage) fn rate(&self) -> u64 {
+    /// Stops a source for no longer than this with one batch.
+    pub fn set_max_block(&self, limit: Duration) {
+        self.0.send_modify(|demand| demand.max_block = Some(limit));
+    }
+
+    pub(in crate::manage) fn rate(&self) -> Rate {
         self.0.borrow().rate
+    }
+
+    pub(super) fn max_block(&self) -> Option<Duration> {
+        self.0.borrow().max_block
     }
 
     /// Whether no more slots are to be begun.

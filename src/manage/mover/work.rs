@@ -232,7 +232,12 @@ impl<'a> Work<'a> {
 
     pub(super) fn pace(&self, source: &NodeId) -> Pace {
         let known = self.paces.borrow().get(source).cloned();
-        known.unwrap_or_else(|| Pace::new(self.options.max_block))
+        known.unwrap_or_else(|| Pace::new(self.max_block()))
+    }
+
+    /// How long a source may be stopped for one batch.
+    pub(super) fn max_block(&self) -> Duration {
+        self.reins.max_block().unwrap_or(self.options.max_block)
     }
 
     pub(super) fn keep_pace(&self, source: NodeId, pace: Pace) {
