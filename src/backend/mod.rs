@@ -12,6 +12,7 @@
 mod connection;
 pub mod control;
 mod handshake;
+mod inlet;
 mod lane;
 pub mod lease;
 mod log;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use control::Control;
+pub use inlet::Inlet;
 pub use lane::{Class, Ticket};
 pub use lease::{Lease, Said};
 pub use pool::{Hint, Pool};

@@ -1,7 +1,7 @@
 //! The lanes of one worker, and where a request goes that a node turned away.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -243,6 +243,15 @@ impl Pool {
         sound.map(|node| node.address.clone()).collect()
     }
 
+    /// Where the primaries are that have not failed, each with whether it owns slots.
+    pub fn sound_primaries(&self) -> Vec<(Address, bool)> {
+        let topology = &self.routes.borrow().topology;
+        let owners: HashSet<NodeIndex> = topology.primaries().iter().map(|(i, _)| *i).collect();
+        let nodes = topology.nodes().iter().zip(0..);
+        let sound = nodes.filter(|(node, _)| node.primary.is_none() && !node.failed);
+        sound.map(|(node, index)| (node.address.clone(), owners.contains(&index))).collect()
+    }
+
     /// Whether a primary that owns slots is at this address.
     pub fn is_primary(&self, address: &Address) -> bool {
         let topology = &self.routes.borrow().topology;
@@ -255,8 +264,8 @@ impl Pool {
     }
 
     /// A new connection to this node that nobody else uses.
-    pub async fn connect(&self, address: &Address) -> io::Result<TcpStream> {
-        let class = Class { protocol: Protocol::Resp2, replica: false };
+    pub async fn connect(&self, address: &Address, protocol: Protocol) -> io::Result<TcpStream> {
+        let class = Class { protocol, replica: false };
         handshake::connect(address.clone(), class, self.options.clone()).await
     }
 

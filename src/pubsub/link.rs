@@ -7,25 +7,23 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::tcp::WriteHalf;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Hub;
 use super::topic::Topic;
+use crate::backend::Inlet;
 use crate::cluster::Address;
-use crate::resp::frame::{self, Progress, ReplyFramer};
+use crate::resp::Protocol;
 
 /// First wait before a node that could not be reached is tried again; doubled up to the longest.
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(640);
 /// Messages passed on, each counted once for every client, before other tasks get their turn: about a millisecond.
 const TURN: usize = 10_000;
-/// Most bytes read at a time.
-const READ: usize = 64 * 1024;
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// The connection of one hub to one node.
@@ -212,7 +210,7 @@ impl Link {
     pub(super) async fn run(self: Rc<Self>, hub: Rc<Hub>) {
         let mut pause = PAUSE;
         while !self.is_idle() {
-            match hub.pool.connect(&self.address).await {
+            match hub.pool.connect(&self.address, Protocol::Resp2).await {
                 Ok(stream) => {
                     pause = PAUSE;
                     let ended = self.serve(&hub, stream).await;
@@ -265,8 +263,7 @@ impl Link {
 
     async fn hear(&self, hub: &Rc<Hub>, inlet: &mut Inlet) -> io::Result<()> {
         let mut passed_on = 0;
-        while let Some(len) = inlet.next()? {
-            let frame = inlet.buf.split_to(len).freeze();
+        while let Some(frame) = inlet.frame()? {
             passed_on += hub.hear(self, frame);
             if passed_on > TURN {
                 passed_on = 0;
@@ -288,35 +285,6 @@ impl Link {
         }
         hub.pool.stats.written_bytes.add(out.len() as u64);
         timeout(hub.pool.response_timeout(), writer.write_all(&out)).await?
-    }
-}
-
-/// What has been read and not been looked at.
-#[derive(Default)]
-struct Inlet {
-    buf: BytesMut,
-    framer: ReplyFramer,
-}
-
-impl Inlet {
-    async fn read(&mut self, reader: &mut ReadHalf<'_>) -> io::Result<usize> {
-        self.buf.reserve(READ);
-        match reader.read_buf(&mut (&mut self.buf).limit(READ)).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            read => Ok(read),
-        }
-    }
-
-    /// Length of the frame at the front, if all of it is there.
-    fn next(&mut self) -> io::Result<Option<usize>> {
-        match self.framer.frame(&self.buf).map_err(io::Error::other)? {
-            Progress::Complete(len) => Ok(Some(len)),
-            Progress::Partial(want) => {
-                self.buf.reserve(frame::growth(self.buf.len(), want));
-                Ok(None)
-            }
-            Progress::Inline(_) => Ok(None),
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::cluster::Slot;
+use crate::resp::value::bulk;
 use crate::resp::{Protocol, write};
 
 /// How much of the namespace of notifications a name must share to have anything to do with it.
@@ -132,16 +133,6 @@ fn read_message(frame: &Bytes) -> Option<Heard> {
         b"sunsubscribe" => Heard::Unsubscribed(topic(Kind::Shard)),
         _ => Heard::Nothing,
     })
-}
-
-/// The bulk string at `at`, which is moved behind it. Nothing is copied.
-fn bulk(frame: &Bytes, at: &mut usize) -> Option<Bytes> {
-    let rest = frame.get(*at..)?.strip_prefix(b"$")?;
-    let end = memchr::memchr(b'\r', rest)?;
-    let len: usize = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
-    let start = *at + 1 + end + 2;
-    *at = start.checked_add(len)?.checked_add(2)?;
-    (*at <= frame.len()).then(|| frame.slice(start..start + len))
 }
 
 #[cfg(test)]

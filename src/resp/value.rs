@@ -41,3 +41,13 @@ pub fn integer(value: &Value) -> Option<i64> {
         other => text(other)?.parse().ok(),
     }
 }
+
+/// The bulk string at `at`, which is moved behind it. Nothing is copied.
+pub fn bulk(frame: &Bytes, at: &mut usize) -> Option<Bytes> {
+    let rest = frame.get(*at..)?.strip_prefix(b"$")?;
+    let end = memchr::memchr(b'\r', rest)?;
+    let len: usize = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    let start = *at + 1 + end + 2;
+    *at = start.checked_add(len)?.checked_add(2)?;
+    (*at <= frame.len()).then(|| frame.slice(start..start + len))
+}
