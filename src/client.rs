@@ -1,6 +1,9 @@
 //! What is known of a client. Changed only by its own session.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+
+use bytes::Bytes;
 
 use crate::resp::Protocol;
 
@@ -45,6 +48,56 @@ pub struct Client {
     pub commands: u64,
     /// What it is subscribed to.
     pub subscribed: Subscribed,
+    /// How it is told of changes to what it has read, if it is; `None` for most clients.
+    pub tracking: Option<Box<Tracking>>,
+}
+
+/// What a client that keeps what it reads has asked for with `CLIENT TRACKING`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracking {
+    /// Of which changes it is told.
+    pub scope: Scope,
+    /// It wants to hear nothing of its own writes.
+    pub noloop: bool,
+    /// The client that is told in its place.
+    pub redirect: Option<u64>,
+    /// That client is gone.
+    pub broken: bool,
+    /// `CLIENT CACHING` was said of the next command.
+    pub caching: bool,
+}
+
+/// Of which changes a client that tracks is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those to the keys that it has read.
+    Read,
+    /// Those to the keys that it has read right behind `CLIENT CACHING YES`.
+    OptIn,
+    /// Those to the keys that it has read, but not right behind `CLIENT CACHING NO`.
+    OptOut,
+    /// Those to all keys that begin so.
+    Broadcast(BTreeSet<Bytes>),
+}
+
+impl Tracking {
+    /// The beginnings of the keys that it is told of whether it has read them or not; `None` if it depends on that.
+    pub fn prefixes(&self) -> Option<&BTreeSet<Bytes>> {
+        match &self.scope {
+            Scope::Broadcast(prefixes) => Some(prefixes),
+            _ => None,
+        }
+    }
+
+    /// Whether it is told of changes to the keys that the next command reads, because that reads them.
+    pub fn wants_reads(&self) -> bool {
+        match self.scope {
+            Scope::Read => true,
+            Scope::OptIn => self.caching,
+            Scope::OptOut => !self.caching,
+            Scope::Broadcast(_) => false,
+        }
+    }
 }
 
 /// How much a client is subscribed to.
@@ -96,6 +149,7 @@ impl Client {
             last: "NULL",
             commands: 0,
             subscribed: Subscribed::default(),
+            tracking: None,
         }
     }
 

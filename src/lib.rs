@@ -23,7 +23,8 @@
 //! ```
 //!
 //! What clients subscribe to goes its own way: `session::subscribe` hands it to the worker's hub (`pubsub`), which has
-//! connections of its own to the nodes and puts messages in line with the clients' replies.
+//! connections of its own to the nodes and puts messages in line with the clients' replies. What clients keep and are to
+//! hear of when it changes is the business of `tracking`.
 //!
 //! Every worker thread (`worker`) has its own sessions and its own connections to the nodes; workers share nothing but
 //! immutable snapshots. The control thread (`proxy`) accepts clients, keeps the map of the cluster up to date
@@ -73,6 +74,8 @@ pub mod net;
 pub mod backend;
 
 pub mod pubsub;
+
+pub mod tracking;
 
 pub mod session;
 

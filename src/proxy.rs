@@ -35,6 +35,8 @@ const WIND_UP: Duration = Duration::from_secs(5);
 /// From how many microseconds on a command is slow, and how many slow ones are kept: the server's own defaults.
 const SLOW_US: i64 = 10_000;
 const SLOW_MAX: u64 = 128;
+/// Most keys that clients which track are known to have read: the server's own default, but for each worker.
+const TRACKED_MAX: u64 = 1_000_000;
 
 /// Everything a proxy can be told.
 #[derive(Clone, Debug)]
@@ -360,6 +362,7 @@ fn describe(options: &Options, port: u16) -> Proxy {
         slow_us: Arc::new(AtomicI64::new(SLOW_US)),
         slow_max: AtomicU64::new(SLOW_MAX),
         slow_count: AtomicU64::new(0),
+        tracked_max: AtomicU64::new(TRACKED_MAX),
         monitor_lost: AtomicU64::new(0),
         view: options.cluster_view,
         allow_debug: options.allow_debug,

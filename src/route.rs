@@ -68,6 +68,8 @@ pub struct Decision {
     pub nature: Nature,
     /// Whether a replica may answer it.
     pub replica: bool,
+    /// Where its keys are.
+    pub keys: Keys,
 }
 
 /// The command and the slot of a request with exactly one key, right behind the name, as most requests are; `None` if it
@@ -77,6 +79,7 @@ pub fn single(request: &Request<'_>, client: &Client) -> Option<(&'static Spec, 
     let spec = table::lookup(request.name())?;
     let is_plain = client.authenticated
         && !client.is_subscribed()
+        && client.tracking.is_none()
         && spec.is_single()
         && spec.accepts(request.len())
         && request.len() > 1;
@@ -113,6 +116,7 @@ pub fn decide(
         admin: spec.flags.has(Flags::ADMIN),
         nature: spec.nature(),
         replica: spec.suits_replica(),
+        keys: spec.keys,
     }
 }
 
@@ -266,6 +270,7 @@ fn refuse(reason: Refusal) -> Decision {
         admin: false,
         nature: Nature::WRITE,
         replica: false,
+        keys: Keys::None,
     }
 }
 

@@ -110,6 +110,11 @@ pub struct Stats {
     pub pubsub_links_lost: Count,
     pub pubsub_messages: Count,
     pub pubsub_cut_off: Count,
+    pub tracking_clients: Count,
+    pub tracking_links: Count,
+    pub tracking_links_lost: Count,
+    pub tracked_keys: Count,
+    pub invalidations: Count,
     pub latencies: Latencies,
 }
 

@@ -26,10 +26,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("backend", &["resp", "cluster", "refusal", "command", "replies", "stats", "net"]),
     ("pubsub", &["resp", "cluster", "refusal", "command", "client", "replies", "stats", "backend"]),
     (
+        "tracking",
+        &["resp", "cluster", "refusal", "command", "client", "replies", "stats", "backend"],
+    ),
+    (
         "session",
         &[
             "resp", "cluster", "refusal", "command", "client", "replies", "stats", "route",
-            "local", "backend", "pubsub", "net",
+            "local", "backend", "pubsub", "tracking", "net",
         ],
     ),
     // Beyond §5: `Facts`, which it publishes, with the commands it learns for them.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::muster::{self, Kill, Muster};
-use super::{After, Env, help, is, unknown_subcommand};
+use super::{After, Env, help, is, tracking, unknown_subcommand};
 use crate::client::Client;
 use crate::refusal::Refusal;
 use crate::replies::Mute;
@@ -12,6 +12,8 @@ use crate::resp::{Protocol, write};
 
 const HELP: &[&str] = &[
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "CACHING (YES|NO)",
+    "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
     "GETNAME",
     "    Return the name of the current connection.",
     "GETREDIR",
@@ -56,6 +58,9 @@ const HELP: &[&str] = &[
     "    Unblock the specified blocked client.",
     "UNPAUSE",
     "    Stop the current client pause, resuming traffic.",
+    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+    "         [OPTIN] [OPTOUT] [NOLOOP]",
+    "    Control server assisted client side caching.",
     "TRACKINGINFO",
     "    Report tracking status for the current connection.",
     "HELP",
@@ -106,6 +111,7 @@ pub(super) fn beyond(request: &Request<'_>, client: &Client) -> Option<Result<Af
         sub if is(sub, "PAUSE") => muster::pause(request),
         sub if is(sub, "UNPAUSE") => Ok(Muster::Unpause),
         sub if is(sub, "REPLY") => return Some(reply(request.arg(2)).map(After::Mute)),
+        sub if is(sub, "TRACKING") => return Some(tracking::wanted(request, client)),
         _ => return None,
     };
     Some(muster.map(After::Muster))
@@ -170,14 +176,10 @@ pub(super) fn client(
         b"setname" => expect(3).and_then(|()| set_name(request.arg(2), client, out)),
         b"setinfo" => expect(4).and_then(|()| set_info(request, client, out)),
         b"info" => expect(2).map(|()| info(request, client, env.now_ms, out)),
-        b"getredir" => expect(2).map(|()| write::integer(out, -1)),
-        b"trackinginfo" => expect(2).map(|()| tracking_info(client.protocol, out)),
-        b"tracking" if is(request.arg(2), "OFF") => expect(3).map(|()| write::simple(out, "OK")),
-        b"tracking" => Err(Refusal::text("ERR CLIENT TRACKING is not supported by this proxy")),
+        b"getredir" => expect(2).map(|()| write::integer(out, tracking::redirect(client))),
+        b"trackinginfo" => expect(2).map(|()| tracking::info(client, out)),
+        b"caching" => expect(3).and_then(|()| tracking::caching(request.arg(2), client, out)),
         b"no-evict" | b"no-touch" => expect(3).and_then(|()| switch(request.arg(2), out)),
-        b"caching" => Err(Refusal::text(
-            "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
-        )),
         b"help" => expect(2).map(|()| help(out, HELP)),
         _ => Err(unknown_subcommand("CLIENT", request.arg(1))),
     }
@@ -241,23 +243,16 @@ fn switch(arg: &[u8], out: &mut Vec<u8>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn tracking_info(protocol: Protocol, out: &mut Vec<u8>) {
-    write::map(out, protocol, 3);
-    write::bulk(out, "flags");
-    write::set(out, protocol, 1);
-    write::bulk(out, "off");
-    write::bulk(out, "redirect");
-    write::integer(out, -1);
-    write::bulk(out, "prefixes");
-    write::array(out, 0);
-}
-
 /// What a client does, in the server's letters.
 pub fn letters(client: &Client) -> String {
+    let tracking = client.tracking.as_deref();
     let flags = [
         (client.monitors, 'O'),
         (client.is_subscribed(), 'P'),
         (client.queued.is_some(), 'x'),
+        (tracking.is_some(), 't'),
+        (tracking.is_some_and(|tracking| tracking.broken), 'R'),
+        (tracking.is_some_and(|tracking| tracking.prefixes().is_some()), 'B'),
         (client.leaving, 'c'),
         (client.postponed, 'b'),
     ];
@@ -273,7 +268,7 @@ pub fn line(client: &Client, letters: &str, now_ms: u64) -> String {
     let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
     format!(
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db=0 sub={} psub={} ssub={} multi={} qbuf={} qbuf-free=0 argv-mem=0 \
-         multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={}{}{} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-cmds={}\n",
+         multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={}{}{} user=default redir={} resp={} lib-name={} lib-ver={} tot-cmds={}\n",
         client.id,
         address(client.peer),
         address(client.local),
@@ -289,6 +284,7 @@ pub fn line(client: &Client, letters: &str, now_ms: u64) -> String {
         client.last,
         if client.last_sub.is_empty() { "" } else { "|" },
         client.last_sub,
+        tracking::redirect(client),
         if client.protocol == Protocol::Resp3 { 3 } else { 2 },
         names.library,
         names.library_version,

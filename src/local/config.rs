@@ -55,7 +55,6 @@ const SETTABLE: &[&str] = &[
     "set-max-*",
     "stop-writes-on-bgsave-error",
     "stream-node-max-*",
-    "tracking-table-max-keys",
     "zset-max-*",
 ];
 
@@ -119,6 +118,7 @@ const OWN: &[Own] = &[
     ("timeout", |proxy| (proxy.idle_ms.load(Relaxed) / 1000).to_string()),
     ("tls-client-key-file-pass", |_| String::new()),
     ("tls-key-file-pass", |_| String::new()),
+    ("tracking-table-max-keys", |proxy| proxy.tracked_max.load(Relaxed).to_string()),
     ("unixsocket", |_| String::new()),
 ];
 
@@ -285,6 +285,12 @@ const SETTINGS: &[Setting] = &[
         least: 0,
         most: i64::MAX,
         put: |proxy, n| proxy.slow_max.store(n.unsigned_abs(), Relaxed),
+    },
+    Setting {
+        name: "tracking-table-max-keys",
+        least: 0,
+        most: i64::MAX,
+        put: |proxy, n| proxy.tracked_max.store(n.unsigned_abs(), Relaxed),
     },
 ];
 

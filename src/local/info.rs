@@ -1,7 +1,7 @@
 //! `INFO`: the proxy's own text, with sums over the primaries where it stands for their data.
 //!
 //! In the text `{name}` is the sum of the nodes' fields of that name (`command::info`), `{=name}` the first node's field,
-//! and `{waiting}` the number of clients that wait. Who does not answer soon is not counted.
+//! and `{waiting}` and those with a blank what the workers count. Who does not answer soon is not counted.
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::inquiry::{Inquiry, Reach};
-use super::muster::Muster;
+use super::muster::{Muster, Share};
 use super::{After, Env, View};
 use crate::command::info::merge;
 use crate::resp::request::Request;
@@ -77,8 +77,8 @@ evicted_clients:{evicted_clients}\r\nkeyspace_hits:{keyspace_hits}\r\nkeyspace_m
 pubsub_channels:0\r\npubsub_patterns:0\r\npubsubshard_channels:0\r\nlatest_fork_usec:{latest_fork_usec}\r\n\
 total_forks:{total_forks}\r\nactive_defrag_hits:{active_defrag_hits}\r\n\
 active_defrag_misses:{active_defrag_misses}\r\nactive_defrag_key_hits:{active_defrag_key_hits}\r\n\
-active_defrag_key_misses:{active_defrag_key_misses}\r\ntracking_total_keys:0\r\ntracking_total_items:0\r\n\
-tracking_total_prefixes:0\r\ntotal_error_replies:{total_error_replies}\r\n\
+active_defrag_key_misses:{active_defrag_key_misses}\r\ntracking_total_keys:{tracked keys}\r\ntracking_total_items:{tracked items}\r\n\
+tracking_total_prefixes:{tracked prefixes}\r\ntotal_error_replies:{total_error_replies}\r\n\
 dump_payload_sanitizations:{dump_payload_sanitizations}\r\n";
 
 const CPU: &str = "used_cpu_sys:{=used_cpu_sys}\r\nused_cpu_user:{=used_cpu_user}\r\n\
@@ -99,12 +99,25 @@ pub(super) fn info(
     let is_usual = !own.contains("{commandstats}") && !own.contains("{latencystats}");
     let words: &[&[u8]] = if is_usual { &[b"INFO"] } else { &[b"INFO", b"all"] };
     let inquiry = Inquiry::new(Reach::Willing, words, move |answers, share| {
-        let own = firsts(&own.replace("{waiting}", &share.count.to_string()), answers);
+        let own = firsts(&with_shares(&own, share), answers);
         let mut wire = Vec::new();
         write::verbatim(&mut wire, protocol, &merge(&own, answers.iter().map(|a| &a[..])));
         Ok(wire)
     });
-    After::Inquire(inquiry.within(PATIENCE).with_muster(Muster::CountBlocked))
+    After::Inquire(inquiry.within(PATIENCE).with_muster(Muster::Tally))
+}
+
+/// Fills in what the workers count.
+fn with_shares(text: &str, share: &Share) -> String {
+    let [clients, keys, items, prefixes] = share.tracking;
+    let counts = [
+        ("{waiting}", share.count),
+        ("{tracking clients}", clients),
+        ("{tracked keys}", keys),
+        ("{tracked items}", items),
+        ("{tracked prefixes}", prefixes),
+    ];
+    counts.iter().fold(text.to_owned(), |text, (name, n)| text.replace(name, &n.to_string()))
 }
 
 /// Fills in the first node's fields; 0 for one that it does not have.
@@ -172,7 +185,7 @@ fn clients(env: &Env<'_>) -> String {
     format!(
         "connected_clients:{connected}\r\ncluster_connections:0\r\nmaxclients:{}\r\n\
          client_recent_max_input_buffer:0\r\nclient_recent_max_output_buffer:0\r\nblocked_clients:{{waiting}}\r\n\
-         tracking_clients:0\r\nclients_in_timeout_table:0\r\n",
+         tracking_clients:{{tracking clients}}\r\nclients_in_timeout_table:0\r\n",
         env.proxy.max_clients.load(Relaxed)
     )
 }

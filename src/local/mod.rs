@@ -12,13 +12,14 @@ mod latency;
 pub mod muster;
 pub mod shown;
 pub mod slowlog;
+mod tracking;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 
-use crate::client::Client;
+use crate::client::{Client, Tracking};
 use crate::command::learned::Learned;
 use crate::command::{Local, glob};
 use crate::refusal::Refusal;
@@ -52,6 +53,8 @@ pub struct Proxy {
     pub slow_max: AtomicU64,
     /// Slow commands so far; also the source of their numbers.
     pub slow_count: AtomicU64,
+    /// Most keys that each worker knows to have been read by clients that track.
+    pub tracked_max: AtomicU64,
     /// Lines that clients which monitor did not get because they were too slow.
     pub monitor_lost: AtomicU64,
     /// What clients see of the cluster.
@@ -125,6 +128,8 @@ pub enum After {
     Monitor,
     /// The replies to come are sent, or not. Nothing was written.
     Mute(Mute),
+    /// The client is told of changes to what it reads, or not any more. Nothing was written.
+    Track(Option<Box<Tracking>>),
 }
 
 /// Whether a command must wait until all earlier ones of its client have been answered, because it changes how they

@@ -20,8 +20,10 @@ pub enum Muster {
     Pause(Pause),
     /// `CLIENT UNPAUSE`.
     Unpause,
-    /// How many clients wait for something.
-    CountBlocked,
+    /// How many clients wait for something, and how much those read that track.
+    Tally,
+    /// Whether the client with this number is there.
+    Seek(u64),
     /// `SLOWLOG GET`, of so many entries.
     ShowSlow(u64),
     /// `SLOWLOG LEN`, with the most entries that there can be.
@@ -91,6 +93,8 @@ pub struct Share {
     pub lines: Vec<(u64, String)>,
     /// Slow commands.
     pub slow: Vec<slowlog::Entry>,
+    /// Clients that track, the keys they have read, these counted for each client, and what else they want to hear of.
+    pub tracking: [u64; 4],
 }
 
 impl Share {
@@ -99,7 +103,12 @@ impl Share {
     pub fn with(mut self, other: Self) -> Self {
         self.lines.extend(other.lines);
         self.slow.extend(other.slow);
-        Self { count: self.count + other.count, is_asker: self.is_asker || other.is_asker, ..self }
+        Self {
+            count: self.count + other.count,
+            is_asker: self.is_asker || other.is_asker,
+            tracking: std::array::from_fn(|at| self.tracking[at] + other.tracking[at]),
+            ..self
+        }
     }
 }
 
@@ -116,9 +125,10 @@ impl Muster {
             Self::CountSlow(most) => {
                 write::integer(out, count.min(i64::try_from(*most).unwrap_or(i64::MAX)));
             }
-            Self::Kill(Kill { form: Form::New, .. }) | Self::Unblock(..) | Self::CountBlocked => {
-                write::integer(out, count);
-            }
+            Self::Kill(Kill { form: Form::New, .. })
+            | Self::Unblock(..)
+            | Self::Tally
+            | Self::Seek(_) => write::integer(out, count),
             Self::Kill(_) | Self::Pause(_) | Self::Unpause | Self::ForgetSlow => {
                 write::simple(out, "OK");
             }

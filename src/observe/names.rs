@@ -85,6 +85,16 @@ metrics! {
         "Messages passed on, each counted once for every subscriber.";
     PUBSUB_CUT_OFF = Counter "slotway_pubsub_cut_off_total" Count [],
         "Subscribers disconnected because they took their messages too slowly.";
+    TRACKING_CLIENTS = Gauge "slotway_tracking_clients" Count ["worker"],
+        "Clients that are told of changes to what they have read (CLIENT TRACKING).";
+    TRACKED_KEYS = Gauge "slotway_tracked_keys" Count ["worker"],
+        "Keys that such clients have read since these last changed.";
+    TRACKING_CONNECTIONS = Gauge "slotway_tracking_connections" Count ["worker"],
+        "Connections to nodes that tell of every change there, or are being made.";
+    TRACKING_CONNECTIONS_LOST = Counter "slotway_tracking_connections_lost_total" Count [],
+        "Such connections that broke; clients are told to drop all they keep.";
+    INVALIDATIONS = Counter "slotway_invalidations_total" Count [],
+        "Messages to clients that something has changed which they may have read.";
     TOPOLOGY_NODES = Gauge "slotway_topology_nodes" Count ["role"],
         "Nodes in the map of the cluster, failed ones included.";
     TOPOLOGY_SLOTS = Gauge "slotway_topology_slots_covered" Count [],

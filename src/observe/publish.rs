@@ -45,6 +45,8 @@ const COUNTERS: &[Row<Stats>] = &[
     (names::PUBSUB_CONNECTIONS_LOST, None, |s| s.pubsub_links_lost.get()),
     (names::PUBSUB_MESSAGES, None, |s| s.pubsub_messages.get()),
     (names::PUBSUB_CUT_OFF, None, |s| s.pubsub_cut_off.get()),
+    (names::TRACKING_CONNECTIONS_LOST, None, |s| s.tracking_links_lost.get()),
+    (names::INVALIDATIONS, None, |s| s.invalidations.get()),
     (names::NODE_READ, None, |s| s.read_bytes.get()),
     (names::NODE_WRITTEN, None, |s| s.written_bytes.get()),
 ];
@@ -55,6 +57,9 @@ const GAUGES: &[Row<Stats>] = &[
     (names::NODE_CONNECTIONS, None, |s| s.lanes.get()),
     (names::EXCLUSIVE_CONNECTIONS, None, |s| s.leases.get()),
     (names::PUBSUB_CONNECTIONS, None, |s| s.pubsub_links.get()),
+    (names::TRACKING_CLIENTS, None, |s| s.tracking_clients.get()),
+    (names::TRACKED_KEYS, None, |s| s.tracked_keys.get()),
+    (names::TRACKING_CONNECTIONS, None, |s| s.tracking_links.get()),
 ];
 
 /// Counters of the process.

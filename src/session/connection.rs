@@ -420,6 +420,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.replies.close();
         self.unsubscribe_all();
+        self.shared.tracker.forget(&self.client);
         self.blocked.abort();
         self.end_monitor();
         self.shared.roster.leave(self.seat);

@@ -118,6 +118,9 @@ impl Session {
         payload: Payload<'_>,
     ) -> Flow {
         self.note(&decision);
+        if self.is_tracking() {
+            self.remember(&decision, request);
+        }
         match decision.route {
             Route::One(slot, claim) => {
                 let promise = self.replies.promise(claim, decision.nature.reads);
@@ -149,6 +152,7 @@ impl Session {
         if matches!(command, Local::Reset | Local::Quit) {
             self.unwatch();
             self.unsubscribe_all();
+            self.shared.tracker.leave(&self.client);
             self.end_monitor();
             self.replies.mute(Mute::No);
         }
@@ -259,7 +263,8 @@ impl Session {
         let pool = &self.shared.pool;
         let class = Class {
             protocol: self.client.borrow().protocol,
-            replica: decision.replica && self.reads_replicas(),
+            // A replica may be asked after its primary has told of a change, and not have it yet.
+            replica: decision.replica && self.reads_replicas() && !self.is_tracking(),
         };
         pool.send(payload, promise, Ticket::new(slot, class, decision.nature, self.now));
     }
@@ -338,6 +343,10 @@ impl Session {
             }
             Ok(After::Monitor) => self.monitor(),
             Ok(After::Mute(mute)) => self.mute(mute),
+            Ok(After::Track(wanted)) => {
+                self.track(wanted);
+                return Flow::Next;
+            }
             Ok(After::Next | After::Close) => {
                 self.replies.answer(|out| out.extend_from_slice(&wire));
             }
@@ -367,7 +376,7 @@ impl Session {
             Ok(After::Inquire(inquiry)) => {
                 return Err(Box::new(Later::Inquiry(inquiry, self.timed(request))));
             }
-            Ok(After::Monitor | After::Mute(_)) => {
+            Ok(After::Monitor | After::Mute(_) | After::Track(_)) => {
                 write::error(&mut wire, &Refusal::InMulti.to_string());
             }
             Err(refusal) => write::error(&mut wire, &refusal.to_string()),

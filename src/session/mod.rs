@@ -16,6 +16,7 @@ mod scan;
 mod slow;
 mod sort;
 mod subscribe;
+mod track;
 mod transaction;
 mod wait;
 mod watch;
@@ -38,6 +39,7 @@ use crate::local::{self, Facts, Proxy, slowlog};
 use crate::pubsub::{Hub, Tally, Topic};
 use crate::replies::{Patience, Replies};
 use crate::resp::frame::Limits;
+use crate::tracking::{Forward, Redirected, Tracker};
 
 pub use crate::command::CrossSlot;
 pub use blocking::Blocked;
@@ -78,6 +80,8 @@ pub struct Shared {
     pub facts: RefCell<Arc<Facts>>,
     /// What this worker's clients are subscribed to.
     pub hub: Rc<Hub>,
+    /// Which of this worker's clients keep what they read.
+    pub tracker: Rc<Tracker>,
     /// Everybody connected to this worker.
     pub roster: Roster,
     /// The worker stops: sessions end as soon as they have nothing under way.
@@ -115,6 +119,10 @@ pub enum Message {
     Surplus(Topic, Option<Address>, Instant, oneshot::Sender<i64>),
     /// Somebody wants to know of all topics that the worker is subscribed to.
     ListTopics(oneshot::Sender<HashMap<Topic, Tally>>),
+    /// A client of this worker is to be told of a change in the place of another one.
+    Redirected(Redirected),
+    /// The client that was to be told of changes in the place of this one is gone.
+    Broken(u64),
     /// Somebody wants to see what the worker's clients ask for.
     Monitor(mpsc::Sender<Bytes>),
     /// Finish what is under way, for no longer than this, and stop.
@@ -223,9 +231,11 @@ impl Shared {
         (workers, plans): (Vec<mpsc::UnboundedSender<Message>>, Arc<Plans>),
     ) -> Rc<Self> {
         let hub = Hub::new(Rc::clone(&pool), options.pubsub_limit);
+        let tracker = Tracker::new(Rc::clone(&pool), options.pubsub_limit, forward(&workers));
         Rc::new(Self {
             options,
             hub,
+            tracker,
             pool,
             proxy,
             facts: RefCell::new(facts),
@@ -256,4 +266,13 @@ impl Shared {
             buffers.push(buffer);
         }
     }
+}
+
+/// The way to tell clients of all workers of changes.
+fn forward(workers: &[mpsc::UnboundedSender<Message>]) -> Forward {
+    let workers = workers.to_vec();
+    Box::new(move |at, redirected| {
+        // A worker that is gone has no clients.
+        let _ = workers[at].send(Message::Redirected(redirected));
+    })
 }

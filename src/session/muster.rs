@@ -11,6 +11,7 @@ use crate::local::muster::{Held, Kill, Muster, Pause, Share, Unblock};
 use crate::replies::{Promise, Reply};
 use crate::resp::request::{self, Request};
 use crate::route::{Decision, Route};
+use crate::tracking;
 
 /// What `CLIENT PAUSE` holds back on a worker, and until when by the worker's clock.
 #[derive(Clone, Copy, Debug)]
@@ -98,13 +99,19 @@ impl Shared {
     /// All workers' shares in what the client with this number asks for.
     pub(super) async fn shares(&self, muster: &Muster, asker: u64) -> Share {
         let mut share = Share::default();
-        for worker in &self.workers {
-            let (answer, answered) = oneshot::channel();
-            if worker.send(Message::Muster(muster.clone(), asker, answer)).is_ok() {
-                share = share.with(answered.await.unwrap_or_default());
-            }
+        for at in 0..self.workers.len() {
+            share = share.with(self.shares_of(at, muster, asker).await);
         }
         share
+    }
+
+    /// One worker's share in it.
+    pub(super) async fn shares_of(&self, at: usize, muster: &Muster, asker: u64) -> Share {
+        let (answer, answered) = oneshot::channel();
+        match self.workers[at].send(Message::Muster(muster.clone(), asker, answer)) {
+            Ok(()) => answered.await.unwrap_or_default(),
+            Err(_) => Share::default(),
+        }
     }
 
     /// This worker's share in what the client with this number asks for.
@@ -116,7 +123,14 @@ impl Shared {
             Muster::Kill(kill) => self.kill(kill, asker),
             Muster::Unblock(id, how) => self.unblock(*id, *how),
             Muster::Pause(pause) => self.pause(*pause),
-            Muster::CountBlocked => Share { count: self.roster.blocked(), ..Share::default() },
+            Muster::Tally => {
+                let tracking::Tally { clients, keys, items, prefixes } = self.tracker.tally();
+                let tracking = [clients, keys, items, prefixes].map(|n| n as u64);
+                Share { count: self.roster.blocked(), tracking, ..Share::default() }
+            }
+            Muster::Seek(id) => {
+                Share { count: u64::from(self.roster.find(*id).is_some()), ..Share::default() }
+            }
             Muster::ShowSlow(_) => {
                 self.gather_slow();
                 let slow = self.slow.borrow().iter().cloned().collect();

@@ -37,6 +37,8 @@ pub(super) struct Transaction {
     slot: Option<Slot>,
     nature: Nature,
     writes: bool,
+    /// Keys that it reads, if its client tracks.
+    reads: Vec<Bytes>,
     /// A command could not be queued, so none will run.
     dirty: bool,
 }
@@ -67,6 +69,7 @@ impl Default for Transaction {
             slot: None,
             nature: Nature { reads: true, scripted: false, unit: true },
             writes: false,
+            reads: Vec::new(),
             dirty: false,
         }
     }
@@ -225,7 +228,9 @@ impl Session {
 
     fn queue(&mut self, request: &Request<'_>, decision: Decision) {
         let decision = Decision { writes: self.may_write(&decision, request), ..decision };
+        let reads = self.keys_to_remember(&decision, request);
         let Some(transaction) = &mut self.transaction else { return };
+        transaction.reads.extend(reads);
         let held = transaction.wire.len() + transaction.own_len;
         let room = self.shared.options.limits.request.saturating_sub(held);
         let spec = lookup(request.name());
@@ -299,6 +304,7 @@ impl Session {
         let Some(watch) = self.watch.take() else { return Flow::Next };
         self.written.note(watch.slot, self.now);
         let spliced = self.answer_own(&transaction.steps);
+        self.remember_all(&transaction.reads);
         let is_node = |source: &&Source| matches!(source, Source::Node | Source::Aside);
         let count = 2 + spliced.sources.iter().filter(is_node).count();
         transaction.wire.extend_from_slice(EXEC);
@@ -329,6 +335,7 @@ impl Session {
     /// Sends a transaction off, or answers it if it has nothing for a node.
     fn run(&mut self, mut transaction: Transaction) {
         let spliced = self.answer_own(&transaction.steps);
+        self.remember_all(&transaction.reads);
         if !transaction.goes_to_a_node() {
             if let Some(promise) = self.promise_of(spliced, Claim::None, transaction.nature) {
                 promise.fulfil(Reply::Small(b"*0\r\n"));

@@ -117,6 +117,7 @@ fn take(shared: &Rc<Shared>, message: Message) {
         Message::Refresh => {
             shared.pool.refresh();
             shared.hub.tick();
+            shared.tracker.tick();
             shared.roster.wake_all();
         }
         Message::Learn(facts) => *shared.facts.borrow_mut() = facts,
@@ -130,6 +131,8 @@ fn take(shared: &Rc<Shared>, message: Message) {
         Message::ListTopics(answer) => {
             let _ = answer.send(shared.hub.topics());
         }
+        Message::Redirected(redirected) => shared.tell_redirected(&redirected),
+        Message::Broken(id) => shared.tracker.broken(id),
         Message::Monitor(lines) => shared.add_monitor(lines),
         Message::Drain(_) => {}
     }
@@ -156,6 +159,7 @@ async fn tend(shared: Rc<Shared>) {
         ticks.tick().await;
         shared.pool.tick();
         shared.hub.tick();
+        shared.tend_tracker();
         shared.end_pause();
         shared.gather_slow();
         if !shared.pool.has_map() {

@@ -123,6 +123,8 @@ struct State {
     opened: usize,
     /// Open connections that were greeted with `PING`, as those for requests are.
     lanes: BTreeSet<usize>,
+    /// Connections that are to hear of changes.
+    trackers: Vec<mpsc::UnboundedSender<Out>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -617,6 +619,19 @@ impl Node {
         self.gate.send_modify(|gate| gate.frozen = false);
     }
 
+    /// Says something to those who are to hear of changes.
+    pub(crate) fn tell(&self, text: &str) {
+        for tracker in &self.state().trackers {
+            // Some are closed.
+            let _ = tracker.send(Out::Bytes(text.as_bytes().to_vec(), 0));
+        }
+    }
+
+    /// How many connections were to hear of changes so far.
+    pub(crate) fn trackers(&self) -> usize {
+        self.state().trackers.len()
+    }
+
     /// Closes all connections; new ones are accepted.
     pub(crate) fn drop_connections(&self) {
         self.kills.send_modify(|kills| *kills += 1);
@@ -767,6 +782,9 @@ impl Server {
                 for item in self.handle(&mut peer, &args) {
                     // The writer has closed the connection.
                     let _ = out.send(item);
+                }
+                if line(&args) == "CLIENT TRACKING ON BCAST" {
+                    self.state.lock().expect("no test has failed").trackers.push(out.clone());
                 }
             }
             tokio::select! {

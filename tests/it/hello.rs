@@ -318,7 +318,6 @@ fn local_commands_answer_as_a_standalone_server() {
             ("CLUSTER INFO", "-ERR This instance has cluster support disabled\r\n"),
             ("CLUSTER KEYSLOT foo", ":12182\r\n"),
             ("CONFIG GET databases", "*2\r\n$9\r\ndatabases\r\n$1\r\n1\r\n"),
-            ("CLIENT TRACKING ON", "-ERR CLIENT TRACKING is not supported by this proxy\r\n"),
             ("CLIENT TRACKING OFF", "+OK\r\n"),
             ("CLIENT GETREDIR", ":-1\r\n"),
             ("CLIENT NO-EVICT ON", "+OK\r\n"),

@@ -37,5 +37,6 @@ mod scripts;
 mod shell;
 mod store;
 mod topology;
+mod tracking;
 mod waiting;
 mod web;

@@ -53,6 +53,7 @@ mod sorting;
 mod splits;
 mod tally;
 mod tools;
+mod tracking;
 mod words;
 
 use patience::{Dice, alone, beside_others, until, within};

@@ -9,8 +9,6 @@ CANNOT, SECOND, NOT_DONE = "cluster cannot", "second part", "not done"
 
 REASONS = [
     # Second part of the work: cross-slot commands, client-side caching, users, replica reads.
-    (SECOND, "", "", "CLIENT TRACKING is not supported", "client-side caching"),
-    (SECOND, "tcl", "^unit/tracking:", "", "client-side caching"),
     (SECOND, "", "", r"command 'acl\||CONFIG SET - 'requirepass'", "users, their passwords, and rules for them"),
     (SECOND, "", "", "(BY|GET) option of SORT denied in Cluster mode", "SORT … STORE by keys of other slots"),
     (CANNOT, "redis-py", "test_pipeline: |test_standalone_pipeline", "CROSSSLOT", "a transaction, or what it watches, over several slots"),

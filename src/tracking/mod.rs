@@ -1,0 +1,403 @@
+//! Clients that keep what they read (`CLIENT TRACKING`), and how they hear that it has changed.
+//!
+//! ```text
+//!   Session ── a key is read ──► Tracker: key → readers ◄── every key that changes ── Link, one per primary
+//!   clients ◄── Replies::push ── Tracker
+//! ```
+//! One tracker per worker, which has each primary tell it of every key that changes there (`BCAST`), as long as anybody
+//! tracks. So it does not matter on which connection, and at which node, a key is read and written.
+//!
+//! What must not happen is that a client keeps a value for ever that has changed: that it hears of the change first and is
+//! given the old value then. It cannot:
+//!
+//! - A key is put down when its read takes its place among the client's replies, before it is sent.
+//! - A node that changes the key after the read ran tells of it later still. So when the tracker hears of the change, the
+//!   key has been put down, or has been and was already told of since.
+//! - What a client is told goes behind all replies that it waits for. So whatever is read before the change, the client has
+//!   before it hears of the change; and what is read later is put down anew.
+//! - While a node does not tell, because the connection is lost or new, anything may change there. Who has read something
+//!   is told to drop all it keeps, when that begins and when it is over.
+//!
+//! A change may be told without need: to a client that has read the new value, or has not read it at all but runs a script
+//! that may. That costs it a read.
+
+mod link;
+mod notice;
+mod table;
+
+use std::cell::{Cell, RefCell};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::timeout_at;
+
+use crate::backend::Pool;
+use crate::client::{Client, Tracking};
+use crate::cluster::Address;
+use crate::refusal::Refusal;
+use crate::replies::{LARGE, Replies, Reply};
+use crate::resp::Protocol;
+
+use link::{Link, State};
+pub use notice::Changed;
+use notice::Notice;
+use table::Table;
+
+/// The way to the worker with this number.
+pub type Forward = Box<dyn Fn(usize, Redirected)>;
+
+/// What is told to one client in the place of another.
+#[derive(Debug)]
+pub struct Redirected {
+    /// Who is told.
+    pub to: u64,
+    /// Who has asked for it.
+    pub from: u64,
+    /// What is told.
+    pub changed: Changed,
+}
+
+/// A client that can be told something.
+#[derive(Clone, Debug)]
+pub struct Ear {
+    /// What is known of it.
+    pub client: Rc<RefCell<Client>>,
+    /// Its replies, behind which it is told.
+    pub replies: Replies,
+}
+
+/// A client that tracks.
+#[derive(Debug)]
+struct Tracked {
+    ear: Ear,
+    /// The worker of the client that is told in its place.
+    at: usize,
+    keeps: Cell<Keeps>,
+}
+
+/// What a client may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeps {
+    /// Nothing yet.
+    Nothing,
+    /// Something that it has read, or is about to.
+    Something,
+    /// Nothing: it was told to drop everything, and has read nothing since.
+    NothingMore,
+}
+
+/// How many there are of what a tracker knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Clients that track.
+    pub clients: usize,
+    /// Keys that they have read.
+    pub keys: usize,
+    /// Keys that they have read, counted for each client.
+    pub items: usize,
+    /// Beginnings of keys that they want to hear of.
+    pub prefixes: usize,
+}
+
+/// The clients of one worker that track.
+pub struct Tracker {
+    pool: Rc<Pool>,
+    /// Bytes that may wait for a client when it is told something.
+    limit: usize,
+    forward: Forward,
+    clients: RefCell<HashMap<u64, Tracked>>,
+    /// The clients of this worker that were told something in the place of others.
+    stand_ins: RefCell<HashMap<u64, Ear>>,
+    table: RefCell<Table>,
+    prefixes: RefCell<BTreeMap<Bytes, BTreeSet<u64>>>,
+    links: RefCell<HashMap<Address, (Rc<Link>, AbortHandle)>>,
+    /// Number of the snapshot by which links were last made.
+    version: Cell<u64>,
+    /// A link has come up, or was refused.
+    news: Notify,
+    /// How many wait for that.
+    awaited: Cell<usize>,
+}
+
+impl fmt::Debug for Tracker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracker").field("tally", &self.tally()).finish_non_exhaustive()
+    }
+}
+
+impl Tracker {
+    /// A tracker without clients; `limit` is the number of bytes that may wait for one when it is told something.
+    pub fn new(pool: Rc<Pool>, limit: usize, forward: Forward) -> Rc<Self> {
+        Rc::new(Self {
+            pool,
+            limit,
+            forward,
+            clients: RefCell::default(),
+            stand_ins: RefCell::default(),
+            table: RefCell::default(),
+            prefixes: RefCell::default(),
+            links: RefCell::default(),
+            version: Cell::new(0),
+            news: Notify::new(),
+            awaited: Cell::new(0),
+        })
+    }
+
+    /// How many there are of what it knows.
+    pub fn tally(&self) -> Tally {
+        let table = self.table.borrow();
+        Tally {
+            clients: self.clients.borrow().len(),
+            keys: table.keys(),
+            items: table.items(),
+            prefixes: self.prefixes.borrow().len(),
+        }
+    }
+
+    /// Has the primaries tell of changes, and waits until all do that own slots; for no longer than a request may wait.
+    pub async fn ready(self: &Rc<Self>) -> Result<(), Refusal> {
+        self.awaited.set(self.awaited.get() + 1);
+        let ready = timeout_at(self.pool.deadline(), self.come_up()).await;
+        self.awaited.set(self.awaited.get() - 1);
+        ready.unwrap_or(Err(Refusal::ClusterDown))
+    }
+
+    async fn come_up(self: &Rc<Self>) -> Result<(), Refusal> {
+        loop {
+            let news = self.news.notified();
+            self.link_all();
+            if self.is_told()? {
+                return Ok(());
+            }
+            news.await;
+        }
+    }
+
+    /// Whether all primaries tell that own slots.
+    fn is_told(&self) -> Result<bool, Refusal> {
+        let links = self.links.borrow();
+        let mut owners = self.pool.sound_primaries();
+        owners.retain(|(_, owns)| *owns);
+        for (address, _) in &owners {
+            match links.get(address).map(|(link, _)| link.state()) {
+                Some(State::Up) => {}
+                Some(State::Refused(refusal)) => return Err(refusal),
+                Some(State::Down) | None => return Ok(false),
+            }
+        }
+        Ok(!owners.is_empty())
+    }
+
+    /// Tells a client of changes from now on, as it wants; `at` is the worker of the client that is told in its place.
+    pub fn join(&self, ear: Ear, wanted: Tracking, at: usize) {
+        let id = ear.client.borrow().id;
+        let mut prefixes = self.prefixes.borrow_mut();
+        for prefix in wanted.prefixes().into_iter().flatten() {
+            prefixes.entry(prefix.clone()).or_default().insert(id);
+        }
+        ear.client.borrow_mut().tracking = Some(Box::new(wanted));
+        let mut clients = self.clients.borrow_mut();
+        let keeps = clients.get(&id).map_or(Keeps::Nothing, |tracked| tracked.keeps.get());
+        clients.insert(id, Tracked { ear, at, keeps: Cell::new(keeps) });
+    }
+
+    /// Tells a client of nothing any more.
+    pub fn leave(&self, client: &RefCell<Client>) {
+        let Some(tracking) = client.borrow_mut().tracking.take() else { return };
+        let id = client.borrow().id;
+        self.clients.borrow_mut().remove(&id);
+        let mut prefixes = self.prefixes.borrow_mut();
+        for prefix in tracking.prefixes().into_iter().flatten() {
+            if let Some(clients) = prefixes.get_mut(prefix) {
+                clients.remove(&id);
+            }
+        }
+        prefixes.retain(|_, clients| !clients.is_empty());
+    }
+
+    /// A client is gone.
+    pub fn forget(&self, client: &RefCell<Client>) {
+        self.leave(client);
+        self.stand_ins.borrow_mut().remove(&client.borrow().id);
+    }
+
+    /// A client that tracks is about to read something. Of changes to these keys it is told because of that.
+    pub fn read<'a>(&self, id: u64, keys: impl Iterator<Item = &'a [u8]>) {
+        if let Some(tracked) = self.clients.borrow().get(&id) {
+            tracked.keeps.set(Keeps::Something);
+        }
+        let mut table = self.table.borrow_mut();
+        keys.for_each(|key| table.put(key, id));
+    }
+
+    /// Forgets keys until there are not too many; whoever has read one is told that it has changed.
+    pub fn shrink(&self, most: usize) {
+        while self.table.borrow().keys() > most {
+            let Some((key, readers)) = self.table.borrow_mut().evict() else { return };
+            self.tell_readers(key, &readers);
+        }
+    }
+
+    /// Looks after the map; called every few hundredths of a second, and when there is a new one.
+    pub fn tick(self: &Rc<Self>) {
+        if !self.links.borrow().is_empty() {
+            self.link_all();
+        }
+        let (tally, stats) = (self.tally(), &self.pool.stats);
+        stats.tracking_clients.set(tally.clients as u64);
+        stats.tracked_keys.set(tally.keys as u64);
+        stats.tracking_links.set(self.links.borrow().len() as u64);
+    }
+
+    /// Has links to all primaries, or to none if nobody tracks.
+    fn link_all(self: &Rc<Self>) {
+        let is_needed = self.awaited.get() > 0 || !self.clients.borrow().is_empty();
+        let version = if is_needed { self.pool.version() } else { 0 };
+        if self.version.replace(version) == version {
+            return;
+        }
+        let wanted = if is_needed { self.pool.sound_primaries() } else { Vec::new() };
+        let mut links = self.links.borrow_mut();
+        links.retain(|address, (_, task)| {
+            let stays = wanted.iter().any(|(wanted, _)| wanted == address);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (address, _) in wanted {
+            links.entry(address).or_insert_with_key(|address| {
+                let link = Link::new(address.clone());
+                let task = tokio::task::spawn_local(Rc::clone(&link).run(Rc::clone(self)));
+                (link, task.abort_handle())
+            });
+        }
+        drop(links);
+        if !is_needed {
+            *self.table.borrow_mut() = Table::default();
+        }
+        self.news.notify_waiters();
+    }
+
+    /// Something has changed.
+    fn changed(&self, changed: &Changed) {
+        match changed {
+            Changed::All => self.drop_all(|keeps| keeps != Keeps::NothingMore),
+            Changed::Keys(keys) => {
+                for key in keys {
+                    let readers = self.table.borrow_mut().take(key);
+                    if !readers.is_empty() {
+                        self.tell_readers(key.clone(), &readers);
+                    }
+                }
+                self.broadcast(keys);
+            }
+        }
+    }
+
+    /// Anything may have changed without being told.
+    fn gap(&self) {
+        self.drop_all(|keeps| keeps == Keeps::Something);
+        self.news.notify_waiters();
+    }
+
+    /// Tells clients to drop all that they keep.
+    fn drop_all(&self, which: impl Fn(Keeps) -> bool) {
+        *self.table.borrow_mut() = Table::default();
+        let notice = Notice::new(&Changed::All);
+        for tracked in self.clients.borrow().values() {
+            if which(tracked.keeps.replace(Keeps::NothingMore)) {
+                self.tell(tracked, &notice);
+            }
+        }
+    }
+
+    /// Tells those of a change who have read the key.
+    fn tell_readers(&self, key: Bytes, readers: &[u64]) {
+        let changed = Changed::Keys(vec![key]);
+        let (notice, clients) = (Notice::new(&changed), self.clients.borrow());
+        for tracked in readers.iter().filter_map(|id| clients.get(id)) {
+            let client = tracked.ear.client.borrow();
+            let by_key = client.tracking.as_ref().is_some_and(|t| t.prefixes().is_none());
+            drop(client);
+            if by_key {
+                self.tell(tracked, &notice);
+            }
+        }
+    }
+
+    /// Tells those of changes who want to hear of such keys.
+    fn broadcast(&self, keys: &[Bytes]) {
+        let clients = self.clients.borrow();
+        for (prefix, ids) in &*self.prefixes.borrow() {
+            let meant = keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
+            let changed = Changed::Keys(meant);
+            if changed == Changed::Keys(Vec::new()) {
+                continue;
+            }
+            let notice = Notice::new(&changed);
+            ids.iter().filter_map(|id| clients.get(id)).for_each(|t| self.tell(t, &notice));
+        }
+    }
+
+    /// Tells one client, or the one in its place.
+    fn tell(&self, tracked: &Tracked, notice: &Notice<'_>) {
+        let client = tracked.ear.client.borrow();
+        let Some(tracking) = &client.tracking else { return };
+        if let Some(to) = tracking.redirect {
+            let changed = notice.changed.clone();
+            return (self.forward)(tracked.at, Redirected { to, from: client.id, changed });
+        }
+        if client.protocol == Protocol::Resp3 {
+            self.push(&tracked.ear.replies, notice.of(Protocol::Resp3));
+        }
+    }
+
+    /// Tells a client of this worker in the place of another, or says that there is none; `find` looks for it.
+    pub fn tell_redirected(
+        &self,
+        redirected: &Redirected,
+        find: impl FnOnce(u64) -> Option<Ear>,
+    ) -> bool {
+        let mut stand_ins = self.stand_ins.borrow_mut();
+        let ear = match stand_ins.entry(redirected.to) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => match find(redirected.to) {
+                Some(ear) => place.insert(ear),
+                None => return false,
+            },
+        };
+        let client = ear.client.borrow();
+        if client.protocol == Protocol::Resp3 || client.is_subscribed() {
+            self.push(&ear.replies, Notice::new(&redirected.changed).of(client.protocol));
+        }
+        true
+    }
+
+    /// The client that was to be told in the place of this one is gone.
+    pub fn broken(&self, id: u64) {
+        let clients = self.clients.borrow();
+        let Some(tracked) = clients.get(&id) else { return };
+        let mut client = tracked.ear.client.borrow_mut();
+        let protocol = client.protocol;
+        let Some(tracking) = &mut client.tracking else { return };
+        tracking.broken = true;
+        if let (Some(redirect), Protocol::Resp3) = (tracking.redirect, protocol) {
+            self.push(&tracked.ear.replies, &notice::broken(redirect).into());
+        }
+    }
+
+    fn push(&self, replies: &Replies, wire: &Bytes) {
+        let message =
+            if wire.len() < LARGE { Reply::Small(wire) } else { Reply::Large(wire.clone()) };
+        self.pool.stats.invalidations.add(1);
+        if !replies.push(&message, self.limit) {
+            self.pool.stats.pubsub_cut_off.add(1);
+        }
+    }
+}

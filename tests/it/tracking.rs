@@ -1,0 +1,178 @@
+//! Changes as the nodes tell of them: in which order clients hear, and what becomes of what cannot be told.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::client::Client;
+use crate::fake::Act;
+use crate::rig::{Rig, rig, until};
+
+const ALL: &str = ">2\r\n$10\r\ninvalidate\r\n_\r\n";
+
+/// What a node says, and what clients hear.
+fn changed(keys: &[&str]) -> String {
+    let keys: Vec<String> = keys.iter().map(|key| format!("${}\r\n{key}\r\n", key.len())).collect();
+    format!(">2\r\n$10\r\ninvalidate\r\n*{}\r\n{}", keys.len(), keys.concat())
+}
+
+async fn tracking(rig: &Rig, options: &str) -> Client {
+    let mut client = rig.resp3_client().await;
+    assert_eq!(client.ask(format!("CLIENT TRACKING ON {options}").trim()).await, "+OK\r\n");
+    client
+}
+
+/// Tells of changed keys, and waits until that is passed on.
+async fn tell(rig: &Rig, witness: &mut Client, keys: &[&str]) {
+    rig.node(0).tell(&changed(keys));
+    assert_eq!(witness.read().await, changed(keys));
+}
+
+/// Else a client would keep for ever what it is given after it was told to drop it.
+#[test]
+fn a_change_is_told_behind_the_reply_to_an_earlier_read() {
+    rig(1).run(async |rig| {
+        let mut witness = tracking(rig, "BCAST").await;
+        let mut client = tracking(rig, "").await;
+        let reads = [&["GET k"][..], &["MGET j k"], &["MULTI", "GET k", "EXEC"]];
+        for (lines, asked) in reads.into_iter().zip(["GET k", "MGET k", "GET k"]) {
+            let before = rig.node(0).count(asked);
+            rig.node(0).hold();
+            client.send_all(lines).await;
+            client.read_n(lines.len() - 1).await;
+            until("the node is asked", || rig.node(0).count(asked) > before).await;
+            tell(rig, &mut witness, &["k"]).await;
+            rig.node(0).release();
+            let heard = client.read_n(2).await;
+            assert_eq!(heard[1], changed(&["k"]), "{lines:?}: {heard:?}");
+        }
+        // It was told, and has read nothing since.
+        tell(rig, &mut witness, &["k"]).await;
+        assert_eq!(client.ask("PING").await, "+PONG\r\n");
+    });
+}
+
+#[test]
+fn who_has_not_read_a_key_is_told_nothing() {
+    rig(1).run(async |rig| {
+        let mut witness = tracking(rig, "BCAST PREFIX k").await;
+        let mut client = tracking(rig, "OPTIN").await;
+        assert_eq!(
+            client.ask_all(&["SET k v", "GET k", "CLIENT CACHING YES", "GET kk"]).await.len(),
+            4
+        );
+        client.ask_all(&["CLIENT CACHING YES", "PING", "GET kkk"]).await;
+        rig.node(0).tell(&changed(&["k", "other", "kk", "kkk"]));
+        assert_eq!(witness.read().await, changed(&["k", "kk", "kkk"]));
+        assert_eq!(client.read().await, changed(&["kk"]));
+        assert_eq!(client.ask("CLIENT TRACKING OFF").await, "+OK\r\n");
+        client.ask("GET k").await;
+        tell(rig, &mut witness, &["k"]).await;
+        assert_eq!(client.ask("PING").await, "+PONG\r\n");
+    });
+}
+
+/// What changed meanwhile is not known.
+#[test]
+fn everything_is_dropped_when_a_connection_is_lost() {
+    rig(1).run(async |rig| {
+        let mut client = tracking(rig, "").await;
+        let mut idle = tracking(rig, "").await;
+        client.ask("GET k").await;
+        rig.node(0).drop_connections();
+        assert_eq!(client.read().await, ALL);
+        until("the next one tells", || rig.node(0).trackers() == 2).await;
+        // Whoever reads while nothing is told has to be told once more.
+        let mut witness = tracking(rig, "BCAST").await;
+        client.ask("GET k").await;
+        tell(rig, &mut witness, &["k"]).await;
+        let heard = client.read().await;
+        assert!(heard == changed(&["k"]) || heard == ALL, "{heard}");
+        assert_eq!(idle.ask("PING").await, "+PONG\r\n", "it keeps nothing");
+    });
+}
+
+#[test]
+fn what_is_read_before_a_connection_tells_is_dropped() {
+    rig(1).run(async |rig| {
+        let mut client = tracking(rig, "").await;
+        rig.node(0).next("=CLIENT TRACKING ON BCAST", Act::HoldReply(b"+OK\r\n".to_vec()));
+        rig.node(0).drop_connections();
+        until("the node is asked", || rig.node(0).trackers() == 2).await;
+        client.ask("GET k").await;
+        rig.node(0).release();
+        assert_eq!(client.read().await, ALL);
+    });
+}
+
+#[test]
+fn a_node_may_refuse_to_tell() {
+    rig(1).run(async |rig| {
+        let refused =
+            "ERR unknown subcommand or wrong number of arguments for 'TRACKING'. Try CLIENT HELP.";
+        rig.node(0).always("CLIENT", refused);
+        let mut client = rig.resp3_client().await;
+        assert_eq!(client.ask("CLIENT TRACKING ON").await, format!("-{refused}\r\n"));
+        assert_eq!(client.ask("CLIENT GETREDIR").await, ":-1\r\n");
+        rig.node(0).obey();
+        until_ok(&mut client, "CLIENT TRACKING ON").await;
+        assert_eq!(client.ask("CLIENT GETREDIR").await, ":0\r\n");
+    });
+}
+
+async fn until_ok(client: &mut Client, line: &str) {
+    while client.ask(line).await != "+OK\r\n" {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn of_too_many_keys_some_are_dropped() {
+    rig(1).run(async |rig| {
+        let mut client = tracking(rig, "").await;
+        client.ask_all(&["CONFIG SET tracking-table-max-keys 2", "GET a", "GET b"]).await;
+        client.send_all(&["GET c"]).await;
+        let heard = client.read_n(2).await;
+        let dropped = ["a", "b", "c"].map(|key| changed(&[key]));
+        assert!(heard.iter().any(|heard| dropped.contains(heard)), "{heard:?}");
+        let info = client.ask("INFO stats").await;
+        assert!(info.contains("tracking_total_keys:2\r\ntracking_total_items:2\r\n"), "{info}");
+    });
+}
+
+/// RESP2 has no messages that answer nothing: another client hears them, as one that subscribes.
+#[test]
+fn another_client_is_told_in_its_place() {
+    rig(1).run(async |rig| {
+        let (mut ear, mut client) = (rig.client().await, rig.client().await);
+        rig.node(0).next(
+            "SUBSCRIBE",
+            Act::Reply(b"*3\r\n$9\r\nsubscribe\r\n$20\r\n__redis__:invalidate\r\n:1\r\n".to_vec()),
+        );
+        let id = ear.ask("CLIENT ID").await.trim_matches([':', '\r', '\n']).to_owned();
+        ear.ask("SUBSCRIBE __redis__:invalidate").await;
+        let track = format!("CLIENT TRACKING ON REDIRECT {id}");
+        assert_eq!(client.ask_all(&[&track, "CLIENT GETREDIR"]).await[1], format!(":{id}\r\n"));
+        client.ask("GET k").await;
+        rig.node(0).tell(&changed(&["k"]));
+        let message = "*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n*1\r\n$1\r\nk\r\n";
+        assert_eq!(ear.read().await, message);
+        // When it is gone, who has asked for it is told so, if that is possible.
+        assert_eq!(ear.ask("QUIT").await, "+OK\r\n");
+        assert!(client.ask("HELLO 3").await.starts_with('%'));
+        until_gone(&mut client, &id).await;
+        client.ask("GET k").await;
+        rig.node(0).tell(&changed(&["k"]));
+        assert_eq!(client.read().await, format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{id}\r\n"));
+        let info = client.ask("CLIENT TRACKINGINFO").await;
+        assert!(info.contains("broken_redirect"), "{info}");
+        let refused = "-ERR The client ID you want redirect to does not exist\r\n";
+        assert_eq!(client.ask(&track).await, refused);
+    });
+}
+
+async fn until_gone(client: &mut Client, id: &str) {
+    while client.ask("CLIENT LIST").await.contains(&format!("id={id} ")) {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
