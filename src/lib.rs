@@ -57,6 +57,8 @@ pub mod refusal;
 
 pub mod command;
 
+pub mod acl;
+
 pub mod client;
 
 pub mod replies;

@@ -18,6 +18,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("refusal", &["resp"]),
     // Beyond §5: `Slot`, by which commands are split and merged.
     ("command", &["resp", "refusal", "cluster::Slot"]),
+    // The users' rights, which follow from the rows of commands.
+    ("acl", &["resp", "command"]),
     ("client", &["resp", "cluster", "refusal", "command"]),
     ("replies", &["resp", "cluster", "refusal", "command"]),
     ("stats", &["resp", "cluster", "refusal", "command"]),
@@ -131,8 +133,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &["resp", "cluster", "refusal", "command", "client", "replies", "stats"];
 
 /// Modules that are plain computation: the same input, the same output.
-const PURE_MODULES: &[&str] =
-    &["resp", "cluster", "refusal", "command", "client", "replies", "stats", "route", "local"];
+const PURE_MODULES: &[&str] = &[
+    "resp", "cluster", "refusal", "command", "acl", "client", "replies", "stats", "route", "local",
+];
 
 /// Words that have no place in pure modules.
 const IMPURE: &[&str] =

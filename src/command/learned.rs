@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use redis_protocol::resp2::types::BytesFrame;
 
 use crate::command::table::{self, LONGEST_NAME};
-use crate::command::{Flags, Group, Keys, Policy, Spec};
+use crate::command::{Flags, Group, Keys, Policy, Spec, Use};
 
 /// The learned rows by lower-case name; no larger than the reply they were read of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,6 +114,8 @@ impl<'a> Row<'a> {
             policy,
             flags,
             group: Group::Module,
+            // What it does with them is not told by all servers.
+            uses: [Use::BOTH; 2],
             across: None,
             subcommands: &[],
         }

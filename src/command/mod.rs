@@ -103,6 +103,8 @@ pub struct Spec {
     pub flags: Flags,
     /// Family for metrics, `COMMAND DOCS` and ACL categories.
     pub group: Group,
+    /// What it does with its first key, and with the others, as users' rights count it.
+    pub uses: [Use; 2],
     /// How it is done with keys in several slots, if the proxy does that.
     pub across: Option<Across>,
     /// Subcommands; empty unless the command is a container such as `OBJECT`.
@@ -296,6 +298,42 @@ pub enum Group {
     Server,
     Cluster,
     Module,
+}
+
+/// What a command does with a key's value, as far as users' rights go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// It tells the client of what is stored there, or of what it makes of that.
+    pub reads: bool,
+    /// It changes, adds or takes away.
+    pub writes: bool,
+}
+
+impl Use {
+    /// It tells no more of the key than that it is there, its type or its size.
+    pub const NONE: Self = Self { reads: false, writes: false };
+    /// It only reads.
+    pub const READ: Self = Self { reads: true, writes: false };
+    /// It writes, and tells nothing of what was there.
+    pub const WRITE: Self = Self { reads: false, writes: true };
+    /// It reads and writes.
+    pub const BOTH: Self = Self { reads: true, writes: true };
+
+    /// What most commands with these flags do with all of their keys.
+    pub const fn of(flags: Flags) -> [Self; 2] {
+        if flags.has(Flags::READONLY) {
+            [Self::READ; 2]
+        } else if flags.has(Flags::WRITE) {
+            [Self::WRITE; 2]
+        } else {
+            [Self::BOTH; 2]
+        }
+    }
+
+    /// Whether this allows all of `other`.
+    pub fn covers(self, other: Self) -> bool {
+        (self.reads || !other.reads) && (self.writes || !other.writes)
+    }
 }
 
 /// Set of properties of a command.

@@ -10,7 +10,7 @@ use crate::command::Group::{
 };
 use crate::command::Merge::{AllHave, AllOk, ByKey, Concat, Sum};
 use crate::command::{
-    Across, Errand, Flags, Group, Keys, Local, Merge, Policy, Spec, Timeout, Verb,
+    Across, Errand, Flags, Group, Keys, Local, Merge, Policy, Spec, Timeout, Use, Verb,
 };
 
 /// Finds the row of a command by its name, in any case.
@@ -43,16 +43,16 @@ pub fn subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec> {
 #[rustfmt::skip]
 pub static TABLE: &[Spec] = &[
     // Generic.
-    row("copy",        -3, TWO,   Generic, "write denyoom").across(Across::Copy),
+    row("copy",        -3, TWO,   Generic, "write denyoom").across(Across::Copy).uses(Use::READ, Use::WRITE),
     row("del",         -2, KEYS,  Generic, "write").split(Sum),
     row("dump",         2, KEY,   Generic, "readonly"),
-    row("exists",      -2, KEYS,  Generic, "readonly fast").split(Sum),
+    row("exists",      -2, KEYS,  Generic, "readonly fast").split(Sum).uses(Use::NONE, Use::NONE),
     row("expire",      -3, KEY,   Generic, "write fast"),
     row("expireat",    -3, KEY,   Generic, "write fast"),
     row("expiretime",   2, KEY,   Generic, "readonly fast"),
     row("keys",         2, NONE,  Generic, "readonly").every(Concat),
-    row("migrate",     -6, THIRD, Generic, "write movablekeys").refuse(),
-    row("move",         3, KEY,   Generic, "write fast").refuse(),
+    row("migrate",     -6, THIRD, Generic, "write movablekeys").refuse().uses(Use::BOTH, Use::BOTH),
+    row("move",         3, KEY,   Generic, "write fast").refuse().uses(Use::BOTH, Use::BOTH),
     row("object",      -2, NONE,  Generic, "").of(OBJECT),
     row("persist",      2, KEY,   Generic, "write fast"),
     row("pexpire",     -3, KEY,   Generic, "write fast"),
@@ -60,70 +60,70 @@ pub static TABLE: &[Spec] = &[
     row("pexpiretime",  2, KEY,   Generic, "readonly fast"),
     row("pttl",         2, KEY,   Generic, "readonly fast"),
     row("randomkey",    1, NONE,  Generic, "readonly").errand(Errand::RandomKey),
-    row("rename",       3, TWO,   Generic, "write").across(Across::Rename),
-    row("renamenx",     3, TWO,   Generic, "write fast").across(Across::Rename),
+    row("rename",       3, TWO,   Generic, "write").across(Across::Rename).uses(Use::BOTH, Use::WRITE),
+    row("renamenx",     3, TWO,   Generic, "write fast").across(Across::Rename).uses(Use::BOTH, Use::WRITE),
     row("restore",     -4, KEY,   Generic, "write denyoom"),
     row("scan",        -2, NONE,  Generic, "readonly").errand(Errand::Scan),
-    row("sort",        -2, SORT,  Generic, "write denyoom movablekeys").policy(Policy::Sort).across(Across::SortStore),
+    row("sort",        -2, SORT,  Generic, "write denyoom movablekeys").policy(Policy::Sort).across(Across::SortStore).uses(Use::READ, Use::WRITE),
     row("sort_ro",     -2, KEY,   Generic, "readonly movablekeys").policy(Policy::Sort),
-    row("touch",       -2, KEYS,  Generic, "readonly fast").split(Sum),
+    row("touch",       -2, KEYS,  Generic, "readonly fast").split(Sum).uses(Use::NONE, Use::NONE),
     row("ttl",          2, KEY,   Generic, "readonly fast"),
-    row("type",         2, KEY,   Generic, "readonly fast"),
+    row("type",         2, KEY,   Generic, "readonly fast").uses(Use::NONE, Use::NONE),
     row("unlink",      -2, KEYS,  Generic, "write fast").split(Sum),
     row("wait",         3, NONE,  Generic, "blocking").verb(Verb::Wait),
     row("waitaof",      4, NONE,  Generic, "blocking").later(),
 
     // String.
     row("append",       3, KEY,           String, "write denyoom fast"),
-    row("decr",         2, KEY,           String, "write denyoom fast"),
-    row("decrby",       3, KEY,           String, "write denyoom fast"),
-    row("delex",       -2, KEY,           String, "write fast"),
-    row("delifeq",      3, KEY,           String, "write"),
+    row("decr",         2, KEY,           String, "write denyoom fast").uses(Use::BOTH, Use::BOTH),
+    row("decrby",       3, KEY,           String, "write denyoom fast").uses(Use::BOTH, Use::BOTH),
+    row("delex",       -2, KEY,           String, "write fast").uses(Use::BOTH, Use::BOTH),
+    row("delifeq",      3, KEY,           String, "write").uses(Use::BOTH, Use::BOTH),
     row("digest",       2, KEY,           String, "readonly fast"),
     row("get",          2, KEY,           String, "readonly fast"),
-    row("getdel",       2, KEY,           String, "write fast"),
-    row("getex",       -2, KEY,           String, "write fast"),
+    row("getdel",       2, KEY,           String, "write fast").uses(Use::BOTH, Use::BOTH),
+    row("getex",       -2, KEY,           String, "write fast").uses(Use::BOTH, Use::BOTH),
     row("getrange",     4, KEY,           String, "readonly"),
-    row("getset",       3, KEY,           String, "write denyoom fast"),
-    row("incr",         2, KEY,           String, "write denyoom fast"),
-    row("incrby",       3, KEY,           String, "write denyoom fast"),
-    row("incrbyfloat",  3, KEY,           String, "write denyoom fast"),
+    row("getset",       3, KEY,           String, "write denyoom fast").uses(Use::BOTH, Use::BOTH),
+    row("incr",         2, KEY,           String, "write denyoom fast").uses(Use::BOTH, Use::BOTH),
+    row("incrby",       3, KEY,           String, "write denyoom fast").uses(Use::BOTH, Use::BOTH),
+    row("incrbyfloat",  3, KEY,           String, "write denyoom fast").uses(Use::BOTH, Use::BOTH),
     row("lcs",         -3, TWO,           String, "readonly").across(Across::Gather),
     row("mget",        -2, KEYS,          String, "readonly fast").split(ByKey),
     row("mset",        -3, PAIRS,         String, "write denyoom").split(AllOk),
-    row("msetex",      -4, COUNTED_PAIRS, String, "write denyoom movablekeys"),
+    row("msetex",      -4, COUNTED_PAIRS, String, "write denyoom movablekeys").uses(Use::BOTH, Use::BOTH),
     row("msetnx",      -3, PAIRS,         String, "write denyoom").across(Across::SetAll),
     row("psetex",       4, KEY,           String, "write denyoom"),
     row("set",         -3, KEY,           String, "write denyoom"),
     row("setex",        4, KEY,           String, "write denyoom"),
     row("setnx",        3, KEY,           String, "write denyoom fast"),
     row("setrange",     4, KEY,           String, "write denyoom"),
-    row("strlen",       2, KEY,           String, "readonly fast"),
+    row("strlen",       2, KEY,           String, "readonly fast").uses(Use::NONE, Use::NONE),
     row("substr",       4, KEY,           String, "readonly"),
 
     // Bitmap.
     row("bitcount",    -2, KEY,         Bitmap, "readonly"),
-    row("bitfield",    -2, KEY,         Bitmap, "write denyoom"),
+    row("bitfield",    -2, KEY,         Bitmap, "write denyoom").uses(Use::BOTH, Use::BOTH),
     row("bitfield_ro", -2, KEY,         Bitmap, "readonly fast"),
-    row("bitop",       -4, FROM_SECOND, Bitmap, "write denyoom").across(Across::Gather),
+    row("bitop",       -4, FROM_SECOND, Bitmap, "write denyoom").across(Across::Gather).uses(Use::WRITE, Use::READ),
     row("bitpos",      -3, KEY,         Bitmap, "readonly"),
     row("getbit",       3, KEY,         Bitmap, "readonly fast"),
-    row("setbit",       4, KEY,         Bitmap, "write denyoom"),
+    row("setbit",       4, KEY,         Bitmap, "write denyoom").uses(Use::BOTH, Use::BOTH),
 
     // Hash.
     row("hdel",         -3, KEY, Hash, "write fast"),
-    row("hexists",       3, KEY, Hash, "readonly fast"),
+    row("hexists",       3, KEY, Hash, "readonly fast").uses(Use::NONE, Use::NONE),
     row("hexpire",      -6, KEY, Hash, "write denyoom fast"),
     row("hexpireat",    -6, KEY, Hash, "write denyoom fast"),
     row("hexpiretime",  -5, KEY, Hash, "readonly fast"),
     row("hget",          3, KEY, Hash, "readonly fast"),
     row("hgetall",       2, KEY, Hash, "readonly"),
-    row("hgetdel",      -5, KEY, Hash, "write fast"),
-    row("hgetex",       -5, KEY, Hash, "write fast"),
-    row("hincrby",       4, KEY, Hash, "write denyoom fast"),
-    row("hincrbyfloat",  4, KEY, Hash, "write denyoom fast"),
+    row("hgetdel",      -5, KEY, Hash, "write fast").uses(Use::BOTH, Use::BOTH),
+    row("hgetex",       -5, KEY, Hash, "write fast").uses(Use::BOTH, Use::BOTH),
+    row("hincrby",       4, KEY, Hash, "write denyoom fast").uses(Use::BOTH, Use::BOTH),
+    row("hincrbyfloat",  4, KEY, Hash, "write denyoom fast").uses(Use::BOTH, Use::BOTH),
     row("hkeys",         2, KEY, Hash, "readonly"),
-    row("hlen",          2, KEY, Hash, "readonly fast"),
+    row("hlen",          2, KEY, Hash, "readonly fast").uses(Use::NONE, Use::NONE),
     row("hmget",        -3, KEY, Hash, "readonly fast"),
     row("hmset",        -4, KEY, Hash, "write denyoom fast"),
     row("hpersist",     -5, KEY, Hash, "write fast"),
@@ -134,24 +134,24 @@ pub static TABLE: &[Spec] = &[
     row("hrandfield",   -2, KEY, Hash, "readonly"),
     row("hscan",        -3, KEY, Hash, "readonly"),
     row("hset",         -4, KEY, Hash, "write denyoom fast"),
-    row("hsetex",       -6, KEY, Hash, "write denyoom fast"),
+    row("hsetex",       -6, KEY, Hash, "write denyoom fast").uses(Use::BOTH, Use::BOTH),
     row("hsetnx",        4, KEY, Hash, "write denyoom fast"),
-    row("hstrlen",       3, KEY, Hash, "readonly fast"),
+    row("hstrlen",       3, KEY, Hash, "readonly fast").uses(Use::NONE, Use::NONE),
     row("httl",         -5, KEY, Hash, "readonly fast"),
     row("hvals",         2, KEY, Hash, "readonly"),
 
     // List.
-    row("blmove",      6, TWO,          List, "write denyoom blocking").blocking(Timeout::Last).across(Across::Element),
-    row("blmpop",     -5, counted(2),   List, "write blocking movablekeys").blocking(Timeout::First).across(Across::First),
-    row("blpop",      -3, ALL_BUT_LAST, List, "write blocking").blocking(Timeout::Last).across(Across::First),
-    row("brpop",      -3, ALL_BUT_LAST, List, "write blocking").blocking(Timeout::Last).across(Across::First),
-    row("brpoplpush",  4, TWO,          List, "write denyoom blocking").blocking(Timeout::Last).across(Across::Element),
+    row("blmove",      6, TWO,          List, "write denyoom blocking").blocking(Timeout::Last).across(Across::Element).uses(Use::BOTH, Use::WRITE),
+    row("blmpop",     -5, counted(2),   List, "write blocking movablekeys").blocking(Timeout::First).across(Across::First).uses(Use::BOTH, Use::BOTH),
+    row("blpop",      -3, ALL_BUT_LAST, List, "write blocking").blocking(Timeout::Last).across(Across::First).uses(Use::BOTH, Use::BOTH),
+    row("brpop",      -3, ALL_BUT_LAST, List, "write blocking").blocking(Timeout::Last).across(Across::First).uses(Use::BOTH, Use::BOTH),
+    row("brpoplpush",  4, TWO,          List, "write denyoom blocking").blocking(Timeout::Last).across(Across::Element).uses(Use::BOTH, Use::WRITE),
     row("lindex",      3, KEY,          List, "readonly"),
     row("linsert",     5, KEY,          List, "write denyoom"),
-    row("llen",        2, KEY,          List, "readonly fast"),
-    row("lmove",       5, TWO,          List, "write denyoom").across(Across::Element),
-    row("lmpop",      -4, counted(1),   List, "write movablekeys").across(Across::First),
-    row("lpop",       -2, KEY,          List, "write fast"),
+    row("llen",        2, KEY,          List, "readonly fast").uses(Use::NONE, Use::NONE),
+    row("lmove",       5, TWO,          List, "write denyoom").across(Across::Element).uses(Use::BOTH, Use::WRITE),
+    row("lmpop",      -4, counted(1),   List, "write movablekeys").across(Across::First).uses(Use::BOTH, Use::BOTH),
+    row("lpop",       -2, KEY,          List, "write fast").uses(Use::BOTH, Use::BOTH),
     row("lpos",       -3, KEY,          List, "readonly"),
     row("lpush",      -3, KEY,          List, "write denyoom fast"),
     row("lpushx",     -3, KEY,          List, "write denyoom fast"),
@@ -159,53 +159,53 @@ pub static TABLE: &[Spec] = &[
     row("lrem",        4, KEY,          List, "write"),
     row("lset",        4, KEY,          List, "write denyoom"),
     row("ltrim",       4, KEY,          List, "write"),
-    row("rpop",       -2, KEY,          List, "write fast"),
-    row("rpoplpush",   3, TWO,          List, "write denyoom").across(Across::Element),
+    row("rpop",       -2, KEY,          List, "write fast").uses(Use::BOTH, Use::BOTH),
+    row("rpoplpush",   3, TWO,          List, "write denyoom").across(Across::Element).uses(Use::BOTH, Use::WRITE),
     row("rpush",      -3, KEY,          List, "write denyoom fast"),
     row("rpushx",     -3, KEY,          List, "write denyoom fast"),
 
     // Set.
     row("sadd",        -3, KEY,        Set, "write denyoom fast"),
-    row("scard",        2, KEY,        Set, "readonly fast"),
+    row("scard",        2, KEY,        Set, "readonly fast").uses(Use::NONE, Use::NONE),
     row("sdiff",       -2, KEYS,       Set, "readonly").across(Across::Gather),
-    row("sdiffstore",  -3, KEYS,       Set, "write denyoom").across(Across::Gather),
+    row("sdiffstore",  -3, KEYS,       Set, "write denyoom").across(Across::Gather).uses(Use::WRITE, Use::READ),
     row("sinter",      -2, KEYS,       Set, "readonly").across(Across::Gather),
     row("sintercard",  -3, counted(1), Set, "readonly movablekeys").across(Across::Gather),
-    row("sinterstore", -3, KEYS,       Set, "write denyoom").across(Across::Gather),
-    row("sismember",    3, KEY,        Set, "readonly fast"),
+    row("sinterstore", -3, KEYS,       Set, "write denyoom").across(Across::Gather).uses(Use::WRITE, Use::READ),
+    row("sismember",    3, KEY,        Set, "readonly fast").uses(Use::NONE, Use::NONE),
     row("smembers",     2, KEY,        Set, "readonly"),
     row("smismember",  -3, KEY,        Set, "readonly fast"),
-    row("smove",        4, TWO,        Set, "write fast").across(Across::Member),
-    row("spop",        -2, KEY,        Set, "write fast"),
+    row("smove",        4, TWO,        Set, "write fast").across(Across::Member).uses(Use::BOTH, Use::WRITE),
+    row("spop",        -2, KEY,        Set, "write fast").uses(Use::BOTH, Use::BOTH),
     row("srandmember", -2, KEY,        Set, "readonly"),
     row("srem",        -3, KEY,        Set, "write fast"),
     row("sscan",       -3, KEY,        Set, "readonly"),
     row("sunion",      -2, KEYS,       Set, "readonly").across(Across::Gather),
-    row("sunionstore", -3, KEYS,       Set, "write denyoom").across(Across::Gather),
+    row("sunionstore", -3, KEYS,       Set, "write denyoom").across(Across::Gather).uses(Use::WRITE, Use::READ),
 
     // Sorted set.
-    row("bzmpop",           -5, counted(2),    SortedSet, "write blocking movablekeys").blocking(Timeout::First).across(Across::First),
-    row("bzpopmax",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").blocking(Timeout::Last).across(Across::First),
-    row("bzpopmin",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").blocking(Timeout::Last).across(Across::First),
+    row("bzmpop",           -5, counted(2),    SortedSet, "write blocking movablekeys").blocking(Timeout::First).across(Across::First).uses(Use::BOTH, Use::BOTH),
+    row("bzpopmax",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").blocking(Timeout::Last).across(Across::First).uses(Use::BOTH, Use::BOTH),
+    row("bzpopmin",         -3, ALL_BUT_LAST,  SortedSet, "write blocking fast").blocking(Timeout::Last).across(Across::First).uses(Use::BOTH, Use::BOTH),
     row("zadd",             -4, KEY,           SortedSet, "write denyoom fast"),
-    row("zcard",             2, KEY,           SortedSet, "readonly fast"),
+    row("zcard",             2, KEY,           SortedSet, "readonly fast").uses(Use::NONE, Use::NONE),
     row("zcount",            4, KEY,           SortedSet, "readonly fast"),
     row("zdiff",            -3, counted(1),    SortedSet, "readonly movablekeys").across(Across::Gather),
-    row("zdiffstore",       -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys").across(Across::Gather),
-    row("zincrby",           4, KEY,           SortedSet, "write denyoom fast"),
+    row("zdiffstore",       -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys").across(Across::Gather).uses(Use::WRITE, Use::READ),
+    row("zincrby",           4, KEY,           SortedSet, "write denyoom fast").uses(Use::BOTH, Use::BOTH),
     row("zinter",           -3, counted(1),    SortedSet, "readonly movablekeys").across(Across::Gather),
     row("zintercard",       -3, counted(1),    SortedSet, "readonly movablekeys").across(Across::Gather),
-    row("zinterstore",      -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys").across(Across::Gather),
+    row("zinterstore",      -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys").across(Across::Gather).uses(Use::WRITE, Use::READ),
     row("zlexcount",         4, KEY,           SortedSet, "readonly fast"),
-    row("zmpop",            -4, counted(1),    SortedSet, "write movablekeys").across(Across::First),
+    row("zmpop",            -4, counted(1),    SortedSet, "write movablekeys").across(Across::First).uses(Use::BOTH, Use::BOTH),
     row("zmscore",          -3, KEY,           SortedSet, "readonly fast"),
-    row("zpopmax",          -2, KEY,           SortedSet, "write fast"),
-    row("zpopmin",          -2, KEY,           SortedSet, "write fast"),
+    row("zpopmax",          -2, KEY,           SortedSet, "write fast").uses(Use::BOTH, Use::BOTH),
+    row("zpopmin",          -2, KEY,           SortedSet, "write fast").uses(Use::BOTH, Use::BOTH),
     row("zrandmember",      -2, KEY,           SortedSet, "readonly"),
     row("zrange",           -4, KEY,           SortedSet, "readonly"),
     row("zrangebylex",      -4, KEY,           SortedSet, "readonly"),
     row("zrangebyscore",    -4, KEY,           SortedSet, "readonly"),
-    row("zrangestore",      -5, TWO,           SortedSet, "write denyoom").across(Across::Gather),
+    row("zrangestore",      -5, TWO,           SortedSet, "write denyoom").across(Across::Gather).uses(Use::WRITE, Use::READ),
     row("zrank",            -3, KEY,           SortedSet, "readonly fast"),
     row("zrem",             -3, KEY,           SortedSet, "write fast"),
     row("zremrangebylex",    4, KEY,           SortedSet, "write"),
@@ -218,24 +218,24 @@ pub static TABLE: &[Spec] = &[
     row("zscan",            -3, KEY,           SortedSet, "readonly"),
     row("zscore",            3, KEY,           SortedSet, "readonly fast"),
     row("zunion",           -3, counted(1),    SortedSet, "readonly movablekeys").across(Across::Gather),
-    row("zunionstore",      -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys").across(Across::Gather),
+    row("zunionstore",      -4, STORE_COUNTED, SortedSet, "write denyoom movablekeys").across(Across::Gather).uses(Use::WRITE, Use::READ),
 
     // Stream.
     row("xack",       -4, KEY,     Stream, "write fast"),
-    row("xackdel",    -6, KEY,     Stream, "write fast"),
+    row("xackdel",    -6, KEY,     Stream, "write fast").uses(Use::BOTH, Use::BOTH),
     row("xadd",       -5, KEY,     Stream, "write denyoom fast"),
     row("xautoclaim", -6, KEY,     Stream, "write fast"),
-    row("xcfgset",    -2, KEY,     Stream, "write fast"),
+    row("xcfgset",    -2, KEY,     Stream, "write fast").uses(Use::BOTH, Use::BOTH),
     row("xclaim",     -6, KEY,     Stream, "write fast"),
     row("xdel",       -3, KEY,     Stream, "write fast"),
-    row("xdelex",     -5, KEY,     Stream, "write fast"),
+    row("xdelex",     -5, KEY,     Stream, "write fast").uses(Use::BOTH, Use::BOTH),
     row("xgroup",     -2, NONE,    Stream, "").of(XGROUP),
     row("xinfo",      -2, NONE,    Stream, "").of(XINFO),
-    row("xlen",        2, KEY,     Stream, "readonly fast"),
+    row("xlen",        2, KEY,     Stream, "readonly fast").uses(Use::NONE, Use::NONE),
     row("xpending",   -3, KEY,     Stream, "readonly"),
     row("xrange",     -4, KEY,     Stream, "readonly"),
     row("xread",      -4, STREAMS, Stream, "readonly blocking movablekeys").blocking(Timeout::Block).across(Across::Streams),
-    row("xreadgroup", -7, STREAMS, Stream, "write blocking movablekeys").blocking(Timeout::Block).across(Across::Streams),
+    row("xreadgroup", -7, STREAMS, Stream, "write blocking movablekeys").blocking(Timeout::Block).across(Across::Streams).uses(Use::READ, Use::READ),
     row("xrevrange",  -4, KEY,     Stream, "readonly"),
     row("xsetid",     -3, KEY,     Stream, "write denyoom fast"),
     row("xtrim",      -4, KEY,     Stream, "write"),
@@ -245,18 +245,18 @@ pub static TABLE: &[Spec] = &[
     row("geodist",              -4, KEY,      Geo, "readonly"),
     row("geohash",              -2, KEY,      Geo, "readonly"),
     row("geopos",               -2, KEY,      Geo, "readonly"),
-    row("georadius",            -6, store(6), Geo, "write denyoom movablekeys").across(Across::Gather),
+    row("georadius",            -6, store(6), Geo, "write denyoom movablekeys").across(Across::Gather).uses(Use::READ, Use::WRITE),
     row("georadius_ro",         -6, KEY,      Geo, "readonly"),
-    row("georadiusbymember",    -5, store(5), Geo, "write denyoom movablekeys").across(Across::Gather),
+    row("georadiusbymember",    -5, store(5), Geo, "write denyoom movablekeys").across(Across::Gather).uses(Use::READ, Use::WRITE),
     row("georadiusbymember_ro", -5, KEY,      Geo, "readonly"),
     row("geosearch",            -7, KEY,      Geo, "readonly"),
-    row("geosearchstore",       -8, TWO,      Geo, "write denyoom").across(Across::Gather),
+    row("geosearchstore",       -8, TWO,      Geo, "write denyoom").across(Across::Gather).uses(Use::WRITE, Use::READ),
 
     // HyperLogLog.
     row("pfadd",      -2, KEY,    HyperLogLog, "write denyoom fast"),
     row("pfcount",    -2, KEYS,   HyperLogLog, "readonly may_replicate").across(Across::Gather),
-    row("pfdebug",     3, SECOND, HyperLogLog, "write denyoom admin"),
-    row("pfmerge",    -2, KEYS,   HyperLogLog, "write denyoom").across(Across::Gather),
+    row("pfdebug",     3, SECOND, HyperLogLog, "write denyoom admin").uses(Use::READ, Use::READ),
+    row("pfmerge",    -2, KEYS,   HyperLogLog, "write denyoom").across(Across::Gather).uses(Use::BOTH, Use::READ),
     row("pfselftest",  1, NONE,   HyperLogLog, "admin"),
 
     // Pub/sub.
@@ -285,7 +285,7 @@ pub static TABLE: &[Spec] = &[
     row("exec",     1, NONE, Transactions, "noscript loading stale skip_slowlog").verb(Verb::Exec),
     row("multi",    1, NONE, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Multi),
     row("unwatch",  1, NONE, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Unwatch),
-    row("watch",   -2, KEYS, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Watch),
+    row("watch",   -2, KEYS, Transactions, "noscript loading stale fast allow_busy").verb(Verb::Watch).uses(Use::NONE, Use::NONE),
 
     // Connection.
     row("auth",   -2, NONE, Connection, "noscript loading stale fast no_auth allow_busy").local(Local::Auth),
@@ -340,7 +340,7 @@ pub static TABLE: &[Spec] = &[
     row("readwrite",    1, NONE, Cluster, "loading stale fast").local(Local::Readwrite),
 
     // Vector sets: their arity is told by newer servers only, so it is left to the server.
-    row("vadd",        -1, KEY, Module, "write denyoom"),
+    row("vadd",        -1, KEY, Module, "write denyoom").uses(Use::BOTH, Use::BOTH),
     row("vcard",       -1, KEY, Module, "readonly fast"),
     row("vdim",        -1, KEY, Module, "readonly fast"),
     row("vemb",        -1, KEY, Module, "readonly fast"),
@@ -350,8 +350,8 @@ pub static TABLE: &[Spec] = &[
     row("vlinks",      -1, KEY, Module, "readonly fast"),
     row("vrandmember", -1, KEY, Module, "readonly fast"),
     row("vrange",      -1, KEY, Module, "readonly"),
-    row("vrem",        -1, KEY, Module, "write"),
-    row("vsetattr",    -1, KEY, Module, "write fast"),
+    row("vrem",        -1, KEY, Module, "write").uses(Use::BOTH, Use::BOTH),
+    row("vsetattr",    -1, KEY, Module, "write fast").uses(Use::BOTH, Use::BOTH),
     row("vsim",        -1, KEY, Module, "readonly"),
 ];
 
@@ -359,11 +359,11 @@ pub static TABLE: &[Spec] = &[
 
 #[rustfmt::skip]
 const OBJECT: &[Spec] = &[
-    row("encoding",  3, SECOND, Generic, "readonly"),
-    row("freq",      3, SECOND, Generic, "readonly"),
+    row("encoding",  3, SECOND, Generic, "readonly").uses(Use::NONE, Use::NONE),
+    row("freq",      3, SECOND, Generic, "readonly").uses(Use::NONE, Use::NONE),
     row("help",      2, NONE,   Generic, "loading stale"),
-    row("idletime",  3, SECOND, Generic, "readonly"),
-    row("refcount",  3, SECOND, Generic, "readonly"),
+    row("idletime",  3, SECOND, Generic, "readonly").uses(Use::NONE, Use::NONE),
+    row("refcount",  3, SECOND, Generic, "readonly").uses(Use::NONE, Use::NONE),
 ];
 
 #[rustfmt::skip]
@@ -391,7 +391,7 @@ const MEMORY: &[Spec] = &[
     row("malloc-stats",  2, NONE,   Server, ""),
     row("purge",         2, NONE,   Server, "").every(AllOk),
     row("stats",         2, NONE,   Server, ""),
-    row("usage",        -3, SECOND, Server, "readonly"),
+    row("usage",        -3, SECOND, Server, "readonly").uses(Use::NONE, Use::NONE),
 ];
 
 #[rustfmt::skip]
@@ -552,10 +552,17 @@ const fn store(from: u8) -> Keys {
 
 const fn row(name: &'static str, arity: i16, keys: Keys, group: Group, words: &str) -> Spec {
     let policy = if matches!(keys, Keys::None) { Policy::Any } else { Policy::Keyed };
-    Spec { name, arity, keys, policy, flags: flags(words), group, across: None, subcommands: &[] }
+    let flags = flags(words);
+    let uses = Use::of(flags);
+    Spec { name, arity, keys, policy, flags, group, uses, across: None, subcommands: &[] }
 }
 
 impl Spec {
+    /// What it does with its first key, and with the others.
+    const fn uses(self, first: Use, others: Use) -> Self {
+        Self { uses: [first, others], ..self }
+    }
+
     const fn across(self, across: Across) -> Self {
         Self { across: Some(across), ..self }
     }
@@ -759,7 +766,7 @@ const fn same(one: &[u8], other: &[u8]) -> bool {
 
 /// The server's ACL categories in its order.
 #[rustfmt::skip]
-const CATEGORIES: [&str; 21] = [
+pub const CATEGORIES: [&str; 21] = [
     "keyspace", "read", "write", "set", "sortedset", "list", "hash", "string", "bitmap", "hyperloglog", "geo",
     "stream", "pubsub", "admin", "fast", "slow", "blocking", "dangerous", "connection", "transaction", "scripting",
 ];
@@ -771,7 +778,7 @@ impl Spec {
     }
 
     /// The server's own rule: most categories follow from the flags, the rest from the family.
-    fn belongs_to(&self, category: &str) -> bool {
+    pub fn belongs_to(&self, category: &str) -> bool {
         match category {
             "read" => self.flags.has(Flags::READONLY) && self.group != Scripting,
             "write" => self.flags.has(Flags::WRITE),

@@ -97,7 +97,7 @@ pub fn from_inline(line: &[u8]) -> Result<Vec<u8>, RequestError> {
     Ok(wire)
 }
 
-fn split_quoted(line: &[u8]) -> Result<Vec<Vec<u8>>, RequestError> {
+pub(crate) fn split_quoted(line: &[u8]) -> Result<Vec<Vec<u8>>, RequestError> {
     let mut args = Vec::new();
     let mut rest = line;
     loop {
