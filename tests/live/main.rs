@@ -54,6 +54,7 @@ mod splits;
 mod tally;
 mod tools;
 mod tracking;
+mod users;
 mod words;
 
 use patience::{Dice, alone, beside_others, until, within};
