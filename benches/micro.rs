@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use slotway::acl::Users;
 use slotway::client::Client;
 use slotway::cluster::Slot;
 use slotway::command::learned::Learned;
@@ -60,7 +61,8 @@ fn frames(c: &mut Criterion) {
 fn routes(c: &mut Criterion) {
     c.bench_function("slot", |b| b.iter(|| Slot::of(black_box(b"memtier-12345"))));
     c.bench_function("lookup", |b| b.iter(|| table::lookup(black_box(b"hgetall"))));
-    let (client, learned) = (Client::new(1, None, None, true, 0), Learned::default());
+    let (client, learned) =
+        (Client::new(1, None, None, Users::default().default_user(), 0), Learned::default());
     for words in
         [&["GET", "memtier-12345"][..], &["MGET", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]]
     {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::acl::{User, Users};
 use crate::resp::Protocol;
 
 /// State of one client that commands can see or change.
@@ -22,8 +24,12 @@ pub struct Client {
     pub local: Option<SocketAddr>,
     /// Version of RESP it asked for.
     pub protocol: Protocol,
-    /// Whether it may run commands: no password is set, or it has given the right one.
+    /// Whether it may run commands: its user needs no password, or it has given the right one.
     pub authenticated: bool,
+    /// Who it is.
+    pub user: Arc<User>,
+    /// Whether there is anything that its user may not do.
+    pub is_limited: bool,
     /// Names it gave itself; none for most clients.
     pub names: Option<Box<Names>>,
     /// Commands queued since `MULTI`; `None` without it.
@@ -123,12 +129,12 @@ pub struct Names {
 }
 
 impl Client {
-    /// A client that has just connected.
+    /// A client that has just connected, and so is the default user.
     pub fn new(
         id: u64,
         peer: Option<SocketAddr>,
         local: Option<SocketAddr>,
-        authenticated: bool,
+        user: Arc<User>,
         now_ms: u64,
     ) -> Self {
         Self {
@@ -136,7 +142,9 @@ impl Client {
             peer,
             local,
             protocol: Protocol::Resp2,
-            authenticated,
+            authenticated: user.is_open(),
+            is_limited: user.is_limited(),
+            user,
             names: None,
             queued: None,
             postponed: false,
@@ -151,6 +159,33 @@ impl Client {
             subscribed: Subscribed::default(),
             tracking: None,
         }
+    }
+
+    /// It has shown that it is this user.
+    pub fn log_in(&mut self, user: Arc<User>) {
+        self.authenticated = true;
+        self.take_user(user);
+    }
+
+    /// Its user has become another one, or another one of the same name.
+    pub fn take_user(&mut self, user: Arc<User>) {
+        self.is_limited = user.is_limited();
+        self.user = user;
+    }
+
+    /// Becomes its user as that is now; false if there is none any more, and then it may do nothing.
+    pub fn renew(&mut self, users: &Users) -> bool {
+        let Some(user) = users.find(self.user.name.as_bytes()) else {
+            self.take_user(users.default_user());
+            self.authenticated = false;
+            return false;
+        };
+        if !Arc::ptr_eq(user, &self.user) {
+            self.take_user(Arc::clone(user));
+            // Of the default user alone a client may be one without having shown it.
+            self.authenticated |= self.user.is_open();
+        }
+        true
     }
 
     /// The names, made when first written to.
@@ -170,9 +205,10 @@ impl Client {
     }
 
     /// `RESET`: as freshly connected.
-    pub fn reset(&mut self, authenticated: bool) {
+    pub fn reset(&mut self, user: Arc<User>) {
         self.protocol = Protocol::Resp2;
-        self.authenticated = authenticated;
+        self.authenticated = user.is_open();
+        self.take_user(user);
         if let Some(names) = &mut self.names {
             names.name.clear();
         }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::acl::Users;
 use crate::admin::{self, Admin, Jobs};
 use crate::cluster::{Address, Topology};
 use crate::discovery::{self, Discovery, Outcomes, published};
@@ -55,8 +56,10 @@ pub struct Options {
     pub state_folder: Option<PathBuf>,
     /// Number of worker threads.
     pub workers: usize,
-    /// Password that clients must give.
-    pub password: Option<String>,
+    /// Who clients may be, and what they may do then.
+    pub users: Users,
+    /// File of users, which `ACL LOAD` reads and `ACL SAVE` writes.
+    pub acl_file: Option<PathBuf>,
     /// Most clients at once.
     pub max_clients: usize,
     /// What clients see of the cluster.
@@ -355,7 +358,8 @@ fn describe(options: &Options, port: u16) -> Proxy {
             seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ),
         port,
-        password: options.password.clone(),
+        users: ArcSwap::from_pointee(options.users.clone()),
+        acl_file: options.acl_file.clone(),
         bind: options.listen.rsplit_once(':').map_or("", |(host, _)| host).to_owned(),
         max_clients: AtomicU64::new(options.max_clients as u64),
         idle_ms: AtomicU64::new(idle_ms),

@@ -70,11 +70,17 @@ pub enum Refusal {
     )]
     HelloNoAuth,
     #[error("WRONGPASS invalid username-password pair or user is disabled.")]
-    WrongPass,
+    WrongPass { command: String, user: String },
     #[error(
         "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
     )]
     NoPassword,
+    #[error("{START}this user has no permissions to run the '{0}' command", START = denied(.0))]
+    DeniedCommand(String),
+    #[error("NOPERM this user has no permissions to access one of the keys used as arguments")]
+    DeniedKey(Vec<u8>),
+    #[error("NOPERM this user has no permissions to access one of the channels used as arguments")]
+    DeniedChannel(Vec<u8>),
     #[error("NOPROTO unsupported protocol version")]
     NoProto,
     #[error("CLUSTERDOWN The cluster is down")]
@@ -90,6 +96,13 @@ pub enum Refusal {
 /// How an error begins that says why a command was not taken: an `EXEC` takes the transaction with it.
 fn start(command: &str) -> &'static str {
     if command == "exec" { "EXECABORT Transaction discarded because of: " } else { "ERR " }
+}
+
+fn denied(command: &str) -> &'static str {
+    match command {
+        "exec" => "EXECABORT Transaction discarded because of: NOPERM ",
+        _ => "NOPERM ",
+    }
 }
 
 /// Who has to mend the cause.
@@ -148,6 +161,7 @@ reasons! {
     CrossSlot = "cross_slot" Client;
     Transaction = "transaction" Client;
     Auth = "auth" Client;
+    Permission = "permission" Client;
     Unblocked = "unblocked" Client;
     SlotNotServed = "slot_not_served" Cluster;
     ClusterDown = "cluster_down" Cluster;
@@ -196,7 +210,12 @@ impl Refusal {
             Self::NotYet(_) => Reason::NotSupported,
             Self::CrossSlot => Reason::CrossSlot,
             Self::InMulti | Self::ExecAbort | Self::Subscribed(_) => Reason::Transaction,
-            Self::NoAuth | Self::HelloNoAuth | Self::WrongPass | Self::NoPassword => Reason::Auth,
+            Self::NoAuth | Self::HelloNoAuth | Self::WrongPass { .. } | Self::NoPassword => {
+                Reason::Auth
+            }
+            Self::DeniedCommand(_) | Self::DeniedKey(_) | Self::DeniedChannel(_) => {
+                Reason::Permission
+            }
             Self::Unblocked => Reason::Unblocked,
             Self::SlotNotServed => Reason::SlotNotServed,
             Self::ClusterDown => Reason::ClusterDown,

@@ -1,9 +1,10 @@
 //! The routing decision, and nothing else: what happens to this request of this client?
 
+use crate::acl::{Asked, Denial, User};
 use crate::client::Client;
 use crate::cluster::Slot;
 use crate::command::keys::{self, ArgList};
-use crate::command::learned::Learned;
+use crate::command::learned::{Found, Learned, full_name};
 use crate::command::{
     Across, Claim, CrossSlot, Errand, Flags, Keys, Local, Merge, Nature, Policy, Spec, Timeout,
     Verb, Wait, sort, table, wait,
@@ -78,6 +79,7 @@ pub struct Decision {
 pub fn single(request: &Request<'_>, client: &Client) -> Option<(&'static Spec, Slot)> {
     let spec = table::lookup(request.name())?;
     let is_plain = client.authenticated
+        && !client.is_limited
         && !client.is_subscribed()
         && client.tracking.is_none()
         && spec.is_single()
@@ -93,8 +95,8 @@ pub fn decide(
     learned: &Learned,
     cross_slot: CrossSlot,
 ) -> Decision {
-    let name = request.name();
-    let Some(spec) = table::lookup(name).or_else(|| learned.lookup(name)) else {
+    let Some(found) = learned.find(request) else {
+        let name = request.name();
         let refusal = match client.authenticated {
             false => Refusal::NoAuth,
             true if name.eq_ignore_ascii_case(b"PROXY") => Refusal::AdminPort,
@@ -102,16 +104,11 @@ pub fn decide(
         };
         return refuse(refusal);
     };
-    let name = spec.name;
-    let (spec, sub, words) = match subcommand(spec, request, learned) {
-        Some(sub) if sub.name == name => (sub, "", 2),
-        Some(sub) => (sub, sub.name, 2),
-        None => (spec, "", 1),
-    };
+    let spec = found.spec();
     Decision {
-        route: route(spec, words, request, client).across(spec, request, cross_slot),
-        name,
-        sub,
+        route: route(found, request, client).across(spec, request, cross_slot),
+        name: found.command.name,
+        sub: found.sub.map_or("", |sub| sub.name),
         writes: spec.flags.has(Flags::WRITE) || spec.flags.has(Flags::MAY_REPLICATE),
         admin: spec.flags.has(Flags::ADMIN),
         nature: spec.nature(),
@@ -120,14 +117,20 @@ pub fn decide(
     }
 }
 
-/// By the row of a command whose name has so many words.
+/// By the rows of a command.
 #[inline]
-fn route(spec: &Spec, words: usize, request: &Request<'_>, client: &Client) -> Route {
+fn route(found: Found<'_>, request: &Request<'_>, client: &Client) -> Route {
+    let (spec, words) = (found.spec(), found.words);
     if !client.authenticated && !spec.flags.has(Flags::NO_AUTH) {
         return refusal(Refusal::NoAuth);
     }
     if !spec.accepts(request.len()) {
         return refusal(Refusal::Arity(full_name(request, words)));
+    }
+    if client.is_limited
+        && let Err(reason) = check_user(found, request, &client.user)
+    {
+        return refusal(reason);
     }
     if client.is_confined() && !suits_subscribed(spec.policy) {
         // Of these containers the table has no subcommands, of which the server names the one that it refuses.
@@ -232,29 +235,35 @@ fn split(spec: &Spec, merge: Merge, first: usize, step: usize, request: &Request
     }
 }
 
-/// The row of a container's subcommand: the table's, or what was learned of it, or the container's own.
-fn subcommand<'a>(
-    container: &'a Spec,
-    request: &Request<'_>,
-    learned: &'a Learned,
-) -> Option<&'a Spec> {
-    if container.subcommands.is_empty() || request.len() < 2 {
-        return None;
+/// Whether a user may have a request done, or what it hears else.
+#[cold]
+fn check_user(found: Found<'_>, request: &Request<'_>, user: &User) -> Result<(), Refusal> {
+    let asked = Asked { found, args: request };
+    let denial = user.check(asked).err();
+    // Of a subcommand that nobody has told of it is not known what it does with which keys.
+    let is_unknown = found.words == 2 && found.sub.is_none();
+    if is_unknown && (denial == Some(Denial::Command) || found.command.policy == Policy::Any) {
+        return Err(Refusal::UnknownSubcommand {
+            command: found.command.name.to_ascii_uppercase(),
+            sub: String::from_utf8_lossy(request.arg(1)).into_owned(),
+        });
     }
-    let name = request.arg(1);
-    let known = table::subcommand(container, name);
-    Some(known.or_else(|| learned.subcommand(container, name)).unwrap_or(container))
-}
-
-/// The name as errors quote it: `get`, `object|encoding`.
-fn full_name(request: &Request<'_>, words: usize) -> String {
-    let words: Vec<String> =
-        request.args(0).take(words).map(|word| text(word).to_ascii_lowercase()).collect();
-    words.join("|")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned()
+    denial.map_or(Ok(()), |denial| {
+        Err(match denial {
+            Denial::Command => Refusal::DeniedCommand(full_name(request, found.words)),
+            Denial::Key(at) => Refusal::DeniedKey(request.arg(at).to_vec()),
+            Denial::Channel(at) => Refusal::DeniedChannel(request.arg(at).to_vec()),
+        })
+    })?;
+    match sort::option_with_keys(request) {
+        Some(option)
+            if found.spec().policy == Policy::Sort && !user.allows_with_all_keys(asked) =>
+        {
+            let why = "denied due to insufficient ACL permissions.";
+            Err(Refusal::text(format!("ERR {option} option of SORT {why}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn refusal(refusal: Refusal) -> Route {
@@ -289,16 +298,21 @@ mod tests {
     use redis_protocol::resp2::types::BytesFrame;
 
     use super::*;
+    use crate::acl::Users;
     use crate::resp::Protocol;
     use crate::resp::frame::{Limits, RequestFramer};
     use crate::resp::write;
+
+    fn client() -> Client {
+        Client::new(1, None, None, Users::default().default_user(), 0)
+    }
 
     fn check(line: &str, expected: &str) {
         check_with(&Learned::default(), line, expected);
     }
 
     fn check_with(learned: &Learned, line: &str, expected: &str) {
-        check_for(&Client::new(1, None, None, true, 0), learned, line, expected);
+        check_for(&client(), learned, line, expected);
     }
 
     fn check_for(client: &Client, learned: &Learned, line: &str, expected: &str) {
@@ -376,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_subscriber_of_resp2_may_do_little() {
-        let mut client = Client::new(1, None, None, true, 0);
+        let mut client = client();
         client.subscribed.shards = 1;
         let context = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
         let refused = |name: &str| format!("ERR Can't execute '{name}': {context}");
@@ -406,7 +420,7 @@ mod tests {
         check("MODULE LIST", "any");
         check("MODULE LOAD x", "ERR command 'module|load' is not allowed through the proxy");
         check("MODULE NEWER", "ERR command 'module|newer' is not allowed through the proxy");
-        check("ACL NEWER", "ERR command 'acl|newer' is not supported by this proxy yet");
+        check("ACL NEWER", "local Acl");
         check("LATENCY DOCTOR", "any");
         check("SCRIPT NEWER", "any");
         check("SCRIPT FLUSH", "errand FlushScripts");
@@ -441,7 +455,7 @@ mod tests {
         check("OBJECT STOP", "ERR command 'object|stop' is not allowed through the proxy");
         check("OBJECT ENCODING foo", "one 12182");
         check("OBJECT NEWEST foo", "any");
-        check("ACL NEWER", "ERR command 'acl|newer' is not supported by this proxy yet");
+        check("ACL NEWER", "local Acl");
         check(
             "object|newer foo",
             "ERR unknown command 'object|newer', with args beginning with: 'foo' ",
@@ -459,8 +473,7 @@ mod tests {
                 let mut framer = RequestFramer::default();
                 let limits = Limits { args: 9, bulk: 99, request: 999, unauthenticated: false };
                 framer.frame(&wire, &limits).unwrap();
-                let (request, client) =
-                    (Request::new(&wire, framer.args()), Client::new(1, None, None, true, 0));
+                let (request, client) = (Request::new(&wire, framer.args()), client());
                 let Some((found, slot)) = single(&request, &client) else { continue };
                 single_commands += 1;
                 let decision = decide(&request, &client, &Learned::default(), CrossSlot::Strict);
@@ -478,13 +491,69 @@ mod tests {
     }
 
     #[test]
+    fn a_user_may_do_what_it_may() {
+        let rules = "~a* %R~r* &news +@all -@hash -config +config|get -exec (+hget %R~h*)";
+        let users = Users::default().set(b"me", rules.split(' ').map(str::as_bytes)).unwrap();
+        let mut client = client();
+        client.log_in(users.find(b"me").unwrap().clone());
+        let check = |line, expected: &str| check_for(&client, &Learned::default(), line, expected);
+        let run =
+            |name: &str| format!("NOPERM this user has no permissions to run the '{name}' command");
+        let access = |what| {
+            format!(
+                "NOPERM this user has no permissions to access one of the {what} used as arguments"
+            )
+        };
+        check("GET a", "one 15495");
+        check("SET a 1", "one 15495");
+        check("GET rr", "one 12526");
+        check("SET rr 1", &access("keys"));
+        check("MGET a b", &access("keys"));
+        check("HSET a f v", &run("hset"));
+        check("HGET h f", "one 11694");
+        check("HGET a f", &access("keys"));
+        check("CONFIG GET x", "local Config");
+        check("Config Set x y", &run("config|set"));
+        check("CONFIG NONSENSE", "ERR unknown subcommand 'NONSENSE'. Try CONFIG HELP.");
+        check("OBJECT NONSENSE a", "ERR unknown subcommand 'NONSENSE'. Try OBJECT HELP.");
+        check("PUBLISH news x", "publish None");
+        check("PUBLISH other x", &access("channels"));
+        check("PSUBSCRIBE n*", &access("channels"));
+        check("AUTH me x", "local Auth");
+        check("GET", "ERR wrong number of arguments for 'get' command");
+        check("EXEC", &format!("EXECABORT Transaction discarded because of: {}", run("exec")));
+        check("SHUTDOWN", "ERR command 'shutdown' is not allowed through the proxy");
+        check("SORT a BY nosort", "one 15495");
+        let sort = |option: &str| {
+            format!("ERR {option} option of SORT denied due to insufficient ACL permissions.")
+        };
+        check("SORT a BY w_*", &sort("BY"));
+        check("SORT a GET #", &sort("GET"));
+    }
+
+    #[test]
+    fn the_shortcut_is_not_for_those_who_may_not_do_everything() {
+        let wire = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+        let mut framer = RequestFramer::default();
+        let limits = Limits { args: 9, bulk: 99, request: 999, unauthenticated: false };
+        framer.frame(wire, &limits).unwrap();
+        let request = Request::new(wire, framer.args());
+        for (rules, is_taken) in [("+@all ~* &*", true), ("+@all ~* &x", false), ("", false)] {
+            let users = Users::default().set(b"me", rules.split(' ').map(str::as_bytes)).unwrap();
+            let mut client = client();
+            client.log_in(users.find(b"me").unwrap().clone());
+            assert_eq!(single(&request, &client).is_some(), is_taken, "{rules}");
+        }
+    }
+
+    #[test]
     fn a_client_must_say_who_it_is() {
         let wire = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
         let mut framer = RequestFramer::default();
         framer
             .frame(wire, &Limits { args: 100, bulk: 1000, request: 10_000, unauthenticated: true })
             .unwrap();
-        let client = Client::new(1, None, None, false, 0);
+        let client = Client { authenticated: false, ..client() };
         let request = Request::new(wire, framer.args());
         let decision = decide(&request, &client, &Learned::default(), CrossSlot::Strict);
         assert!(matches!(decision.route, Route::Refuse(refusal) if *refusal == Refusal::NoAuth));

@@ -20,7 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("command", &["resp", "refusal", "cluster::Slot"]),
     // The users' rights, which follow from the rows of commands.
     ("acl", &["resp", "command"]),
-    ("client", &["resp", "cluster", "refusal", "command"]),
+    ("client", &["resp", "cluster", "refusal", "command", "acl"]),
     ("replies", &["resp", "cluster", "refusal", "command"]),
     ("stats", &["resp", "cluster", "refusal", "command"]),
     ("route", PURE),
@@ -34,7 +34,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "session",
         &[
-            "resp", "cluster", "refusal", "command", "client", "replies", "stats", "route",
+            "resp", "cluster", "refusal", "command", "acl", "client", "replies", "stats", "route",
             "local", "backend", "pubsub", "tracking", "net",
         ],
     ),
@@ -84,6 +84,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "backend::Credentials",
             "backend::ReadFrom",
             "session::CrossSlot",
+            "acl::Users",
             "cluster::Address",
             "discovery::Options",
             "local::View",
@@ -100,6 +101,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "cluster",
             "refusal",
             "command",
+            "acl",
             "client",
             "stats",
             "local",
@@ -130,7 +132,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 /// The pure layers 0 to 2, which `route` and `local` stand on.
-const PURE: &[&str] = &["resp", "cluster", "refusal", "command", "client", "replies", "stats"];
+const PURE: &[&str] =
+    &["resp", "cluster", "refusal", "command", "acl", "client", "replies", "stats"];
 
 /// Modules that are plain computation: the same input, the same output.
 const PURE_MODULES: &[&str] = &[

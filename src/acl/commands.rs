@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use crate::command::learned::Found;
 use crate::command::{Spec, table};
 
 /// What is known of one number.
@@ -30,12 +31,25 @@ pub(super) static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
         .collect()
 });
 
-static NUMBERS: LazyLock<HashMap<&'static str, usize>> =
-    LazyLock::new(|| ROWS.iter().enumerate().map(|(at, row)| (row.name.as_str(), at)).collect());
+static NUMBERS: LazyLock<HashMap<(&'static str, &'static str), usize>> = LazyLock::new(|| {
+    let names = |row: &'static Row| row.name.split_once('|').unwrap_or((&row.name, ""));
+    ROWS.iter().enumerate().map(|(at, row)| (names(row), at)).collect()
+});
 
 /// The number of a command by the name that rules give it, in small letters.
 pub(super) fn number(name: &str) -> Option<usize> {
-    NUMBERS.get(name).copied()
+    NUMBERS.get(&name.split_once('|').unwrap_or((name, ""))).copied()
+}
+
+/// The number of a command by its rows. A subcommand that the table does not have counts as its command.
+pub(super) fn number_of(found: Found<'_>) -> Option<usize> {
+    let sub = found.sub.map_or("", |sub| sub.name);
+    NUMBERS.get(&(found.command.name, sub)).copied()
+}
+
+/// Commands and subcommands of a category, as rules name them.
+pub fn category(name: &str) -> impl Iterator<Item = &'static str> {
+    ROWS.iter().filter(move |row| row.spec.belongs_to(name)).map(|row| row.name.as_str())
 }
 
 /// A set of numbers.

@@ -16,6 +16,7 @@ use ring::digest::{SHA256, digest};
 
 use rights::Rights;
 
+pub use commands::category;
 pub use rules::RuleError;
 pub use verdict::{Asked, Denial};
 
@@ -100,10 +101,9 @@ impl User {
 
     /// The words of `flags` in `ACL GETUSER`.
     pub fn flags(&self) -> impl Iterator<Item = &'static str> {
-        let payload = self.trusts_payload.map(|trusts| match trusts {
-            true => "skip-sanitize-payload",
-            false => "sanitize-payload",
-        });
+        let payload = self
+            .trusts_payload
+            .map(|trusts| if trusts { "skip-sanitize-payload" } else { "sanitize-payload" });
         let on = if self.on { "on" } else { "off" };
         [Some(on), self.nopass.then_some("nopass"), payload].into_iter().flatten()
     }
@@ -146,7 +146,8 @@ impl Default for Users {
 impl Users {
     /// The default user.
     pub fn default_user(&self) -> Arc<User> {
-        Arc::clone(self.0.get(DEFAULT).expect("there is always a default user"))
+        // There always is one.
+        self.0.get(DEFAULT).cloned().unwrap_or_else(|| Arc::new(User::new(DEFAULT)))
     }
 
     /// The user of this name.
@@ -183,6 +184,13 @@ impl Users {
         Ok(self.having(user.with_all(rules)?))
     }
 
+    /// `requirepass`: the same users, the default one with this password only, or with none if that is empty.
+    #[must_use]
+    pub fn requiring(&self, password: &[u8]) -> Self {
+        let user = User::clone(&self.default_user());
+        self.having(user.requiring(password))
+    }
+
     /// `ACL DELUSER`: the same users without these, and how many are gone. The default user stays.
     pub fn without<'a>(&self, names: impl Iterator<Item = &'a [u8]>) -> (Self, usize) {
         let mut users = self.0.clone();
@@ -195,5 +203,11 @@ impl Users {
 }
 
 fn hash(password: &[u8]) -> Hash {
-    digest(&SHA256, password).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(digest(&SHA256, password).as_ref())
+}
+
+/// Two digits for each byte.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

@@ -80,9 +80,8 @@ impl Rights {
     }
 
     pub(super) fn allows_channel(&self, name: &[u8], is_pattern: bool) -> bool {
-        let fits = |pattern: &Vec<u8>| match is_pattern {
-            true => pattern == name,
-            false => glob::matches(pattern, name),
+        let fits = |pattern: &Vec<u8>| {
+            if is_pattern { pattern == name } else { glob::matches(pattern, name) }
         };
         self.all_channels || self.channel_patterns.iter().any(fits)
     }

@@ -104,6 +104,16 @@ impl User {
         }
     }
 
+    /// With this password only, or without any need for one if it is empty.
+    pub(super) fn requiring(mut self, password: &[u8]) -> Self {
+        self.passwords.clear();
+        self.nopass = password.is_empty();
+        if !password.is_empty() {
+            self.add_password(hash(password));
+        }
+        self
+    }
+
     fn remove_password(&mut self, hash: &Hash) -> Result<(), Fault> {
         let at = self.passwords.iter().position(|kept| kept == hash);
         self.passwords.remove(at.ok_or(Fault::NoSuchPassword)?);
@@ -118,7 +128,7 @@ impl Rights {
             b"allkeys" | b"~*" => (self.all_keys, self.key_patterns) = (true, Vec::new()),
             b"resetkeys" => (self.all_keys, self.key_patterns) = (false, Vec::new()),
             b"allchannels" | b"&*" => {
-                (self.all_channels, self.channel_patterns) = (true, Vec::new())
+                (self.all_channels, self.channel_patterns) = (true, Vec::new());
             }
             b"resetchannels" => (self.all_channels, self.channel_patterns) = (false, Vec::new()),
             b"allcommands" | b"+@all" => self.put_all(true),

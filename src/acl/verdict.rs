@@ -1,18 +1,17 @@
 //! What becomes of a request of a user: whether it may be done, and if not, for want of what.
 
 use super::User;
-use super::commands::number;
+use super::commands::number_of;
 use super::rights::Rights;
 use crate::command::keys::{self, ArgList};
-use crate::command::{Flags, Keys, Policy, Spec, Use, Verb, sort};
+use crate::command::learned::Found;
+use crate::command::{Flags, Keys, Policy, Spec, Use, Verb};
 
 /// A request in the terms of users' rights.
 #[derive(Debug)]
 pub struct Asked<'a, A: ArgList + ?Sized> {
-    /// Row of the command, or of its subcommand.
-    pub spec: &'a Spec,
-    /// Its name as rules have it, in small letters: `get`, `config|get`.
-    pub name: &'a str,
+    /// Rows of the command and its subcommand.
+    pub found: Found<'a>,
     /// The arguments, the command's name first.
     pub args: &'a A,
 }
@@ -48,11 +47,16 @@ impl User {
         }
         Err(worst)
     }
+
+    /// The same, of a request that also reads keys which its arguments do not name, so that it could be any.
+    pub fn allows_with_all_keys<A: ArgList + ?Sized>(&self, asked: Asked<'_, A>) -> bool {
+        self.rights.iter().any(|rights| rights.check(asked).is_ok() && rights.reads_all_keys())
+    }
 }
 
 impl Rights {
     fn check<A: ArgList + ?Sized>(&self, asked: Asked<'_, A>) -> Result<(), Denial> {
-        if !asked.spec.flags.has(Flags::NO_AUTH) && !self.allows_command(asked) {
+        if !asked.found.spec().flags.has(Flags::NO_AUTH) && !self.allows_command(asked) {
             return Err(Denial::Command);
         }
         if !self.all_keys {
@@ -65,8 +69,8 @@ impl Rights {
     }
 
     fn allows_command<A: ArgList + ?Sized>(&self, asked: Asked<'_, A>) -> bool {
-        let Some(number) = number(asked.name) else {
-            return self.foreign.get(asked.name).copied().unwrap_or(self.future);
+        let Some(number) = number_of(asked.found) else {
+            return self.allows_foreign(asked.args.arg(0));
         };
         let is_first_arg = |allowed: &Vec<String>| {
             let first = asked.args.arg(1);
@@ -76,10 +80,15 @@ impl Rights {
         self.allowed.has(number) || first_args.is_some_and(is_first_arg)
     }
 
+    fn allows_foreign(&self, name: &[u8]) -> bool {
+        let told = |(known, _): &(&String, &bool)| name.eq_ignore_ascii_case(known.as_bytes());
+        self.foreign.iter().find(told).map_or(self.future, |(_, allowed)| *allowed)
+    }
+
     /// Every key must be allowed. Where keys cannot be found the request is not of its command's form; whoever may not
     /// use all keys is not to find out how a node reads it.
     fn check_keys<A: ArgList + ?Sized>(&self, asked: Asked<'_, A>) -> Result<(), Denial> {
-        let spec = asked.spec;
+        let spec = asked.found.spec();
         if spec.keys == Keys::None || channels(spec).is_some() {
             return Ok(());
         }
@@ -90,13 +99,11 @@ impl Rights {
                 return Err(Denial::Key(position));
             }
         }
-        // Whose names are made of elements, so that they could be any.
-        let names_others = spec.policy == Policy::Sort && sort::names_keys(asked.args);
-        if names_others && !self.reads_all_keys() { Err(Denial::Key(1)) } else { Ok(()) }
+        Ok(())
     }
 
     fn check_channels<A: ArgList + ?Sized>(&self, asked: Asked<'_, A>) -> Result<(), Denial> {
-        let Some((count, is_pattern)) = channels(asked.spec) else { return Ok(()) };
+        let Some((count, is_pattern)) = channels(asked.found.spec()) else { return Ok(()) };
         let mut named = (1..asked.args.len()).take(count);
         let lacking = named.find(|at| !self.allows_channel(asked.args.arg(*at), is_pattern));
         lacking.map_or(Ok(()), |at| Err(Denial::Channel(at)))
@@ -110,11 +117,11 @@ fn wanted<A: ArgList + ?Sized>(asked: Asked<'_, A>, place: usize) -> Use {
             words.iter().any(|word| asked.args.arg(at).eq_ignore_ascii_case(word.as_bytes()))
         })
     };
-    match asked.name {
+    match asked.found.command.name {
         // It tells the old value.
         "set" if says(3, &["GET"]) => Use::BOTH,
         "bitfield" if !says(2, &["SET", "INCRBY"]) => Use::READ,
-        _ => asked.spec.uses[place],
+        _ => asked.found.spec().uses[place],
     }
 }
 

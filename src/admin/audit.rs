@@ -10,7 +10,7 @@ use crate::refusal::Refusal;
 
 /// Writes a line if the request changes something, or is one of somebody who does not know the password.
 pub(super) fn note(peer: SocketAddr, words: &[Vec<u8>], outcome: &Outcome) {
-    if let Err(Complaint::Plain(Refusal::WrongPass)) = outcome {
+    if let Err(Complaint::Plain(Refusal::WrongPass { .. })) = outcome {
         return tracing::warn!(%peer, "an administrator was refused: the password is wrong");
     }
     let Some(request) = told(words) else { return };

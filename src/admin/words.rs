@@ -185,7 +185,10 @@ fn authenticate(admin: &Admin, session: &mut Session, words: &[&str]) -> Outcome
 /// The default user without a password accepts any, as in the server.
 fn check(admin: &Admin, user: &str, password: &str) -> Result<(), Complaint> {
     let is_right = admin.password.as_ref().is_none_or(|expected| same(expected, password));
-    if user == "default" && is_right { Ok(()) } else { Err(Refusal::WrongPass.into()) }
+    if user == "default" && is_right {
+        return Ok(());
+    }
+    Err(Refusal::WrongPass { command: "auth".to_owned(), user: user.to_owned() }.into())
 }
 
 /// Compares in a time that tells nothing but the length.

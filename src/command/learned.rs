@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use redis_protocol::resp2::types::BytesFrame;
 
+use crate::command::keys::ArgList;
 use crate::command::table::{self, LONGEST_NAME};
 use crate::command::{Flags, Group, Keys, Policy, Spec, Use};
 
@@ -65,10 +66,50 @@ impl Learned {
         self.subcommands.get(full.as_str())
     }
 
+    /// Finds the rows of a request's command and subcommand, in the table or among what was learned.
+    #[inline]
+    pub fn find<A: ArgList + ?Sized>(&self, args: &A) -> Option<Found<'_>> {
+        let name = args.arg(0);
+        let command = table::lookup(name).or_else(|| self.lookup(name))?;
+        if command.subcommands.is_empty() || args.len() < 2 {
+            return Some(Found { command, sub: None, words: 1 });
+        }
+        let name = args.arg(1);
+        let sub = table::subcommand(command, name).or_else(|| self.subcommand(command, name));
+        Some(Found { command, sub, words: 2 })
+    }
+
     /// The names and rows of whole commands in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Spec)> {
         self.rows.iter().map(|(name, spec)| (&**name, spec))
     }
+}
+
+/// The rows of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// Of the command.
+    pub command: &'a Spec,
+    /// Of its subcommand, if it names one that is known.
+    pub sub: Option<&'a Spec>,
+    /// Arguments that name it: 2 where the second one is to be a subcommand.
+    pub words: usize,
+}
+
+impl<'a> Found<'a> {
+    /// The row that counts.
+    pub fn spec(&self) -> &'a Spec {
+        self.sub.unwrap_or(self.command)
+    }
+}
+
+/// The first words of a request as errors quote them: `get`, `object|encoding`.
+pub fn full_name<A: ArgList + ?Sized>(args: &A, words: usize) -> String {
+    let word = |at| {
+        let arg = args.arg(at);
+        String::from_utf8_lossy(&arg[..arg.len().min(128)]).to_ascii_lowercase()
+    };
+    (0..words.min(args.len())).map(word).collect::<Vec<_>>().join("|")
 }
 
 /// One element of the reply: `name arity [flag …] first last step [category …] [tip …] [key-spec …] [subcommand …]`.

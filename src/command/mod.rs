@@ -253,6 +253,7 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is the command of the same name")]
 pub enum Local {
+    Acl,
     Ping,
     Echo,
     Time,

@@ -72,18 +72,23 @@ pub enum Source {
 
 /// Whether a request has a pattern that names keys. `GET #` counts as one, since nodes refuse it as well.
 pub fn names_keys(args: &(impl ArgList + ?Sized)) -> bool {
+    option_with_keys(args).is_some()
+}
+
+/// The first option by which it does.
+pub fn option_with_keys(args: &(impl ArgList + ?Sized)) -> Option<&'static str> {
     let mut at = 2;
     while at + 1 < args.len() {
         let (word, next) = (args.arg(at), args.arg(at + 1));
         at += match () {
-            () if is(word, "GET") => return true,
-            () if is(word, "BY") && memchr(b'*', next).is_some() => return true,
+            () if is(word, "GET") => return Some("GET"),
+            () if is(word, "BY") && memchr(b'*', next).is_some() => return Some("BY"),
             () if is(word, "BY") => 2,
             () if is(word, "LIMIT") => 3,
             () => 1,
         };
     }
-    false
+    None
 }
 
 /// A request that stores, as one that does not, and where it stores: what is named last counts.

@@ -298,7 +298,7 @@ pub static TABLE: &[Spec] = &[
     row("select",  2, NONE, Connection, "loading stale fast").local(Local::Select),
 
     // Server.
-    row("acl",            -2, NONE, Server, "").later().of(ACL),
+    row("acl",            -2, NONE, Server, "").local(Local::Acl).of(ACL),
     row("bgrewriteaof",    1, NONE, Server, "admin noscript no_async_loading").refuse(),
     row("bgsave",         -1, NONE, Server, "admin noscript no_async_loading").refuse(),
     row("command",        -1, NONE, Server, "loading stale").local(Local::Command).of(COMMAND),
@@ -497,19 +497,19 @@ const SLOWLOG: &[Spec] = &[
 
 #[rustfmt::skip]
 const ACL: &[Spec] = &[
-    row("cat",     -2, NONE, Server, "noscript loading stale").later(),
-    row("deluser", -3, NONE, Server, "admin noscript loading stale").later(),
-    row("dryrun",  -4, NONE, Server, "admin noscript loading stale").later(),
-    row("genpass", -2, NONE, Server, "noscript loading stale").later(),
-    row("getuser",  3, NONE, Server, "admin noscript loading stale").later(),
-    row("help",     2, NONE, Server, "loading stale").later(),
-    row("list",     2, NONE, Server, "admin noscript loading stale").later(),
-    row("load",     2, NONE, Server, "admin noscript loading stale").later(),
-    row("log",     -2, NONE, Server, "admin noscript loading stale").later(),
-    row("save",     2, NONE, Server, "admin noscript loading stale").later(),
-    row("setuser", -3, NONE, Server, "admin noscript loading stale").later(),
-    row("users",    2, NONE, Server, "admin noscript loading stale").later(),
-    row("whoami",   2, NONE, Server, "noscript loading stale").later(),
+    row("cat",     -2, NONE, Server, "noscript loading stale").local(Local::Acl),
+    row("deluser", -3, NONE, Server, "admin noscript loading stale").local(Local::Acl),
+    row("dryrun",  -4, NONE, Server, "admin noscript loading stale").local(Local::Acl),
+    row("genpass", -2, NONE, Server, "noscript loading stale").local(Local::Acl),
+    row("getuser",  3, NONE, Server, "admin noscript loading stale").local(Local::Acl),
+    row("help",     2, NONE, Server, "loading stale").local(Local::Acl),
+    row("list",     2, NONE, Server, "admin noscript loading stale").local(Local::Acl),
+    row("load",     2, NONE, Server, "admin noscript loading stale").local(Local::Acl),
+    row("log",     -2, NONE, Server, "admin noscript loading stale").local(Local::Acl),
+    row("save",     2, NONE, Server, "admin noscript loading stale").local(Local::Acl),
+    row("setuser", -3, NONE, Server, "admin noscript loading stale").local(Local::Acl),
+    row("users",    2, NONE, Server, "admin noscript loading stale").local(Local::Acl),
+    row("whoami",   2, NONE, Server, "noscript loading stale").local(Local::Acl),
 ];
 
 #[rustfmt::skip]

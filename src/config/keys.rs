@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::value::{
     address, address_or_off, choice, count, duration, log_filter, path, seeds, size, switch, text,
-    worker_count,
+    texts, worker_count,
 };
 use super::{Config, Problem, Secret};
 use crate::backend::ReadFrom;
@@ -70,6 +70,8 @@ pub(super) const KEYS: &[Key] = &[
     key("proxy", "drain_timeout", |c, v| put(&mut c.proxy.drain_timeout, duration(v, 0..=H))),
     key("client", "password", |c, v| put(&mut c.client.password, text(v).map(|t| t.map(Secret)))),
     key("client", "password_file", |c, v| put(&mut c.client.password_file, path(v))),
+    key("client", "users", |c, v| put(&mut c.client.users, texts(v).map(|t| t.into_iter().map(Secret).collect()))),
+    key("client", "acl_file", |c, v| put(&mut c.client.acl_file, path(v))),
     key("client", "max_clients", |c, v| put(&mut c.client.max_clients, count(v, 1..=1_000_000))),
     key("client", "cross_slot", |c, v| put(&mut c.client.session.cross_slot, choice(v, CROSS_SLOT))),
     key("client", "read_own_writes", |c, v| put(&mut c.client.session.read_own_writes, duration(v, 0..=H))),
@@ -155,7 +157,11 @@ fn read_section(
 
 /// `key = value` as it stands in the text; of secrets only the name.
 fn shown(text: &str, name: &str, value: &Spanned<DeValue<'_>>) -> String {
-    if name == "password" { name.to_owned() } else { assignment(text, name, &value.span()) }
+    if ["password", "users"].contains(&name) {
+        name.to_owned()
+    } else {
+        assignment(text, name, &value.span())
+    }
 }
 
 fn assignment(text: &str, name: &str, value: &Range<usize>) -> String {

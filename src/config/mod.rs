@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::acl::Users;
 use crate::cluster::Address;
 use crate::local::View;
 use crate::observe::log;
@@ -97,6 +98,10 @@ pub struct Client {
     pub password: Option<Secret>,
     /// File that holds the password that clients must give.
     pub password_file: Option<PathBuf>,
+    /// Lines that say who clients may be.
+    pub users: Vec<Secret>,
+    /// File with such lines.
+    pub acl_file: Option<PathBuf>,
     /// Most clients at once.
     pub max_clients: usize,
     /// What a single client may do.
@@ -184,6 +189,7 @@ impl Config {
             return Err(contradiction("[client] max_bulk must not be greater than max_request"));
         }
         let password = secret("client", self.client.password, self.client.password_file)?;
+        let users = users(password, &self.client.users, self.client.acl_file.as_deref())?;
         let node_password = secret("cluster", self.cluster.password, self.cluster.password_file)?;
         let admin_password = secret("admin", self.admin.password, self.admin.password_file)?;
         let credentials = credentials(self.cluster.username, node_password)?;
@@ -195,7 +201,8 @@ impl Config {
             admin_call: self.admin.call,
             state_folder: self.admin.state_folder,
             workers: self.proxy.workers.unwrap_or_else(cores),
-            password,
+            users,
+            acl_file: self.client.acl_file,
             max_clients: self.client.max_clients,
             cluster_view: self.proxy.cluster_view,
             allow_debug: self.proxy.allow_debug,
@@ -277,6 +284,8 @@ impl Default for Client {
         Self {
             password: None,
             password_file: None,
+            users: Vec::new(),
+            acl_file: None,
             max_clients: 10_000,
             session: session::Options {
                 limits,
@@ -328,6 +337,38 @@ fn secret(
         }
         Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) => Err(ConfigError::Read { path, error }),
+    }
+}
+
+/// Who clients may be: said in lines, or in a file; else the default user alone, who may do everything.
+fn users(
+    password: Option<String>,
+    lines: &[Secret],
+    file: Option<&Path>,
+) -> Result<Users, ConfigError> {
+    let (text, name) = match file {
+        Some(_) if password.is_some() || !lines.is_empty() => {
+            return Err(contradiction(
+                "[client] acl_file is set beside a password or users; keep one of them",
+            ));
+        }
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            let text = read.map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+            (text, path.display().to_string())
+        }
+        None => {
+            let lines: Vec<&str> = lines.iter().map(|line| line.0.as_str()).collect();
+            (lines.join("\n"), "[client] users".to_owned())
+        }
+    };
+    let users = Users::parse(&text, &name).map_err(contradiction)?;
+    match password {
+        Some(_) if users.default_user() != Users::default().default_user() => Err(contradiction(
+            "[client] users has a line for the default user, and password is that user's; keep one",
+        )),
+        Some(password) => Ok(users.requiring(password.as_bytes())),
+        None => Ok(users),
     }
 }
 
@@ -470,6 +511,30 @@ mod tests {
             "[client]\npassword = \"p\"\npassword_file = \"/nowhere\"",
             "[client] password and password_file are both set; keep one",
         );
+        check(
+            "[client]\npassword = \"p\"\nacl_file = \"/nowhere\"",
+            "[client] acl_file is set beside a password or users; keep one of them",
+        );
+        check(
+            "[client]\npassword = \"p\"\nusers = [\"user default on\"]",
+            "[client] users has a line for the default user, and password is that user's; keep one",
+        );
+        check(
+            "[client]\nusers = [\"user a +nothing\", \"b on\"]",
+            "[client] users:1: Error in ACL SETUSER modifier '+nothing': Unknown command or category name in ACL. [client] users:2 should start with user keyword followed by the username.",
+        );
+    }
+
+    #[test]
+    fn users_stand_in_lines_or_in_a_file() {
+        let text = "[client]\npassword = \"p\"\nusers = [\"user a on >s ~a* +@all\"]";
+        let users = Config::parse(text).unwrap().into_options().unwrap().users;
+        assert!(users.admit(b"a", b"s").is_some() && users.admit(b"default", b"p").is_some());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), users.text()).unwrap();
+        let mut config = Config::default();
+        config.client.acl_file = Some(file.path().to_owned());
+        assert_eq!(config.into_options().unwrap().users, users);
     }
 
     #[test]
@@ -478,14 +543,16 @@ mod tests {
         std::fs::write(file.path(), "se cret \r\n").unwrap();
         let mut config = Config::default();
         config.client.password_file = Some(file.path().to_owned());
-        assert_eq!(config.clone().into_options().unwrap().password.as_deref(), Some("se cret "));
+        let user = config.clone().into_options().unwrap().users.default_user();
+        assert!(user.admits(b"se cret ") && !user.admits(b"se cret") && !user.is_open());
         std::fs::write(file.path(), "\n").unwrap();
         assert!(config.into_options().unwrap_err().to_string().ends_with("is empty"));
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        let config = Config::parse("[client]\npassword = \"hush\"").unwrap();
+        let text = "[client]\npassword = \"hush\"\nusers = [\"user a >hush\"]";
+        let config = Config::parse(text).unwrap();
         assert!(!format!("{config:?}").contains("hush"));
     }
 

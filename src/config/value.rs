@@ -81,6 +81,14 @@ pub(super) fn text(value: &DeValue<'_>) -> Parsed<Option<String>> {
     Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
 
+/// A list of texts.
+pub(super) fn texts(value: &DeValue<'_>) -> Parsed<Vec<String>> {
+    const ALLOWED: &str = "must be a list of texts in quotes";
+    let text = |value: &toml::Spanned<DeValue<'_>>| value.get_ref().as_str().map(str::to_owned);
+    let list = value.as_array().ok_or(ALLOWED)?;
+    list.iter().map(text).collect::<Option<_>>().ok_or_else(|| ALLOWED.to_owned())
+}
+
 pub(super) fn path(value: &DeValue<'_>) -> Parsed<Option<PathBuf>> {
     Ok(text(value)?.map(PathBuf::from))
 }

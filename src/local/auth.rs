@@ -1,6 +1,9 @@
 //! `AUTH` and `HELLO`.
 
+use std::sync::Arc;
+
 use super::{Env, is, lossy};
+use crate::acl::{User, Users};
 use crate::client::Client;
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
@@ -18,25 +21,25 @@ pub(super) fn auth(
         3 => (request.arg(1), request.arg(2)),
         _ => return Err(Refusal::text("ERR syntax error")),
     };
-    if request.len() == 2 && env.proxy.password.is_none() {
+    let users = env.proxy.users.load();
+    if request.len() == 2 && users.default_user().needs_no_password() {
         return Err(Refusal::NoPassword);
     }
-    check(user, password, env)?;
-    client.authenticated = true;
+    client.log_in(admit(request, (user, password), &users)?);
     write::simple(out, "OK");
     Ok(())
 }
 
-/// The default user without a password accepts any, as in the server.
-fn check(user: &[u8], password: &[u8], env: &Env<'_>) -> Result<(), Refusal> {
-    let right =
-        env.proxy.password.as_ref().is_none_or(|expected| same(expected.as_bytes(), password));
-    if user == b"default" && right { Ok(()) } else { Err(Refusal::WrongPass) }
-}
-
-/// Compares in a time that tells nothing but the length.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+/// A user without a password accepts any, as in the server.
+fn admit(
+    request: &Request<'_>,
+    (user, password): (&[u8], &[u8]),
+    users: &Users,
+) -> Result<Arc<User>, Refusal> {
+    users
+        .admit(user, password)
+        .cloned()
+        .ok_or_else(|| Refusal::WrongPass { command: lossy(request.name()), user: lossy(user) })
 }
 
 /// What a `HELLO` asks for.
@@ -54,13 +57,15 @@ pub(super) fn hello(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let hello = parse(request, client.protocol)?;
-    if let Some((user, password)) = hello.credentials {
-        check(user, password, env)?;
-    } else if !client.authenticated {
-        return Err(Refusal::HelloNoAuth);
-    }
+    let user = match hello.credentials {
+        Some(credentials) => Some(admit(request, credentials, &env.proxy.users.load())?),
+        None if !client.authenticated => return Err(Refusal::HelloNoAuth),
+        None => None,
+    };
     let name = hello.name.map(super::client::checked_name).transpose()?;
-    client.authenticated = true;
+    if let Some(user) = user {
+        client.log_in(user);
+    }
     client.protocol = hello.protocol;
     if let Some(name) = name {
         client.names_mut().name = name;

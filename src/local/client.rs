@@ -103,10 +103,14 @@ fn is_subscriber(line: &str) -> bool {
 }
 
 /// What a subcommand asks of all workers, or changes for the replies behind it; none for those that [`client`] answers.
-pub(super) fn beyond(request: &Request<'_>, client: &Client) -> Option<Result<After, Refusal>> {
+pub(super) fn beyond(
+    request: &Request<'_>,
+    client: &Client,
+    env: &Env<'_>,
+) -> Option<Result<After, Refusal>> {
     let muster = match request.arg(1) {
         sub if is(sub, "LIST") => chosen(request).map(Muster::List),
-        sub if is(sub, "KILL") => Kill::parse(request, client.id).map(Muster::Kill),
+        sub if is(sub, "KILL") => kill(request, client, env).map(Muster::Kill),
         sub if is(sub, "UNBLOCK") => muster::unblock(request),
         sub if is(sub, "PAUSE") => muster::pause(request),
         sub if is(sub, "UNPAUSE") => Ok(Muster::Unpause),
@@ -115,6 +119,10 @@ pub(super) fn beyond(request: &Request<'_>, client: &Client) -> Option<Result<Af
         _ => return None,
     };
     Some(muster.map(After::Muster))
+}
+
+fn kill(request: &Request<'_>, client: &Client, env: &Env<'_>) -> Result<Kill, Refusal> {
+    Kill::parse(request, client.id, &env.proxy.users.load())
 }
 
 fn reply(how: &[u8]) -> Result<Mute, Refusal> {
@@ -268,7 +276,7 @@ pub fn line(client: &Client, letters: &str, now_ms: u64) -> String {
     let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
     format!(
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db=0 sub={} psub={} ssub={} multi={} qbuf={} qbuf-free=0 argv-mem=0 \
-         multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={}{}{} user=default redir={} resp={} lib-name={} lib-ver={} tot-cmds={}\n",
+         multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={}{}{} user={} redir={} resp={} lib-name={} lib-ver={} tot-cmds={}\n",
         client.id,
         address(client.peer),
         address(client.local),
@@ -284,6 +292,7 @@ pub fn line(client: &Client, letters: &str, now_ms: u64) -> String {
         client.last,
         if client.last_sub.is_empty() { "" } else { "|" },
         client.last_sub,
+        client.user.name,
         tracking::redirect(client),
         if client.protocol == Protocol::Resp3 { 3 } else { 2 },
         names.library,

@@ -4,12 +4,13 @@
 //! here. Everything else is unknown, as it would be to a server without it.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
 use super::inquiry::{Inquiry, Reach};
-use super::{After, Env, Proxy, View, help, is, matches, pairs, unknown_subcommand};
+use super::{After, Env, Muster, Proxy, View, help, is, matches, pairs, unknown_subcommand};
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, value, write};
@@ -27,6 +28,9 @@ const HELP: &[&str] = &[
     "HELP",
     "    Prints this help.",
 ];
+
+/// The password of the default user.
+const PASSWORD: &str = "requirepass";
 
 /// What may be set on the nodes; names that end in `*` stand for all that begin so.
 const SETTABLE: &[&str] = &[
@@ -98,7 +102,9 @@ type Own = (&'static str, fn(&Proxy) -> String);
 
 /// Settings that are the proxy's own, or that must look as a standalone server's do.
 const OWN: &[Own] = &[
-    ("aclfile", |_| String::new()),
+    ("aclfile", |proxy| {
+        proxy.acl_file.as_ref().map_or_else(String::new, |file| file.display().to_string())
+    }),
     ("appendonly", |_| "no".to_owned()),
     ("bind", |proxy| proxy.bind.clone()),
     ("cluster-enabled", |proxy| enabled(proxy).to_owned()),
@@ -226,7 +232,7 @@ fn set(request: &Request<'_>, proxy: &Proxy, out: &mut Vec<u8>) -> Result<After,
     let args: Vec<&[u8]> = request.args(2).collect();
     let wanted: Vec<(String, &[u8])> =
         args.chunks_exact(2).map(|pair| (super::lossy(pair[0]), pair[1])).collect();
-    let mut own = Vec::new();
+    let (mut own, mut password) = (Vec::new(), None);
     let mut words: Vec<&[u8]> = vec![b"CONFIG", b"SET"];
     for (at, (name, value)) in wanted.iter().enumerate() {
         if IMMUTABLE.iter().any(|known| known.eq_ignore_ascii_case(name)) {
@@ -239,6 +245,7 @@ fn set(request: &Request<'_>, proxy: &Proxy, out: &mut Vec<u8>) -> Result<After,
             return Err(failed(name, "duplicate parameter"));
         }
         match own_setting(name) {
+            _ if is(name.as_bytes(), PASSWORD) => password = Some(*value),
             Some(setting) => own.push((setting, checked(setting, value)?)),
             None => words.extend([name.as_bytes(), value]),
         }
@@ -246,11 +253,23 @@ fn set(request: &Request<'_>, proxy: &Proxy, out: &mut Vec<u8>) -> Result<After,
     for (setting, number) in own {
         setting.put(proxy, number);
     }
+    let renewal = password.map(|password| require(password, proxy));
     if words.len() > 2 {
-        return Ok(After::Inquire(Inquiry::plain(Reach::All, &words)));
+        let inquiry = Inquiry::plain(Reach::All, &words);
+        return Ok(After::Inquire(Inquiry { muster: renewal, ..inquiry }));
+    }
+    if let Some(renewal) = renewal {
+        return Ok(After::Muster(renewal));
     }
     write::simple(out, "OK");
     Ok(After::Next)
+}
+
+/// Clients that are connected stay who they are.
+fn require(password: &[u8], proxy: &Proxy) -> Muster {
+    let changed = proxy.change_users(|users| Ok::<_, Infallible>((users.requiring(password), ())));
+    let Ok(()) = changed;
+    Muster::Renew(None)
 }
 
 /// A number among the proxy's settings, and what it may be.
@@ -310,7 +329,7 @@ fn is_known(name: &str) -> bool {
         Some(start) => lower.starts_with(start),
         None => lower == known,
     };
-    own_setting(name).is_some() || SETTABLE.iter().any(|known| settable(known))
+    lower == PASSWORD || own_setting(name).is_some() || SETTABLE.iter().any(|known| settable(known))
 }
 
 fn checked(setting: &Setting, value: &[u8]) -> Result<i64, Refusal> {

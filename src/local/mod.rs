@@ -1,11 +1,13 @@
 //! Commands that the proxy answers itself, one file per family. Pure: what they need to know stands in [`Env`].
 
+mod acl;
 mod auth;
 mod client;
 mod cluster;
 mod command;
 mod config;
 mod debug;
+pub mod denials;
 mod info;
 pub mod inquiry;
 mod latency;
@@ -14,11 +16,14 @@ pub mod shown;
 pub mod slowlog;
 mod tracking;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use crate::acl::Users;
 use crate::client::{Client, Tracking};
 use crate::command::learned::Learned;
 use crate::command::{Local, glob};
@@ -27,6 +32,7 @@ use crate::replies::Mute;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, value, write};
 
+pub use acl::UsersFile;
 pub use client::{Chosen, letters as client_letters, line as client_line};
 pub use cluster::View;
 pub use inquiry::Inquiry;
@@ -39,8 +45,10 @@ pub struct Proxy {
     pub run_id: String,
     /// Port of the data listener.
     pub port: u16,
-    /// Password that clients must give.
-    pub password: Option<String>,
+    /// Who clients may be, and what they may do then.
+    pub users: ArcSwap<Users>,
+    /// The file of users.
+    pub acl_file: Option<PathBuf>,
     /// Host that the data listener is bound to.
     pub bind: String,
     /// Most clients at once.
@@ -84,6 +92,19 @@ impl Proxy {
         [count(&self.accepted, &self.before[0]), count(&self.rejected, &self.before[1])]
     }
 
+    /// Puts other users in the place of those that there are. Clients have to be told of it.
+    fn change_users<T, E>(&self, change: impl Fn(&Users) -> Result<(Users, T), E>) -> Result<T, E> {
+        loop {
+            let before = self.users.load();
+            let (users, what) = change(&before)?;
+            let found = self.users.compare_and_swap(&*before, Arc::new(users));
+            // Somebody else may have been quicker.
+            if Arc::ptr_eq(&found, &before) {
+                return Ok(what);
+            }
+        }
+    }
+
     /// Counts from now on.
     fn reset_stats(&self) {
         self.before[0].store(self.accepted.load(Relaxed), Relaxed);
@@ -111,6 +132,8 @@ pub struct Env<'a> {
     pub unix_us: u64,
     /// Milliseconds of the worker's clock.
     pub now_ms: u64,
+    /// Fills something with bytes that nobody can foresee.
+    pub fill_by_chance: fn(&mut [u8]),
 }
 
 /// What happens after a local command.
@@ -126,6 +149,8 @@ pub enum After {
     Inquire(Inquiry),
     /// The client is shown what all clients ask for. Nothing was written.
     Monitor,
+    /// The file of users is read or written. Nothing was written to the client.
+    File(UsersFile),
     /// The replies to come are sent, or not. Nothing was written.
     Mute(Mute),
     /// The client is told of changes to what it reads, or not any more. Nothing was written.
@@ -152,7 +177,7 @@ pub fn answer(
     out: &mut Vec<u8>,
 ) -> Result<After, Refusal> {
     match command {
-        Local::Client if let Some(after) = client::beyond(request, client) => {
+        Local::Client if let Some(after) = client::beyond(request, client, env) => {
             if matches!(after, Ok(After::Muster(_))) {
                 client.query = request.bytes().len();
             }
@@ -166,6 +191,7 @@ pub fn answer(
         Local::Echo => write::bulk(out, request.arg(1)),
         Local::Time => time(env.unix_us, out),
         Local::Select => select(request, out)?,
+        Local::Acl => return acl::acl(request, client, env, out),
         Local::Auth => auth::auth(request, client, env, out)?,
         Local::Hello => auth::hello(request, client, env, out)?,
         Local::Reset => reset(client, env, out),
@@ -218,7 +244,7 @@ fn select(request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
 }
 
 fn reset(client: &mut Client, env: &Env<'_>, out: &mut Vec<u8>) {
-    client.reset(env.proxy.password.is_none());
+    client.reset(env.proxy.users.load().default_user());
     write::simple(out, "RESET");
 }
 

@@ -1,7 +1,8 @@
 //! What a command asks of all workers, because only together they know it or can do it, and what comes of it.
 
 use super::client::Chosen;
-use super::{is, lossy, slowlog};
+use super::{denials, is, lossy, slowlog};
+use crate::acl::Users;
 use crate::client::Client;
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
@@ -30,6 +31,12 @@ pub enum Muster {
     CountSlow(u64),
     /// `SLOWLOG RESET`.
     ForgetSlow,
+    /// That clients are the users who are in force now; with how many users were removed, if that is what was done.
+    Renew(Option<usize>),
+    /// `ACL LOG`.
+    ShowDenials(denials::Look),
+    /// `ACL LOG RESET`.
+    ForgetDenials,
 }
 
 /// How `CLIENT UNBLOCK` ends a wait.
@@ -66,6 +73,7 @@ pub struct Kill {
     id: Option<u64>,
     peer: Option<String>,
     local: Option<String>,
+    user: Option<String>,
     /// A kind of clients that there are none of.
     nobody: bool,
     /// Whether it is subscribed to something.
@@ -95,6 +103,8 @@ pub struct Share {
     pub slow: Vec<slowlog::Entry>,
     /// Clients that track, the keys they have read, these counted for each client, and what else they want to hear of.
     pub tracking: [u64; 4],
+    /// What was denied to clients.
+    pub denials: Vec<denials::Entry>,
 }
 
 impl Share {
@@ -103,6 +113,7 @@ impl Share {
     pub fn with(mut self, other: Self) -> Self {
         self.lines.extend(other.lines);
         self.slow.extend(other.slow);
+        self.denials.extend(other.denials);
         Self {
             count: self.count + other.count,
             is_asker: self.is_asker || other.is_asker,
@@ -125,25 +136,33 @@ impl Muster {
             Self::CountSlow(most) => {
                 write::integer(out, count.min(i64::try_from(*most).unwrap_or(i64::MAX)));
             }
+            Self::ShowDenials(look) => denials::show(share.denials, *look, protocol, out),
+            Self::Renew(Some(gone)) => {
+                write::integer(out, i64::try_from(*gone).unwrap_or(i64::MAX));
+            }
             Self::Kill(Kill { form: Form::New, .. })
             | Self::Unblock(..)
             | Self::Tally
             | Self::Seek(_) => write::integer(out, count),
-            Self::Kill(_) | Self::Pause(_) | Self::Unpause | Self::ForgetSlow => {
-                write::simple(out, "OK");
-            }
+            Self::Kill(_)
+            | Self::Pause(_)
+            | Self::Unpause
+            | Self::ForgetSlow
+            | Self::Renew(None)
+            | Self::ForgetDenials => write::simple(out, "OK"),
         }
     }
 }
 
 impl Kill {
     /// `CLIENT KILL address` or `CLIENT KILL filter value …`, of the client with this number.
-    pub(super) fn parse(request: &Request<'_>, asker: u64) -> Result<Self, Refusal> {
+    pub(super) fn parse(request: &Request<'_>, asker: u64, users: &Users) -> Result<Self, Refusal> {
         let mut kill = Self {
             form: Form::New,
             id: None,
             peer: None,
             local: None,
+            user: None,
             nobody: false,
             subscribed: None,
             skipped: Some(asker),
@@ -156,12 +175,17 @@ impl Kill {
             if at + 1 == request.len() {
                 return Err(Refusal::text("ERR syntax error"));
             }
-            kill.add(request.arg(at), request.arg(at + 1), asker)?;
+            kill.add(request.arg(at), request.arg(at + 1), (asker, users))?;
         }
         Ok(kill)
     }
 
-    fn add(&mut self, filter: &[u8], value: &[u8], asker: u64) -> Result<(), Refusal> {
+    fn add(
+        &mut self,
+        filter: &[u8],
+        value: &[u8],
+        (asker, users): (u64, &Users),
+    ) -> Result<(), Refusal> {
         match filter {
             f if is(f, "ID") => {
                 let id = super::integer(value).and_then(|id| u64::try_from(id).ok());
@@ -175,10 +199,12 @@ impl Kill {
             },
             f if is(f, "ADDR") => self.peer = Some(text(value)),
             f if is(f, "LADDR") => self.local = Some(text(value)),
-            f if is(f, "USER") && value != b"default" => {
-                return Err(Refusal::text(format!("ERR No such user '{}'", lossy(value))));
-            }
-            f if is(f, "USER") => {}
+            f if is(f, "USER") => match users.find(value) {
+                Some(user) => self.user = Some(user.name.clone()),
+                None => {
+                    return Err(Refusal::text(format!("ERR No such user '{}'", lossy(value))));
+                }
+            },
             f if is(f, "SKIPME") && is(value, "yes") => self.skipped = Some(asker),
             f if is(f, "SKIPME") && is(value, "no") => self.skipped = None,
             _ => return Err(Refusal::text("ERR syntax error")),
@@ -194,6 +220,7 @@ impl Kill {
         !self.nobody
             && self.skipped != Some(client.id)
             && self.id.is_none_or(|id| id == client.id)
+            && self.user.as_ref().is_none_or(|user| *user == client.user.name)
             && self.subscribed.is_none_or(|subscribed| subscribed == client.is_subscribed())
             && is_at(&self.peer, client.peer)
             && is_at(&self.local, client.local)

@@ -12,17 +12,31 @@ const LINE_MAX: usize = 16 * 1024;
 
 const REDACTED: &[u8] = b"(redacted)";
 
+/// Settings whose values are passwords.
+const SECRETS: &[&str] =
+    &["requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass"];
+
 /// The arguments, with passwords hidden.
 pub fn arguments<'a>(request: &Request<'a>) -> Vec<&'a [u8]> {
     let mut args: Vec<&[u8]> = request.args(0).collect();
-    if is(request.name(), "AUTH") {
-        args.iter_mut().skip(1).for_each(|arg| *arg = REDACTED);
-    } else if is(request.name(), "HELLO")
-        && let Some(at) = args.iter().position(|arg| is(arg, "AUTH"))
-    {
-        args.iter_mut().skip(at + 1).take(2).for_each(|arg| *arg = REDACTED);
+    match request.name() {
+        name if is(name, "AUTH") => hide(args.iter_mut().skip(1)),
+        name if is(name, "ACL") && is(request.arg(1), "SETUSER") => hide(args.iter_mut().skip(2)),
+        name if is(name, "HELLO") => {
+            let at = args.iter().position(|arg| is(arg, "AUTH")).unwrap_or(args.len());
+            hide(args.iter_mut().skip(at + 1).take(2));
+        }
+        name if is(name, "CONFIG") && is(request.arg(1), "SET") => {
+            let secret = |pair: &&mut [&[u8]]| SECRETS.iter().any(|name| is(pair[0], name));
+            hide(args[2..].chunks_mut(2).filter(secret).flat_map(|pair| pair.iter_mut().skip(1)));
+        }
+        _ => {}
     }
     args
+}
+
+fn hide<'a, 'b: 'a>(args: impl Iterator<Item = &'a mut &'b [u8]>) {
+    args.for_each(|arg| *arg = REDACTED);
 }
 
 /// The line that those who monitor see of a request, as it goes over the wire.
@@ -85,6 +99,16 @@ mod tests {
             &[b"hello", b"3", b"AUTH", b"me", b"secret", b"SETNAME", b"x"],
             r#""hello" "3" "AUTH" "(redacted)" "(redacted)" "SETNAME" "x""#,
         );
+        check(
+            &[b"acl", b"setuser", b"me", b">secret", b"on"],
+            r#""acl" "setuser" "(redacted)" "(redacted)" "(redacted)""#,
+        );
+        check(&[b"ACL", b"GETUSER", b"me"], r#""ACL" "GETUSER" "me""#);
+        check(
+            &[b"CONFIG", b"SET", b"hz", b"9", b"RequirePass", b"secret"],
+            r#""CONFIG" "SET" "hz" "9" "RequirePass" "(redacted)""#,
+        );
+        check(&[b"CONFIG", b"SET"], r#""CONFIG" "SET""#);
         let long = vec![b'x'; LINE_MAX + 1000];
         let cut = "x".repeat(LINE_MAX - "+1700000000.000042 [0 10.0.0.1:5] \"".len());
         check(&[&long, b"y"], &format!("\"{cut}\""));

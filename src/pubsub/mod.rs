@@ -155,6 +155,20 @@ impl Hub {
         }
     }
 
+    /// The numbers of the clients that are subscribed to what their users may not hear.
+    pub fn trespassers(&self) -> HashSet<u64> {
+        let topics = self.topics.borrow();
+        let outlaws = |(topic, entry): (&Topic, &Entry)| {
+            let is_pattern = topic.kind == Kind::Pattern;
+            let is_outlaw = |subscriber: &&Rc<Subscriber>| {
+                !subscriber.client.borrow().user.allows_channel(&topic.name, is_pattern)
+            };
+            let outlaws = entry.subscribers.values().filter(is_outlaw);
+            outlaws.map(|subscriber| subscriber.id).collect::<Vec<_>>()
+        };
+        topics.iter().flat_map(outlaws).collect()
+    }
+
     /// Every topic that messages come under, or the hub is still subscribed to.
     pub fn topics(&self) -> HashMap<Topic, Tally> {
         let (topics, now) = (self.topics.borrow(), Instant::now());

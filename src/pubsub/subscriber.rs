@@ -15,7 +15,7 @@ use crate::resp::Protocol;
 #[derive(Debug)]
 pub struct Subscriber {
     pub(super) id: u64,
-    client: Rc<RefCell<Client>>,
+    pub(super) client: Rc<RefCell<Client>>,
     replies: Replies,
     /// The names of each kind.
     names: RefCell<[BTreeSet<Bytes>; Kind::ALL.len()]>,

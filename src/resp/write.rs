@@ -76,6 +76,14 @@ pub fn integer(out: &mut Vec<u8>, n: i64) {
     header(out, b':', n);
 }
 
+/// Appends a number with a fraction, given in decimal: a bulk string for RESP2.
+pub fn double(out: &mut Vec<u8>, protocol: Protocol, digits: &str) {
+    match protocol {
+        Protocol::Resp2 => bulk(out, digits),
+        Protocol::Resp3 => line(out, b',', digits),
+    }
+}
+
 /// Appends nil.
 pub fn nil(out: &mut Vec<u8>, protocol: Protocol) {
     out.extend_from_slice(match protocol {

@@ -107,10 +107,9 @@ impl Session {
     /// A session with a client that has just connected.
     pub fn new(shared: Rc<Shared>, stream: TcpStream) -> Self {
         let id = shared.proxy.accepted.fetch_add(1, Relaxed) + 1;
-        let authenticated = shared.proxy.password.is_none();
+        let user = shared.proxy.users.load().default_user();
         let now = shared.pool.clock.millis();
-        let client =
-            Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), authenticated, now);
+        let client = Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), user, now);
         let client = Rc::new(RefCell::new(client));
         let replies = Replies::new(shared.options.output_max, Rc::clone(&shared.patience));
         replies.belong_to(id);
@@ -366,6 +365,7 @@ impl Session {
 
     pub(super) fn refuse(&self, refusal: &Refusal) {
         self.shared.pool.stats.refusals.count(refusal);
+        self.note_denial(refusal);
         self.replies.refuse(refusal);
     }
 

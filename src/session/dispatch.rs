@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use super::connection::{Flow, Session};
 use super::slow::Timed;
@@ -341,6 +342,11 @@ impl Session {
                 tokio::task::spawn_local(self.inquire(inquiry, self.timed(request), promise));
                 return Flow::Next;
             }
+            Ok(After::File(what)) => {
+                let promise = self.replies.promise(Claim::All, true);
+                tokio::task::spawn_local(self.use_file(what, promise));
+                return Flow::Next;
+            }
             Ok(After::Monitor) => self.monitor(),
             Ok(After::Mute(mute)) => self.mute(mute),
             Ok(After::Track(wanted)) => {
@@ -376,7 +382,7 @@ impl Session {
             Ok(After::Inquire(inquiry)) => {
                 return Err(Box::new(Later::Inquiry(inquiry, self.timed(request))));
             }
-            Ok(After::Monitor | After::Mute(_) | After::Track(_)) => {
+            Ok(After::Monitor | After::Mute(_) | After::Track(_) | After::File(_)) => {
                 write::error(&mut wire, &Refusal::InMulti.to_string());
             }
             Err(refusal) => write::error(&mut wire, &refusal.to_string()),
@@ -412,6 +418,7 @@ impl Session {
             facts: &shared.facts.borrow(),
             unix_us,
             now_ms: shared.pool.clock.millis(),
+            fill_by_chance,
         })
     }
 
@@ -432,4 +439,9 @@ impl Session {
         let queued = self.transaction.as_ref().map(|transaction| transaction.len());
         self.client.borrow_mut().queued = queued;
     }
+}
+
+fn fill_by_chance(bytes: &mut [u8]) {
+    let filled = SystemRandom::new().fill(bytes);
+    filled.expect("the system has had random numbers since it started");
 }

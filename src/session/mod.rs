@@ -18,6 +18,7 @@ mod sort;
 mod subscribe;
 mod track;
 mod transaction;
+mod users;
 mod wait;
 mod watch;
 
@@ -35,7 +36,7 @@ use crate::backend::Pool;
 use crate::client::Client;
 use crate::cluster::Address;
 use crate::local::muster::{Muster, Share};
-use crate::local::{self, Facts, Proxy, slowlog};
+use crate::local::{self, Facts, Proxy, denials, slowlog};
 use crate::pubsub::{Hub, Tally, Topic};
 use crate::replies::{Patience, Replies};
 use crate::resp::frame::Limits;
@@ -101,6 +102,8 @@ pub struct Shared {
     is_monitored: Cell<bool>,
     /// Commands that took long, the oldest first.
     slow: RefCell<VecDeque<slowlog::Entry>>,
+    /// What was denied to clients, the newest first.
+    denials: RefCell<VecDeque<denials::Entry>>,
 }
 
 /// What is said to a worker from outside.
@@ -196,6 +199,11 @@ impl Roster {
         members.find(|member| member.client.borrow().id == id).cloned()
     }
 
+    /// Does something with every client.
+    fn each(&self, mut what: impl FnMut(&Member)) {
+        self.0.borrow().iter().for_each(|(_, member)| what(member));
+    }
+
     /// Ends the sessions of whom `ends` is true, and says how many.
     pub fn end_where(&self, ends: impl Fn(&Member) -> bool) -> u64 {
         let ended: Vec<Member> = self
@@ -250,6 +258,7 @@ impl Shared {
             monitors: RefCell::default(),
             is_monitored: Cell::default(),
             slow: RefCell::default(),
+            denials: RefCell::default(),
         })
     }
 

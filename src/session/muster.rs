@@ -149,6 +149,12 @@ impl Shared {
                 self.unpause();
                 Share::default()
             }
+            Muster::Renew(_) => self.renew_users(asker),
+            Muster::ShowDenials(_) => self.show_denials(),
+            Muster::ForgetDenials => {
+                self.denials.borrow_mut().clear();
+                Share::default()
+            }
         }
     }
 

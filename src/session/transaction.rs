@@ -15,13 +15,15 @@ use crate::command::{Claim, Flags, Local, Merge, Nature, Spec, Verb, lookup};
 use crate::local;
 use crate::refusal::Refusal;
 use crate::replies::{Gate, LARGE, Promise, Reply};
-use crate::resp::frame::{Limits, RequestFramer};
+use crate::resp::frame::{Limits, Progress, RequestFramer};
 use crate::resp::request::Request;
 use crate::resp::write;
 use crate::route::{Decision, Route};
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+/// How an error begins that stands in a transaction's reply.
+const CHANGED: &str = "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is no longer allowed for the following reason:";
 /// What a command takes, besides its bytes, that the proxy answers itself: to be remembered, and its part of the reply.
 const STEP: usize = 2048;
 
@@ -50,7 +52,7 @@ enum Step {
     Load,
     Local(Local, Vec<u8>),
     /// Answered with these bytes.
-    Own(&'static [u8]),
+    Own(Vec<u8>),
 }
 
 /// Where the replies within a transaction's come from.
@@ -106,7 +108,7 @@ impl Transaction {
             // It would change nothing: `EXEC` forgets what is watched as well.
             Route::Session(Verb::Unwatch) => {
                 self.own_len += STEP;
-                self.steps.push(Step::Own(b"+OK\r\n"));
+                self.steps.push(Step::Own(b"+OK\r\n".to_vec()));
                 return Ok(());
             }
             Route::Every(_) | Route::Errand(_) | Route::Session(_) => {
@@ -142,7 +144,7 @@ impl Transaction {
     }
 
     fn goes_to_a_node(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Node))
+        self.steps.iter().any(|step| matches!(step, Step::Node | Step::Load))
     }
 }
 
@@ -257,7 +259,7 @@ impl Session {
         if self.watch.is_some() {
             return self.execute_watched(decision);
         }
-        let Some(transaction) = self.transaction.take() else { return Flow::Next };
+        let Some(mut transaction) = self.transaction.take() else { return Flow::Next };
         let gate = self.replies.gate();
         if transaction.asks_nodes() && gate != Gate::Empty {
             self.transaction = Some(transaction);
@@ -283,9 +285,58 @@ impl Session {
         if transaction.dirty {
             self.refuse(&Refusal::ExecAbort);
         } else {
+            self.check_again(&mut transaction);
             self.run(*transaction);
         }
         Flow::Next
+    }
+
+    /// What the client's user may not do any more is answered with an error; the rest is done.
+    fn check_again(&self, transaction: &mut Transaction) {
+        if !self.client.borrow().is_limited {
+            return;
+        }
+        let limits = Limits { args: usize::MAX, ..self.shared.options.limits };
+        let wire = std::mem::replace(&mut transaction.wire, MULTI.to_vec());
+        let (mut framer, mut rest) = (RequestFramer::default(), &wire[MULTI.len()..]);
+        for step in std::mem::take(&mut transaction.steps) {
+            let mut bytes: &[u8] = &[];
+            if matches!(step, Step::Node | Step::Load) {
+                // It has been framed by these limits before.
+                let Ok(Progress::Complete(len)) = framer.frame(rest, &limits) else { return };
+                (bytes, rest) = rest.split_at(len);
+            }
+            let forbidden = match &step {
+                Step::Node => self.forbidden(bytes, &limits),
+                Step::Local(_, bytes) => self.forbidden(bytes, &limits),
+                Step::Load | Step::Own(_) => None,
+            };
+            if forbidden.is_none() {
+                transaction.wire.extend_from_slice(bytes);
+            }
+            transaction.steps.push(forbidden.map_or(step, Step::Own));
+        }
+    }
+
+    /// What a queued command is answered with that its client may not do any more.
+    fn forbidden(&self, bytes: &[u8], limits: &Limits) -> Option<Vec<u8>> {
+        let mut framer = RequestFramer::default();
+        framer.frame(bytes, limits).ok()?;
+        let Route::Refuse(refusal) = self.decide(&Request::new(bytes, framer.args())).route else {
+            return None;
+        };
+        let reason = match *refusal {
+            Refusal::DeniedCommand(_) => "no permission to execute the command or subcommand",
+            Refusal::DeniedKey(_) => "no permission to touch the specified keys",
+            Refusal::DeniedChannel(_) => {
+                "no permission to access one of the channels used as arguments"
+            }
+            _ => return None,
+        };
+        self.note_denial(&refusal);
+        let mut error = Vec::new();
+        write::error(&mut error, &format!("{CHANGED} {reason}"));
+        Some(error)
     }
 
     /// A transaction behind `WATCH` runs on the connection that watches, after everything before it and before everything
@@ -302,6 +353,7 @@ impl Session {
             return Flow::Next;
         }
         let Some(watch) = self.watch.take() else { return Flow::Next };
+        self.check_again(&mut transaction);
         self.written.note(watch.slot, self.now);
         let spliced = self.answer_own(&transaction.steps);
         self.remember_all(&transaction.reads);
@@ -369,7 +421,7 @@ impl Session {
             let (command, bytes) = match step {
                 Step::Node => return Source::Node,
                 Step::Load => return Source::Aside,
-                Step::Own(reply) => return Source::Own(reply.to_vec()),
+                Step::Own(reply) => return Source::Own(reply.clone()),
                 Step::Local(command, bytes) => (*command, bytes),
             };
             // It has been framed by these limits before.

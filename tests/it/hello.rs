@@ -1,11 +1,13 @@
 //! What a client says of itself and hears of itself: `HELLO`, `AUTH`, `RESET`, `CLIENT`.
 
+use slotway::acl::Users;
+
 use crate::client::Client;
 use crate::rig::{rig, until};
 
 /// A client of a proxy with a password.
 fn with_password(test: impl AsyncFnOnce(&mut Client, &str)) {
-    rig(1).with(|options| options.password = Some("secret".to_owned())).run(async |rig| {
+    rig(1).with(|options| options.users = Users::default().requiring(b"secret")).run(async |rig| {
         let (key, mut client) = (rig.key(0), rig.client().await);
         test(&mut client, &key).await;
     });

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use slotway::acl::Users;
 use slotway::proxy::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -84,32 +85,34 @@ fn a_cluster_that_nobody_knows_is_the_clusters_fault() {
 
 #[test]
 fn errors_of_local_commands_are_counted() {
-    counted(1).with(|options| options.password = Some("secret".to_owned())).run(async |rig| {
-        let mut client = rig.client().await;
-        for line in [
-            "AUTH wrong",
-            "AUTH secret",
-            "SELECT 1",
-            "HELLO 4",
-            "CLIENT FOO",
-            "CONFIG SET a b",
-            "CONFIG REWRITE",
-            "PING a b",
-            "PING",
-        ] {
-            client.ask(line).await;
-        }
-        assert_eq!(
-            refusals(rig).await,
-            [
-                "client argument 3",
-                "client arity 1",
-                "client auth 1",
-                "client not_allowed 1",
-                "client unknown_command 1"
-            ]
-        );
-    });
+    counted(1).with(|options| options.users = Users::default().requiring(b"secret")).run(
+        async |rig| {
+            let mut client = rig.client().await;
+            for line in [
+                "AUTH wrong",
+                "AUTH secret",
+                "SELECT 1",
+                "HELLO 4",
+                "CLIENT FOO",
+                "CONFIG SET a b",
+                "CONFIG REWRITE",
+                "PING a b",
+                "PING",
+            ] {
+                client.ask(line).await;
+            }
+            assert_eq!(
+                refusals(rig).await,
+                [
+                    "client argument 3",
+                    "client arity 1",
+                    "client auth 1",
+                    "client not_allowed 1",
+                    "client unknown_command 1"
+                ]
+            );
+        },
+    );
 }
 
 #[test]

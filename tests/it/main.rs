@@ -38,5 +38,6 @@ mod shell;
 mod store;
 mod topology;
 mod tracking;
+mod users;
 mod waiting;
 mod web;

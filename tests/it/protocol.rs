@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use slotway::acl::Users;
 use slotway::cluster::Slot;
 
 use crate::client::{bulk, request};
@@ -10,25 +11,30 @@ use crate::rig::{rig, until};
 
 /// The proxy answers what was right, says what is wrong, and closes.
 fn protocol_error(password: Option<&'static str>, cases: &[(&[u8], &str)]) {
-    rig(1).with(move |options| options.password = password.map(str::to_owned)).run(async |rig| {
-        for (bytes, error) in cases {
-            let mut client = rig.client().await;
-            client.send([b"QUITE\r\n", *bytes].concat()).await;
-            let first = client.read().await;
-            assert!(
-                first.starts_with("-ERR unknown command 'QUITE'") || first.starts_with("-NOAUTH"),
-                "{first}"
-            );
-            let shown = &bytes[..bytes.len().min(40)];
-            let rest = client.rest().await;
-            assert_eq!(
-                rest,
-                format!("-ERR Protocol error: {error}\r\n"),
-                "{}",
-                shown.escape_ascii()
-            );
-        }
-    });
+    rig(1)
+        .with(move |options| {
+            options.users = Users::default().requiring(password.unwrap_or_default().as_bytes());
+        })
+        .run(async |rig| {
+            for (bytes, error) in cases {
+                let mut client = rig.client().await;
+                client.send([b"QUITE\r\n", *bytes].concat()).await;
+                let first = client.read().await;
+                assert!(
+                    first.starts_with("-ERR unknown command 'QUITE'")
+                        || first.starts_with("-NOAUTH"),
+                    "{first}"
+                );
+                let shown = &bytes[..bytes.len().min(40)];
+                let rest = client.rest().await;
+                assert_eq!(
+                    rest,
+                    format!("-ERR Protocol error: {error}\r\n"),
+                    "{}",
+                    shown.escape_ascii()
+                );
+            }
+        });
 }
 
 #[test]
@@ -76,7 +82,7 @@ fn clients_that_have_not_said_who_they_are_may_send_little() {
 
 #[test]
 fn what_is_small_enough_is_read_before_authentication_and_anything_after_it() {
-    rig(1).with(|options| options.password = Some("secret".to_owned())).run(async |rig| {
+    rig(1).with(|options| options.users = Users::default().requiring(b"secret")).run(async |rig| {
         let (key, mut client) = (rig.key(0), rig.client().await);
         assert_eq!(
             client.ask("DEL 1 2 3 4 5 6 7 8 9").await,
@@ -94,7 +100,7 @@ fn what_is_small_enough_is_read_before_authentication_and_anything_after_it() {
 
 #[test]
 fn a_long_inline_command_before_authentication_is_answered() {
-    rig(1).with(|options| options.password = Some("secret".to_owned())).run(async |rig| {
+    rig(1).with(|options| options.users = Users::default().requiring(b"secret")).run(async |rig| {
         let mut client = rig.client().await;
         client.send("DEL 1 2 3 4 5 6 7 8 9 10 11\r\n").await;
         client.finish().await;

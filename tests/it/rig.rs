@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use slotway::acl::Users;
 use slotway::backend::ReadFrom;
 use slotway::cluster::Topology;
 use slotway::local::View;
@@ -116,7 +117,8 @@ fn options(seeds: Vec<String>) -> Options {
         admin_call: false,
         state_folder: None,
         workers: 1,
-        password: None,
+        users: Users::default(),
+        acl_file: None,
         max_clients: 1000,
         cluster_view: View::Hidden,
         allow_debug: false,

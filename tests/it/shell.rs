@@ -1,5 +1,7 @@
 //! The admin port as any client finds it: its words, what it refuses, and that it is apart from the data port.
 
+use slotway::acl::Users;
+
 use crate::client::bulk;
 use crate::rig::rig;
 
@@ -160,7 +162,7 @@ fn a_key_has_a_slot_and_that_an_owner() {
 #[test]
 fn the_password_is_its_own() {
     let secrets = |options: &mut slotway::proxy::Options| {
-        options.password = Some("data".to_owned());
+        options.users = Users::default().requiring(b"data");
         options.admin_password = Some("admin".to_owned());
     };
     rig(1).administered().with(secrets).run(async |rig| {
