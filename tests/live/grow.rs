@@ -59,6 +59,16 @@ pub(crate) async fn becomes(admin: &mut Client, id: &str, state: &str) {
     .await;
 }
 
+/// Waits until a job has completed; or has failed, and what it told.
+pub(crate) async fn ends(admin: &mut Client, id: &str) -> Result<(), String> {
+    until(JOB, "the end of a job", async || match &*field(admin, id, "state").await {
+        "completed" => Ok(Ok(())),
+        "failed" => Ok(Err(format!("{:?}", admin.call(&format!("PROXY JOB LOG {id}")).await))),
+        state => Err(state.to_owned()),
+    })
+    .await
+}
+
 pub(crate) fn error(text: &str) -> Value {
     Value::Error(text.to_owned().into())
 }
