@@ -304,6 +304,11 @@ impl Pool {
         self.crowded.get() && self.is_crowded(slot, waker)
     }
 
+    /// Whether some node may owe replies to as many bytes as it may.
+    pub fn is_any_crowded(&self) -> bool {
+        self.crowded.get()
+    }
+
     #[cold]
     fn is_crowded(&self, slot: Slot, waker: impl FnOnce() -> Option<Waker>) -> bool {
         let routes = self.routes.borrow();

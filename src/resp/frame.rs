@@ -405,11 +405,23 @@ impl ReplyFramer {
     }
 }
 
-/// The length of the reply if it is a whole bulk string, none, or `+OK`, as most are.
+/// The length of the reply if it is a whole bulk string, none, `+OK`, or a digit, as most are; or one bulk string in an array,
+/// as those to the parts of an `MGET`.
 #[inline]
 fn usual_reply(buf: &[u8]) -> Option<usize> {
     match buf {
+        [b'*', b'1', b'\r', b'\n', element @ ..] if element.first() == Some(&b'$') => {
+            usual_bulk(element).map(|len| len + 4)
+        }
+        _ => usual_bulk(buf),
+    }
+}
+
+#[inline]
+fn usual_bulk(buf: &[u8]) -> Option<usize> {
+    match buf {
         [b'+', b'O', b'K', b'\r', b'\n', ..] | [b'$', b'-', b'1', b'\r', b'\n', ..] => Some(5),
+        [b':', b'0'..=b'9', b'\r', b'\n', ..] => Some(4),
         [b'$', ..] => {
             let (len, string) = short_header(buf)?;
             let (_, [b'\r', b'\n', behind @ ..]) = string.split_at_checked(len)? else {

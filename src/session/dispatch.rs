@@ -197,9 +197,10 @@ impl Session {
             Route::One(slot, _) | Route::Publish(Some(slot)) => {
                 self.is_taken(gate, *slot) || self.lacks_room(*slot)
             }
+            Route::Split(_) if self.is_clear(gate) => false,
             Route::Split(Cut { first, step, .. }) => {
-                let mut keys = request.args(*first).step_by(*step);
-                keys.any(|key| self.is_taken(gate, Slot::of(key)) || self.lacks_room(Slot::of(key)))
+                let mut slots = request.args(*first).step_by(*step).map(Slot::of);
+                slots.any(|slot| self.is_taken(gate, slot) || self.lacks_room(slot))
             }
             Route::Any | Route::Publish(None) => {
                 self.any_slot().is_some_and(|slot| self.lacks_room(slot))
@@ -233,6 +234,13 @@ impl Session {
             Gate::Free => self.replies.is_taken(slot, true),
             Gate::Claimed => self.replies.is_taken(slot, self.shared.pool.is_unsettled()),
         }
+    }
+
+    /// Whether no request has to wait for others, whatever its slots are.
+    fn is_clear(&self, gate: Gate) -> bool {
+        let pool = &self.shared.pool;
+        let is_free = gate == Gate::Empty || gate == Gate::Free && !pool.is_unsettled();
+        is_free && !pool.is_any_crowded()
     }
 
     /// Whether a request for all or any nodes has to wait because none is known yet; not for longer than a request may.
