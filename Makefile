@@ -1,10 +1,10 @@
 # The verbs of this repository; `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test clients page api bench lint
+.PHONY: help demo demo-stop test clients page api bench bench-instructions lint
 
 help: ## list the verbs
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-18s %s\n", $$1, $$2 }'
 
 demo: ## start a local cluster with slotway in front of it, and leave both running
 	@sh deploy/ensure-server.sh
@@ -29,6 +29,11 @@ api: ## send the HTTP side all that its OpenAPI document allows, and what it doe
 
 bench: ## run the benchmarks
 	cargo bench
+
+bench-instructions: ## count the instructions of a request, beside those recorded (needs valgrind)
+	@sh deploy/ensure-server.sh
+	cargo build --release
+	cargo run --quiet --example instructions -- $(ARGS)
 
 lint: ## check format and lints
 	cargo fmt --check
