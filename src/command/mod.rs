@@ -9,6 +9,7 @@ pub mod info;
 pub mod keys;
 pub mod learned;
 pub mod merge;
+pub mod script;
 pub mod sort;
 pub mod split;
 pub mod table;

@@ -183,7 +183,8 @@ impl Replies {
         self.0.borrow_mut().lift_mute()
     }
 
-    /// Appends something that answers no request, behind all replies there are and are to be. False, and everything is
+    /// Appends something that answers no request, behind all replies there are and are to be, but for those that
+    /// [let it by](Self::let_messages_by). False, and everything is
     /// thrown away, if more than so many bytes wait with it.
     pub fn push(&self, message: &Reply<'_>, most: usize) -> bool {
         let (fits, waker) = self.0.borrow_mut().append(message, most);
@@ -191,6 +192,11 @@ impl Replies {
             waker.wake();
         }
         fits
+    }
+
+    /// Messages need not wait for the reply to the last request so far, which may take for ever and reads nothing.
+    pub fn let_messages_by(&self) {
+        self.0.borrow_mut().let_messages_by();
     }
 
     /// Answers the next place at once with an error.

@@ -99,6 +99,8 @@ struct Place {
     reads: bool,
     /// The request was the last one that came in one read.
     ends_batch: bool,
+    /// Messages need not wait for its reply.
+    lets_by: bool,
     standing: Standing,
     state: State,
 }
@@ -209,8 +211,10 @@ impl Queue {
         if self.closed {
             return (true, None);
         }
+        let at_once = self.lets_messages_by();
         match message {
-            Reply::Large(bytes) if self.places.is_empty() => self.output.append(bytes.clone()),
+            Reply::Large(bytes) if at_once => self.output.append(bytes.clone()),
+            Reply::Small(bytes) if at_once => self.output.tail().extend_from_slice(bytes),
             Reply::Large(bytes) => {
                 let state = self.apart(bytes.clone());
                 self.put(Place::answered(state));
@@ -220,12 +224,24 @@ impl Queue {
         let fits = self.size() <= most;
         if !fits {
             self.throw_away();
-        } else if !self.places.is_empty() {
+        } else if !at_once {
             return (true, None);
         }
         self.due = true;
         let told = std::mem::replace(&mut self.bell.rung, true);
         (fits, self.waker().filter(|_| !told || !fits))
+    }
+
+    /// Whether a message waits for no reply.
+    fn lets_messages_by(&self) -> bool {
+        self.places.iter().all(|place| place.lets_by)
+    }
+
+    /// Messages need not wait for the reply to the last request so far.
+    pub(super) fn let_messages_by(&mut self) {
+        if let Some(last) = self.places.back_mut() {
+            last.lets_by = true;
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -552,7 +568,7 @@ impl Place {
     /// One whose reply is still to come.
     #[inline]
     fn out(claim: Claim, reads: bool, state: State) -> Self {
-        Self { claim, reads, ends_batch: false, standing: Standing::Out, state }
+        Self { claim, reads, ends_batch: false, lets_by: false, standing: Standing::Out, state }
     }
 
     /// One that is settled already.

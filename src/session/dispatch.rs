@@ -127,7 +127,12 @@ impl Session {
                 let promise = self.replies.promise(claim, decision.nature.reads);
                 self.send(payload, promise, slot, &decision);
             }
-            Route::Block(slot, wait) => self.block(request, slot, wait),
+            Route::Block(slot, wait) => {
+                self.block(request, slot, wait);
+                if !decision.nature.reads {
+                    self.replies.let_messages_by();
+                }
+            }
             Route::Split(cut) => self.split(request, cut, &decision),
             Route::Every(merge) => self.every(request, merge, &decision),
             Route::Any => self.any(payload, &decision),

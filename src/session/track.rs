@@ -8,11 +8,11 @@ use bytes::Bytes;
 use super::connection::Session;
 use super::{Message, Shared};
 use crate::client::Tracking;
-use crate::command::{Claim, Verb, keys};
+use crate::command::{Claim, Verb, keys, script};
 use crate::local::muster::Muster;
 use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
-use crate::resp::request::Request;
+use crate::resp::request::{self, Request};
 use crate::resp::write;
 use crate::route::{Decision, Route};
 use crate::tracking::{Ear, Redirected};
@@ -35,12 +35,12 @@ impl Session {
         tokio::task::spawn_local(track(Rc::clone(&self.shared), ear, *wanted, promise));
     }
 
-    /// Takes note of what a command is about to read. Scripts may read all of their keys.
+    /// Takes note of what a command is about to read. A script that reads may read all of its keys.
     #[cold]
     pub(super) fn remember(&self, decision: &Decision, request: &Request<'_>) {
         let queues = matches!(decision.route, Route::Session(Verb::Multi));
         if !queues && decision.name != "client" {
-            self.remember_keys(read_keys(decision, request));
+            self.remember_keys(self.read_keys(decision, request));
         }
     }
 
@@ -74,18 +74,28 @@ impl Session {
         if !self.is_tracking() {
             return Vec::new();
         }
-        read_keys(decision, request).map(Bytes::copy_from_slice).collect()
+        self.read_keys(decision, request).map(Bytes::copy_from_slice).collect()
     }
-}
 
-fn read_keys<'a>(
-    decision: &Decision,
-    request: &Request<'a>,
-) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let reads = decision.nature.reads || decision.nature.scripted;
-    let positions = keys::positions(decision.keys, request).ok().filter(|_| reads);
-    let request = *request;
-    positions.into_iter().flatten().map(move |at| request.arg(at))
+    /// The keys that a command may read.
+    fn read_keys<'a>(
+        &self,
+        decision: &Decision,
+        request: &Request<'a>,
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let reads = match decision.name {
+            "eval" | "eval_ro" => script::may_read(request.arg(1)),
+            "evalsha" | "evalsha_ro" => {
+                let load = self.shared.pool.scripts.load(request.arg(1));
+                let script = load.as_deref().and_then(|load| request::argument(load, 2));
+                script.is_none_or(script::may_read)
+            }
+            _ => decision.nature.reads || decision.nature.scripted,
+        };
+        let positions = keys::positions(decision.keys, request).ok().filter(|_| reads);
+        let request = *request;
+        positions.into_iter().flatten().map(move |at| request.arg(at))
+    }
 }
 
 /// Answers `CLIENT TRACKING ON` once every change is told.

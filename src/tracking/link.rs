@@ -20,6 +20,8 @@ use crate::resp::Protocol;
 /// First wait before a node that could not be reached is tried again; doubled up to the longest.
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(640);
+/// Messages sent before other tasks get their turn: about a millisecond.
+const TURN: u64 = 10_000;
 const TRACK: &[u8] = b"*4\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n$5\r\nBCAST\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
@@ -105,10 +107,15 @@ impl Link {
                     writer.write_all(PING).await?;
                 }
             }
+            let mut told = 0;
             while let Some(frame) = inlet.frame()? {
                 match notice::read(&frame) {
-                    Some(changed) => tracker.changed(&changed),
+                    Some(changed) => told += tracker.changed(&changed),
                     None => self.answered(tracker, &frame)?,
+                }
+                if told > TURN {
+                    told = 0;
+                    yield_now().await;
                 }
             }
             // What was told is sent before more is read.

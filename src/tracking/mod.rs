@@ -245,8 +245,10 @@ impl Tracker {
 
     /// Looks after the map; called every few hundredths of a second, and when there is a new one.
     pub fn tick(self: &Rc<Self>) {
-        if !self.links.borrow().is_empty() {
-            self.link_all();
+        self.link_all();
+        if !self.clients.borrow().is_empty() && !self.is_told().unwrap_or(false) {
+            // What is read while a primary does not tell is not kept for long.
+            self.gap();
         }
         let (tally, stats) = (self.tally(), &self.pool.stats);
         stats.tracking_clients.set(tally.clients as u64);
@@ -284,8 +286,9 @@ impl Tracker {
         self.news.notify_waiters();
     }
 
-    /// Something has changed.
-    fn changed(&self, changed: &Changed) {
+    /// Something has changed. Gives the number of clients that were told.
+    fn changed(&self, changed: &Changed) -> u64 {
+        let before = self.pool.stats.invalidations.get();
         match changed {
             Changed::All => self.drop_all(|keeps| keeps != Keeps::NothingMore),
             Changed::Keys(keys) => {
@@ -298,6 +301,7 @@ impl Tracker {
                 self.broadcast(keys);
             }
         }
+        self.pool.stats.invalidations.get().wrapping_sub(before)
     }
 
     /// Anything may have changed without being told.

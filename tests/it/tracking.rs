@@ -52,6 +52,44 @@ fn a_change_is_told_behind_the_reply_to_an_earlier_read() {
     });
 }
 
+/// It may wait for ever.
+#[test]
+fn a_client_that_waits_is_told_meanwhile() {
+    rig(1).run(async |rig| {
+        let mut client = tracking(rig, "").await;
+        client.ask("GET k").await;
+        rig.node(0).next("BLPOP", Act::HoldReply(b"_\r\n".to_vec()));
+        client.send_all(&["BLPOP l 0"]).await;
+        until("the node is asked", || rig.node(0).count("BLPOP l 0") == 1).await;
+        rig.node(0).tell(&changed(&["k"]));
+        assert_eq!(client.read().await, changed(&["k"]));
+        rig.node(0).release();
+        assert_eq!(client.ask("PING").await, "_\r\n");
+        assert_eq!(client.read().await, "+PONG\r\n");
+        // What waits and reads is answered first.
+        rig.node(0).next("XREAD", Act::HoldReply(b"_\r\n".to_vec()));
+        client.send_all(&["XREAD BLOCK 0 STREAMS k 0"]).await;
+        until("the node is asked", || rig.node(0).count("XREAD BLOCK 0 STREAMS k 0") == 1).await;
+        let mut witness = tracking(rig, "BCAST").await;
+        tell(rig, &mut witness, &["k"]).await;
+        rig.node(0).release();
+        assert_eq!(client.read_n(2).await, ["_\r\n", &changed(&["k"])]);
+    });
+}
+
+/// Not even the map of the cluster may be known when somebody begins to track.
+#[test]
+fn who_tracks_early_waits_for_the_map() {
+    let before = async |cluster: &crate::fake::Cluster| cluster.node(0).freeze();
+    rig(1).run_from(before, async |rig| {
+        let mut client = Client::connect(rig.data).await;
+        client.send_all(&["CLIENT TRACKING ON"]).await;
+        assert!(client.is_silent_for(Duration::from_millis(30)).await);
+        rig.node(0).thaw();
+        assert_eq!(client.read().await, "+OK\r\n");
+    });
+}
+
 #[test]
 fn who_has_not_read_a_key_is_told_nothing() {
     rig(1).run(async |rig| {
@@ -62,8 +100,9 @@ fn who_has_not_read_a_key_is_told_nothing() {
             4
         );
         client.ask_all(&["CLIENT CACHING YES", "PING", "GET kkk"]).await;
-        rig.node(0).tell(&changed(&["k", "other", "kk", "kkk"]));
-        assert_eq!(witness.read().await, changed(&["k", "kk", "kkk"]));
+        client.ask_all(&["CLIENT CACHING YES", "EVAL redis.call('set',KEYS[1],1) 1 kkkk"]).await;
+        rig.node(0).tell(&changed(&["k", "other", "kk", "kkk", "kkkk"]));
+        assert_eq!(witness.read().await, changed(&["k", "kk", "kkk", "kkkk"]));
         assert_eq!(client.read().await, changed(&["kk"]));
         assert_eq!(client.ask("CLIENT TRACKING OFF").await, "+OK\r\n");
         client.ask("GET k").await;
