@@ -12,6 +12,9 @@ use crate::command::{
 use crate::refusal::Refusal;
 use crate::resp::request::Request;
 
+/// Most bytes that are kept of a key or channel that a client may not use.
+const NAME_MAX: usize = 1024;
+
 /// What happens to a request.
 #[derive(Debug)]
 pub enum Route {
@@ -251,8 +254,8 @@ fn check_user(found: Found<'_>, request: &Request<'_>, user: &User) -> Result<()
     denial.map_or(Ok(()), |denial| {
         Err(match denial {
             Denial::Command => Refusal::DeniedCommand(full_name(request, found.words)),
-            Denial::Key(at) => Refusal::DeniedKey(request.arg(at).to_vec()),
-            Denial::Channel(at) => Refusal::DeniedChannel(request.arg(at).to_vec()),
+            Denial::Key(at) => Refusal::DeniedKey(shown(request.arg(at))),
+            Denial::Channel(at) => Refusal::DeniedChannel(shown(request.arg(at))),
         })
     })?;
     match sort::option_with_keys(request) {
@@ -264,6 +267,11 @@ fn check_user(found: Found<'_>, request: &Request<'_>, user: &User) -> Result<()
         }
         _ => Ok(()),
     }
+}
+
+/// As much of a key or channel as `ACL LOG` keeps.
+fn shown(name: &[u8]) -> Vec<u8> {
+    name[..name.len().min(NAME_MAX)].to_vec()
 }
 
 fn refusal(refusal: Refusal) -> Route {

@@ -38,7 +38,8 @@ static NUMBERS: LazyLock<HashMap<(&'static str, &'static str), usize>> = LazyLoc
 
 /// The number of a command by the name that rules give it, in small letters.
 pub(super) fn number(name: &str) -> Option<usize> {
-    NUMBERS.get(&name.split_once('|').unwrap_or((name, ""))).copied()
+    let names = name.split_once('|').filter(|(_, sub)| !sub.is_empty());
+    NUMBERS.get(&names.unwrap_or((name, ""))).copied()
 }
 
 /// The number of a command by its rows. A subcommand that the table does not have counts as its command.

@@ -278,3 +278,72 @@ fn has_blanks(text: &[u8]) -> bool {
 fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{User, Users};
+
+    /// What comes of rules, as `ACL LIST` has it, or why they cannot be taken.
+    fn check(rules: &str, expected: &str) {
+        let made = Users::default().set(b"me", rules.split(' ').map(str::as_bytes));
+        let told = made.map(|users| {
+            let line = users.find(b"me").map(|user| user.line()).unwrap_or_default();
+            String::from_utf8(line).unwrap().trim_start_matches("user me ").to_owned()
+        });
+        assert_eq!(told.unwrap_or_else(|error| error.to_string()), expected, "{rules}");
+    }
+
+    #[test]
+    fn rules_add_up() {
+        check("", "off resetchannels -@all");
+        check("on nopass allkeys allchannels allcommands", "on nopass ~* &* +@all");
+        check("+get +@read -get +get", "off resetchannels -@all +@read +get");
+        check("+config|set +config", "off resetchannels -@all +config");
+        check("+client -client|kill", "off resetchannels -@all +client -client|kill");
+        check("+@all -@dangerous nocommands", "off resetchannels -@all");
+        check("%R~a %W~a %RW~b %r~c", "off ~a ~b %R~c resetchannels -@all");
+        check("~* resetkeys ~x &y", "off ~x resetchannels &y -@all");
+        check("+select|0 +select|1", "off resetchannels -@all +select|0 +select|1");
+        check(
+            "(~x +get) ( %W~y +set )",
+            "off resetchannels -@all (~x resetchannels -@all +get) (%W~y resetchannels -@all +set)",
+        );
+        check("(~x) clearselectors", "off resetchannels -@all");
+        check("on >a ~x &y +@all reset", "off sanitize-payload resetchannels -@all");
+        check("+json.get -ft.search", "off resetchannels -@all +json.get -ft.search");
+    }
+
+    #[test]
+    fn what_cannot_be_taken_is_told() {
+        let fault = |rule: &str, why: &str| {
+            check(rule, &format!("Error in ACL SETUSER modifier '{rule}': {why}"));
+        };
+        let unknown = "Unknown command or category name in ACL";
+        ["+nothing", "-@nothing", "+config|nothing", "-select|0"].map(|rule| fault(rule, unknown));
+        ["nothing", "%X~a", "%~a", "%RR~a", "+select|"].map(|rule| fault(rule, "Syntax error"));
+        fault("+config|set|x", "Allowing first-arg of a subcommand is not supported");
+        fault("<x", "The password you are trying to remove from the user does not exist");
+        fault(
+            "#12",
+            "The password hash must be exactly 64 characters and contain only lowercase hexadecimal characters",
+        );
+        check("(+get", "Unmatched parenthesis in acl selector starting at '(+get'.");
+        let names = Users::default().set(b"a b", std::iter::empty()).unwrap_err();
+        assert_eq!(names.to_string(), "Usernames can't contain spaces or null characters");
+    }
+
+    #[test]
+    fn passwords_are_known_by_their_hash() {
+        let user = |rules: &[&[u8]]| User::new("me").with_all(rules.iter().copied()).unwrap();
+        let hash = b"#2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+        let both = user(&[b"on", b">a b", hash]);
+        assert!(
+            both.admits(b"a b") && both.admits(b"secret") && !both.admits(b"") && !both.is_open()
+        );
+        assert!(!user(&[b">a", b"off"]).admits(b"a"));
+        assert!(!user(&[b"on", b">a", b"<a"]).admits(b"a"));
+        assert!(user(&[b"on", b">a", b"nopass"]).admits(b"anything"));
+        assert!(!user(&[b"on", b"nopass", b"resetpass"]).admits(b"anything"));
+        assert!(!user(&[b"on", b"nopass", b">a"]).admits(b"b"));
+    }
+}

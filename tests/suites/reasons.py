@@ -8,8 +8,7 @@ import re
 CANNOT, SECOND, NOT_DONE = "cluster cannot", "second part", "not done"
 
 REASONS = [
-    # Second part of the work: cross-slot commands, client-side caching, users, replica reads.
-    (SECOND, "", "", r"command 'acl\||CONFIG SET - 'requirepass'", "users, their passwords, and rules for them"),
+    # Second part of the work: cross-slot commands, client-side caching, replica reads.
     (SECOND, "", "", "(BY|GET) option of SORT denied in Cluster mode", "SORT … STORE by keys of other slots"),
     (CANNOT, "redis-py", "test_pipeline: |test_standalone_pipeline", "CROSSSLOT", "a transaction, or what it watches, over several slots"),
     (CANNOT, "redis-py", "test_transaction_with_empty_error_command|test_exec_error_raised", "",
