@@ -319,8 +319,12 @@ mod tests {
             check(rule, &format!("Error in ACL SETUSER modifier '{rule}': {why}"));
         };
         let unknown = "Unknown command or category name in ACL";
-        ["+nothing", "-@nothing", "+config|nothing", "-select|0"].map(|rule| fault(rule, unknown));
-        ["nothing", "%X~a", "%~a", "%RR~a", "+select|"].map(|rule| fault(rule, "Syntax error"));
+        for rule in ["+nothing", "-@nothing", "+config|nothing", "-select|0"] {
+            fault(rule, unknown);
+        }
+        for rule in ["nothing", "%X~a", "%~a", "%RR~a", "+select|"] {
+            fault(rule, "Syntax error");
+        }
         fault("+config|set|x", "Allowing first-arg of a subcommand is not supported");
         fault("<x", "The password you are trying to remove from the user does not exist");
         fault(
