@@ -17,6 +17,7 @@ mod lane;
 pub mod lease;
 mod log;
 mod pool;
+mod reads;
 mod retry;
 mod scripts;
 mod slow;
@@ -26,11 +27,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::cluster::Address;
+use crate::command::glob;
+
 pub use control::Control;
 pub use inlet::Inlet;
 pub use lane::{Class, Ticket};
 pub use lease::{Lease, Said};
 pub use pool::{Hint, Pool};
+pub use reads::ReadFrom;
 pub use scripts::Scripts;
 
 /// How the proxy deals with nodes.
@@ -50,22 +55,18 @@ pub struct Options {
     pub exclusive_connections: usize,
     /// Which nodes answer reads.
     pub read_from: ReadFrom,
+    /// Which nodes are in the proxy's zone: patterns of their addresses, as `host:port`.
+    pub near: Vec<String>,
     /// How the proxy authenticates with the nodes.
     pub credentials: Option<Credentials>,
 }
 
-/// Which nodes answer reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReadFrom {
-    /// Primaries only: reads see the client's own writes.
-    #[default]
-    Primary,
-    /// A replica if one is connected, else the primary.
-    PreferReplica,
-    /// A replica if there is one, connected or not, else the primary.
-    Replica,
-    /// The primary and the replicas that are connected, in turn.
-    Any,
+impl Options {
+    /// Whether a node is in the proxy's zone.
+    fn is_near(&self, address: &Address) -> bool {
+        let address = address.to_string();
+        self.near.iter().any(|pattern| glob::matches(pattern.as_bytes(), address.as_bytes()))
+    }
 }
 
 /// User and password for the nodes.

@@ -19,10 +19,11 @@ use super::connection::Connection;
 use super::handshake;
 use super::lane::{Class, Lane, Order, Parcel, Status, Ticket, payload};
 use super::lease::Leases;
+use super::reads::{Choice, ReadFrom};
 use super::retry::Retries;
 use super::scripts::Scripts;
 use super::slow::Slow;
-use super::{Options, Payload, ReadFrom};
+use super::{Options, Payload};
 use crate::cluster::{Address, NodeIndex, Slot, Topology};
 use crate::command::Standing;
 use crate::refusal::Refusal;
@@ -93,6 +94,8 @@ pub struct Pool {
 struct Routes {
     topology: Arc<Topology>,
     lanes: Vec<[Option<Rc<Lane>>; Class::COUNT]>,
+    /// Of each node, whether it is in the proxy's zone.
+    near: Vec<bool>,
 }
 
 impl Routes {
@@ -211,7 +214,9 @@ impl Pool {
         let waiting: Vec<Rc<Lane>> =
             open.values().filter(|lane| lane.status.get() != Status::Up).map(Rc::clone).collect();
         drop(open);
-        *self.routes.borrow_mut() = Routes { topology, lanes };
+        let near =
+            topology.nodes().iter().map(|node| self.options.is_near(&node.address)).collect();
+        *self.routes.borrow_mut() = Routes { topology, lanes, near };
         self.version.set(self.version.get() + 1);
         for parcel in waiting.iter().flat_map(|lane| lane.take_untouched()) {
             self.send_again(parcel);
@@ -362,24 +367,18 @@ impl Pool {
         self.push(&lane, payload, promise, ticket);
     }
 
-    /// The next replica in turn of a primary, which may have turns of its own. Only a connected one, or one never tried, unless
-    /// replicas must be read.
+    /// The replica of a primary whose turn it is, unless it is the primary's.
     fn replica(&self, primary: NodeIndex, class: Class) -> Option<NodeIndex> {
         let routes = self.routes.borrow();
-        let replicas = &routes.topology.node(primary).replicas;
         let turn = self.turn.get().wrapping_add(1);
         self.turn.set(turn);
-        let read_from = self.options.read_from;
-        if read_from == ReadFrom::Any && turn.is_multiple_of(replicas.len() + 1) {
-            return None;
-        }
-        let turns = (0..replicas.len()).map(|i| replicas[(turn + i) % replicas.len()]);
-        let is_up = |node: &NodeIndex| {
-            let lane = routes.lanes[usize::from(*node)][class.index()].as_ref();
+        let is_up = |node: NodeIndex| {
+            let lane = routes.lanes[usize::from(node)][class.index()].as_ref();
             lane.is_none_or(|lane| lane.status.get() == Status::Up)
         };
-        let must = read_from == ReadFrom::Replica;
-        turns.clone().find(is_up).or_else(|| turns.clone().next().filter(|_| must))
+        let is_near = |node: NodeIndex| routes.near[usize::from(node)];
+        let replicas = &routes.topology.node(primary).replicas;
+        Choice { primary, replicas, is_up, is_near }.turn(self.options.read_from, turn)
     }
 
     /// Puts aside a request whose slot has no owner, in the hope that it gets one.

@@ -90,6 +90,7 @@ pub(super) const KEYS: &[Key] = &[
     key("node", "queue_bytes", |c, v| put(&mut c.node.queue_bytes, size(v, 0..=1024 * GB))),
     key("node", "exclusive_connections", |c, v| put(&mut c.node.exclusive_connections, count(v, 1..=1_000_000))),
     key("node", "read_from", |c, v| put(&mut c.node.read_from, choice(v, READ_FROM))),
+    key("node", "near", |c, v| put(&mut c.node.near, texts(v))),
     key("admin", "password", |c, v| put(&mut c.admin.password, text(v).map(|t| t.map(Secret)))),
     key("admin", "password_file", |c, v| put(&mut c.admin.password_file, path(v))),
     key("admin", "call", |c, v| put(&mut c.admin.call, switch(v))),
@@ -103,6 +104,7 @@ const READ_FROM: &[(&str, ReadFrom)] = &[
     ("prefer-replica", ReadFrom::PreferReplica),
     ("replica", ReadFrom::Replica),
     ("any", ReadFrom::Any),
+    ("zone", ReadFrom::Zone),
 ];
 const CROSS_SLOT: &[(&str, CrossSlot)] =
     &[("strict", CrossSlot::Strict), ("read", CrossSlot::Read), ("emulate", CrossSlot::Emulate)];

@@ -244,6 +244,7 @@ impl Default for Config {
                 queue_bytes: 256 << 20,
                 exclusive_connections: 1000,
                 read_from: backend::ReadFrom::Primary,
+                near: Vec::new(),
                 credentials: None,
             },
             admin: Admin::default(),
@@ -450,7 +451,7 @@ mod tests {
         check("client = 1", "line 1: client = 1: must be a section, [client]");
         check(
             "[node]\nread_from = \"slave\"",
-            "line 2: [node] read_from = \"slave\": must be \"primary\", \"prefer-replica\", \"replica\" or \"any\"",
+            "line 2: [node] read_from = \"slave\": must be \"primary\", \"prefer-replica\", \"replica\", \"any\" or \"zone\"",
         );
         check(
             "[listen]\nhttp = \"9380\"",

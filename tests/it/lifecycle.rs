@@ -240,6 +240,26 @@ fn reads_go_to_the_primary_and_its_replica_in_turn() {
 }
 
 #[test]
+fn reads_go_to_the_node_in_the_same_zone() {
+    let setup = rig(2).replicas(1).with(|options| {
+        options.backend.read_from = ReadFrom::Zone;
+        options.backend.near = options.discovery.seeds[..1].to_vec();
+    });
+    setup.run(async |rig| {
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        let get = format!("GET {key}");
+        for _ in 0..6 {
+            assert_eq!(client.ask(&get).await, "$-1\r\n");
+        }
+        assert_eq!((rig.node(0).count(&get), rig.node(2).count(&get)), (6, 0));
+        // Of the other shard's nodes none is near: reads go to its replica, too.
+        let far = rig.key(1);
+        client.ask(&format!("SET {far} v")).await;
+        read_until_from(&mut client, &far, rig.node(3)).await;
+    });
+}
+
+#[test]
 fn who_has_written_reads_from_primaries_for_a_while() {
     let setup = rig(2).replicas(1).with(move |options| {
         options.backend.read_from = ReadFrom::Replica;

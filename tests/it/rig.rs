@@ -148,6 +148,7 @@ fn options(seeds: Vec<String>) -> Options {
             queue_bytes: 64 << 20,
             exclusive_connections: 100,
             read_from: ReadFrom::Primary,
+            near: Vec::new(),
             credentials: None,
         },
         discovery: discovery::Options {
