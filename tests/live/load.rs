@@ -50,13 +50,16 @@ pub(crate) struct Plan {
     pub(crate) focus: Range<usize>,
     /// The longest the load may last.
     pub(crate) limit: Duration,
+    /// How long a client rests after each batch.
+    pub(crate) rest: Duration,
 }
 
 impl Plan {
     /// Sixteen clients whose keys lie anywhere.
     pub(crate) fn new(target: SocketAddr) -> Self {
         let limit = Duration::from_secs(90);
-        Self { targets: vec![target], clients: 16, resp3: true, focus: 0..16384, limit }
+        let (targets, rest) = (vec![target], Duration::ZERO);
+        Self { targets, clients: 16, resp3: true, focus: 0..16384, limit, rest }
     }
 }
 
@@ -172,6 +175,7 @@ struct Worker {
     /// Most of them.
     depth: usize,
     end: Instant,
+    rest: Duration,
     keys: Keys,
     dice: Dice,
     /// Source of values, so that each is written once.
@@ -277,6 +281,7 @@ impl Worker {
             underway: VecDeque::new(),
             depth: 1 + number % 3,
             end: Instant::now() + plan.limit,
+            rest: plan.rest,
             keys: Keys::new(load, number, &plan.focus),
             dice: Dice(number as u64),
             last: 1,
@@ -293,6 +298,9 @@ impl Worker {
         while !*stop.borrow() && stop.has_changed().is_ok() && Instant::now() < self.end {
             self.round().await;
             count.send_modify(|count| *count += 1);
+            if !self.rest.is_zero() {
+                sleep(self.rest).await;
+            }
         }
         self.settle_all().await;
         self.read_back().await;

@@ -26,6 +26,8 @@ use crate::{Dice, alone, front};
 
 /// Batches that every client does before an event, and after it.
 const BATCHES: u64 = 5;
+/// How long a client rests after each batch: the load is to last, not to keep the machine from everything else.
+const REST: Duration = Duration::from_millis(40);
 /// How long requests may wait: until a part is cut off, noticed, back, and trusted again.
 const OUTAGE: Duration = Duration::from_secs(25);
 /// How often a job may be refused.
@@ -260,7 +262,7 @@ impl Subject {
 
     /// Lets it happen under a load, and judges what that has seen.
     async fn live_through(&mut self, chance: Chance) -> Option<Tally> {
-        let plan = Plan { clients: 6, limit: 2 * JOB, ..Plan::new(self.proxy.data) };
+        let plan = Plan { clients: 6, limit: 2 * JOB, rest: REST, ..Plan::new(self.proxy.data) };
         let mut load = Load::start(plan);
         load.advance(BATCHES).await;
         let effect = self.meet(chance, &load).await;
