@@ -317,3 +317,46 @@ fn questions_about_users_are_answered() {
         assert_eq!(client.ask("ACL X").await, "-ERR unknown subcommand 'X'. Try ACL HELP.\r\n");
     });
 }
+
+/// A node has to be told a script in front of the transaction's command that names it.
+#[test]
+fn scripts_in_a_transaction_are_checked_again_too() {
+    spread().run(async |rig| {
+        let (mut admin, key) = (rig.client().await, rig.key(0));
+        let mut client = me(rig, &mut admin, "~* +@all").await;
+        let mut wire = Vec::new();
+        let words = [&b"SCRIPT"[..], b"LOAD", b"APPEND s"];
+        slotway::resp::write::request(&mut wire, words.into_iter());
+        admin.send(wire).await;
+        let digest = admin.read().await.lines().nth(1).expect("a digest").to_owned();
+        let (script, get) = (format!("EVALSHA {digest} 1 {key}"), format!("GET {key}"));
+        let lost = format!("{CHANGED} no permission to execute the command or subcommand\r\n");
+        client.ask_all(&["MULTI", &format!("SET {key} 1"), &script, &get]).await;
+        admin.ask("ACL SETUSER me -set").await;
+        assert_eq!(client.ask("EXEC").await, format!("*3\r\n{lost}:1\r\n$1\r\ns\r\n"));
+        client.ask_all(&["MULTI", &script, &get]).await;
+        admin.ask("ACL SETUSER me -evalsha").await;
+        assert_eq!(client.ask("EXEC").await, format!("*2\r\n{lost}$1\r\ns\r\n"));
+        admin.ask("ACL SETUSER me +evalsha").await;
+        client.ask_all(&["MULTI", &script]).await;
+        admin.ask("ACL SETUSER me -evalsha").await;
+        assert_eq!(client.ask("EXEC").await, format!("*1\r\n{lost}"));
+        assert_eq!(client.ask(&get).await, "$1\r\ns\r\n");
+    });
+}
+
+#[test]
+fn changes_at_the_same_time_are_all_made() {
+    spread().run(async |rig| {
+        let mut admins = [rig.client().await, rig.client().await];
+        for number in 0..50 {
+            for (at, admin) in admins.iter_mut().enumerate() {
+                admin.send_all(&[&format!("ACL SETUSER u{at}-{number}")]).await;
+            }
+        }
+        for admin in &mut admins {
+            assert!(admin.read_n(50).await.iter().all(|reply| reply == OK));
+        }
+        assert!(admins[0].ask("ACL USERS").await.starts_with("*101\r\n"));
+    });
+}
