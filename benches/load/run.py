@@ -7,7 +7,7 @@
   run.py idle     [--held 5000]                 memory of a connection that does nothing
 
   --target slotway                              target/release/slotway, with one worker
-  --target 'NAME=COMMAND with {port} {nodes} {nodes_csv} {workers} {conf}'   started here; --conf NAME=TEMPLATE makes {conf}
+  --target 'NAME=COMMAND with {port} {nodes} {nodes_csv} {first} {workers} {conf}'   started here; --conf NAME=TEMPLATE makes {conf}
   --target NAME=127.0.0.1:6380[#PID]            one that listens already; with PID its processor time is told too
   --target direct                               no proxy: the load generator finds the nodes itself (memtier_benchmark)
   --cluster 127.0.0.1:7001,…                    a cluster that is there, instead of one started here

@@ -26,7 +26,6 @@ class Shape:
     bytes: int = 64
     rate: int = 0
     resp3: bool = False
-    tls: bool = False
 
     def keys(self):
         """What the names of the keys begin with, and how many there are."""
@@ -54,7 +53,6 @@ SHAPES = {
     "mix_p1000": Shape(16, 1000, "1:10"),
     "hot": Shape(1, 64, "1:10"),
     "mix_p16_resp3": Shape(50, 16, "1:10", resp3=True),
-    "mix_p16_tls": Shape(50, 16, "1:10", tls=True),
 }
 
 
@@ -67,7 +65,7 @@ def load(port, shape, seconds, cpu, direct=False):
     finds the nodes itself (memtier only)."""
     if MEMTIER:
         return memtier(port, shape, seconds, cpu, direct)
-    if direct or shape.rate or shape.resp3 or shape.tls or "__key__" not in shape.mix and shape.mix not in ("0:1", "1:0"):
+    if direct or shape.rate or shape.resp3 or "__key__" not in shape.mix and shape.mix not in ("0:1", "1:0"):
         raise LoadFailed("this shape needs memtier_benchmark: install it, or name it in $MEMTIER")
     return redis_benchmark(port, shape, seconds, cpu)
 
@@ -82,7 +80,6 @@ def memtier(port, shape, seconds, cpu, direct):
         command += ["--ratio", shape.mix]
     command += ["--rate-limiting", max(1, shape.rate // shape.clients)] if shape.rate else []
     command += ["--protocol", "resp3"] if shape.resp3 else []
-    command += ["--tls", "--tls-skip-verify"] if shape.tls else []
     command += ["--cluster-mode"] if direct else []
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
         done = run(cpu, [*command, "--json-out-file", out.name], seconds + 120)

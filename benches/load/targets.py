@@ -92,8 +92,8 @@ class Given:
 class Target:
     """A proxy: one that already listens at host:port (with `pid`, if its processor time is to be told), or a command to start.
 
-    A command has {port}, {nodes} (host:port with spaces between), {nodes_csv}, {workers} in it, and {conf}, a file made of the
-    template `conf` with the same placeholders, braces doubled."""
+    A command has {port}, {nodes} (host:port with spaces between), {nodes_csv}, {first} (of them), {workers} in it, and {conf}, a file made
+    of the template `conf` with the same placeholders, braces doubled."""
 
     def __init__(self, name, command, nodes, cpu, conf=None, workers=1):
         self.name, self.process = name, None
@@ -102,7 +102,7 @@ class Target:
             self.port, self.pid = int(self.port), int(pid) if pid else None
             return
         self.port, self.folder = free_port(), tempfile.mkdtemp(prefix=f"load-{name}-")
-        words = {"port": self.port, "nodes": " ".join(nodes), "nodes_csv": ",".join(nodes), "workers": workers, "conf": f"{self.folder}/conf"}
+        words = {"port": self.port, "nodes": " ".join(nodes), "nodes_csv": ",".join(nodes), "first": nodes[0], "workers": workers, "conf": f"{self.folder}/conf"}
         if conf:
             Path(words["conf"]).write_text(Path(conf).read_text().format(**words))
         pinned = ["taskset", "-c", cpu] if cpu else []

@@ -90,7 +90,7 @@ impl Cluster {
 
     /// Nodes that follow this one, as it tells.
     pub(crate) async fn followers(&self, primary: Node) -> Vec<Node> {
-        let view = self.view(primary).await.expect("a view");
+        let view = self.seen_by(primary).await;
         let id = self.id(primary);
         let lines =
             view.nodes.iter().filter(|line| line.primary.as_ref().is_some_and(|of| *of.0 == *id));
@@ -100,7 +100,8 @@ impl Cluster {
     /// How many nodes each present one knows, and that none knows one by this name.
     pub(crate) async fn has_forgotten(&self, id: &str) {
         for node in self.present() {
-            let nodes = self.text(node, &["CLUSTER", "NODES"]).await.expect("a view");
+            let view = async || self.text(node, &["CLUSTER", "NODES"]).await;
+            let nodes = until(PATIENCE, "a view", view).await;
             assert!(!nodes.contains(id), "node {node} still knows {id}: {nodes}");
         }
     }
@@ -250,6 +251,11 @@ impl Cluster {
         value::text(&reply).map(str::to_owned).ok_or_else(|| format!("no text: {reply:?}"))
     }
 
+    /// What a node tells of all. One that is loading the data of its primary tells nothing yet.
+    async fn seen_by(&self, node: Node) -> View {
+        until(PATIENCE, "a view", async || self.view(node).await).await
+    }
+
     async fn view(&self, node: Node) -> Result<View, String> {
         let text = self.text(node, &["CLUSTER", "NODES"]).await?;
         let from = Address::parse(&self.address(node), None).ok_or("no address")?;
@@ -331,7 +337,7 @@ impl Cluster {
     /// Owner of every slot, as the nodes agree on it.
     pub(crate) async fn owners(&self) -> Vec<Node> {
         let node = self.present().next().expect("a node");
-        let view = self.view(node).await.expect("a view");
+        let view = self.seen_by(node).await;
         let mut owners = vec![usize::MAX; SLOTS];
         for line in &view.nodes {
             for range in &line.slots {
@@ -343,7 +349,7 @@ impl Cluster {
 
     /// Slots of a node, as it tells itself.
     pub(crate) async fn slots_of(&self, node: Node) -> Vec<usize> {
-        let view = self.view(node).await.expect("a view");
+        let view = self.seen_by(node).await;
         let own = view.nodes.into_iter().find(|line| line.myself).expect("its own line");
         own.slots.into_iter().flatten().collect()
     }
