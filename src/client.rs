@@ -95,13 +95,12 @@ impl Tracking {
         }
     }
 
-    /// Whether it is told of changes to the keys that the next command reads, because that reads them.
+    /// Whether it is told of changes to the keys that the next command reads.
     pub fn wants_reads(&self) -> bool {
         match self.scope {
-            Scope::Read => true,
+            Scope::Read | Scope::Broadcast(_) => true,
             Scope::OptIn => self.caching,
             Scope::OptOut => !self.caching,
-            Scope::Broadcast(_) => false,
         }
     }
 }

@@ -55,12 +55,12 @@ impl Session {
         let mut client = self.client.borrow_mut();
         let id = client.id;
         let Some(tracking) = &mut client.tracking else { return };
-        let by_key = tracking.wants_reads();
+        let is_told = tracking.wants_reads();
         tracking.caching = false;
         drop(client);
         let mut keys = keys.peekable();
-        if keys.peek().is_some() {
-            self.shared.tracker.read(id, keys.filter(|_| by_key));
+        if is_told && keys.peek().is_some() {
+            self.shared.tracker.read(id, keys);
             self.shared.shrink_tracker();
         }
     }

@@ -16,7 +16,7 @@
 //! - What a client is told goes behind all replies that it waits for. So whatever is read before the change, the client has
 //!   before it hears of the change; and what is read later is put down anew.
 //! - While a node does not tell, because the connection is lost or new, anything may change there. Who has read something
-//!   is told to drop all it keeps, when that begins and when it is over.
+//!   is told to drop all it keeps, when that begins and when it is over; and in between, a moment later, what it reads there.
 //!
 //! A change may be told without need: to a client that has read the new value, or has not read it at all but runs a script
 //! that may. That costs it a read.
@@ -38,7 +38,7 @@ use tokio::time::timeout_at;
 
 use crate::backend::Pool;
 use crate::client::{Client, Tracking};
-use crate::cluster::Address;
+use crate::cluster::{Address, Slot};
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Replies, Reply};
 use crate::resp::Protocol;
@@ -80,6 +80,14 @@ struct Tracked {
     keeps: Cell<Keeps>,
 }
 
+impl Tracked {
+    /// Whether it is told of the keys that it has read.
+    fn is_told_by_key(&self) -> bool {
+        let client = self.ear.client.borrow();
+        client.tracking.as_ref().is_some_and(|tracking| tracking.prefixes().is_none())
+    }
+}
+
 /// What a client may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keeps {
@@ -118,6 +126,10 @@ pub struct Tracker {
     links: RefCell<HashMap<Address, (Rc<Link>, AbortHandle)>>,
     /// Number of the snapshot by which links were last made.
     version: Cell<u64>,
+    /// Whether all primaries tell that own slots.
+    is_whole: Cell<bool>,
+    /// Keys, and who has read them, whose primary did not tell then; all since the last tick.
+    unsure: RefCell<Vec<(Bytes, u64)>>,
     /// A link has come up, or was refused.
     news: Notify,
     /// How many wait for that.
@@ -143,6 +155,8 @@ impl Tracker {
             prefixes: RefCell::default(),
             links: RefCell::default(),
             version: Cell::new(0),
+            is_whole: Cell::new(false),
+            unsure: RefCell::default(),
             news: Notify::new(),
             awaited: Cell::new(0),
         })
@@ -226,13 +240,37 @@ impl Tracker {
         self.stand_ins.borrow_mut().remove(&client.borrow().id);
     }
 
-    /// A client that tracks is about to read something. Of changes to these keys it is told because of that.
+    /// A client that tracks is about to read these keys.
     pub fn read<'a>(&self, id: u64, keys: impl Iterator<Item = &'a [u8]>) {
-        if let Some(tracked) = self.clients.borrow().get(&id) {
-            tracked.keeps.set(Keeps::Something);
+        let (clients, mut table) = (self.clients.borrow(), self.table.borrow_mut());
+        let Some(tracked) = clients.get(&id) else { return };
+        tracked.keeps.set(Keeps::Something);
+        let by_key = tracked.is_told_by_key();
+        for key in keys {
+            if by_key {
+                table.put(key, id);
+            }
+            if !self.is_whole.get() && !self.is_told_of(key) {
+                self.unsure.borrow_mut().push((Bytes::copy_from_slice(key), id));
+            }
         }
-        let mut table = self.table.borrow_mut();
-        keys.for_each(|key| table.put(key, id));
+    }
+
+    /// Whether the primary tells that owns a key.
+    fn is_told_of(&self, key: &[u8]) -> bool {
+        let (owner, links) = (self.pool.owner(Slot::of(key)), self.links.borrow());
+        let link = owner.and_then(|owner| links.get(&owner));
+        link.is_some_and(|(link, _)| link.state() == State::Up)
+    }
+
+    /// Has those drop what they have read lately whose primaries did not tell.
+    fn settle(&self) {
+        self.is_whole.set(self.is_told().unwrap_or(false));
+        for (key, reader) in self.unsure.take() {
+            if let Some(tracked) = self.clients.borrow().get(&reader) {
+                self.tell(tracked, &Notice::new(&Changed::Keys(vec![key])));
+            }
+        }
     }
 
     /// Forgets keys until there are not too many; whoever has read one is told that it has changed.
@@ -246,9 +284,8 @@ impl Tracker {
     /// Looks after the map; called every few hundredths of a second, and when there is a new one.
     pub fn tick(self: &Rc<Self>) {
         self.link_all();
-        if !self.clients.borrow().is_empty() && !self.is_told().unwrap_or(false) {
-            // What is read while a primary does not tell is not kept for long.
-            self.gap();
+        if !self.clients.borrow().is_empty() {
+            self.settle();
         }
         let (tally, stats) = (self.tally(), &self.pool.stats);
         stats.tracking_clients.set(tally.clients as u64);
@@ -283,6 +320,7 @@ impl Tracker {
         if !is_needed {
             *self.table.borrow_mut() = Table::default();
         }
+        self.is_whole.set(self.is_told().unwrap_or(false));
         self.news.notify_waiters();
     }
 
@@ -306,6 +344,7 @@ impl Tracker {
 
     /// Anything may have changed without being told.
     fn gap(&self) {
+        self.settle();
         self.drop_all(|keeps| keeps == Keeps::Something);
         self.news.notify_waiters();
     }
@@ -326,10 +365,7 @@ impl Tracker {
         let changed = Changed::Keys(vec![key]);
         let (notice, clients) = (Notice::new(&changed), self.clients.borrow());
         for tracked in readers.iter().filter_map(|id| clients.get(id)) {
-            let client = tracked.ear.client.borrow();
-            let by_key = client.tracking.as_ref().is_some_and(|t| t.prefixes().is_none());
-            drop(client);
-            if by_key {
+            if tracked.is_told_by_key() {
                 self.tell(tracked, &notice);
             }
         }

@@ -133,14 +133,22 @@ fn everything_is_dropped_when_a_connection_is_lost() {
 
 #[test]
 fn what_is_read_before_a_connection_tells_is_dropped() {
-    rig(1).run(async |rig| {
+    rig(2).run(async |rig| {
+        let (sure, unsure) = (rig.key(0), rig.key(1));
         let mut client = tracking(rig, "").await;
-        rig.node(0).next("=CLIENT TRACKING ON BCAST", Act::HoldReply(b"+OK\r\n".to_vec()));
-        rig.node(0).drop_connections();
-        until("the node is asked", || rig.node(0).trackers() == 2).await;
-        client.ask("GET k").await;
-        rig.node(0).release();
-        assert_eq!(client.read().await, ALL);
+        let mut broadcast = tracking(rig, "BCAST").await;
+        rig.node(1).next("=CLIENT TRACKING ON BCAST", Act::HoldReply(b"+OK\r\n".to_vec()));
+        rig.node(1).drop_connections();
+        until("the node is asked", || rig.node(1).trackers() == 2).await;
+        for client in [&mut client, &mut broadcast] {
+            client.ask_all(&[&format!("GET {sure}"), &format!("GET {unsure}")]).await;
+            assert_eq!(client.read().await, changed(&[&unsure]));
+        }
+        rig.node(1).release();
+        assert_eq!([client.read().await, broadcast.read().await], [ALL, ALL]);
+        client.ask(&format!("GET {unsure}")).await;
+        rig.node(1).tell(&changed(&[&unsure]));
+        assert_eq!(client.read().await, changed(&[&unsure]));
     });
 }
 
