@@ -1,5 +1,6 @@
 //! Assembly: bind, discover, start the workers, serve; and the same in reverse.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::acl::Users;
-use crate::admin::{self, Admin, Jobs};
+use crate::admin::{self, Admin, Jobs, Rights};
 use crate::cluster::{Address, Topology};
 use crate::discovery::{self, Discovery, Outcomes, published};
 use crate::local::{self, Proxy};
@@ -26,6 +27,8 @@ use crate::session::Message;
 use crate::stats::Stats;
 use crate::worker::{self, Setup};
 use crate::{backend, session};
+
+pub use crate::admin::Changes;
 
 /// Idle time after which the kernel asks whether a client is still there, as Redis' `tcp-keepalive`.
 const KEEPALIVE: Duration = Duration::from_secs(300);
@@ -54,6 +57,8 @@ pub struct Options {
     pub admin_call: bool,
     /// Where journals of jobs are; `None` for the usual place.
     pub state_folder: Option<PathBuf>,
+    /// Reads all this again; `None` if it is not known from where.
+    pub reread: Option<Reread>,
     /// Number of worker threads.
     pub workers: usize,
     /// Who clients may be, and what they may do then.
@@ -80,6 +85,46 @@ pub struct Options {
     pub discovery: discovery::Options,
 }
 
+/// Reads the configuration again, or says why that cannot be.
+#[derive(Clone)]
+pub struct Reread(pub Arc<dyn Fn() -> Result<Reading, String> + Send + Sync>);
+
+impl fmt::Debug for Reread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reread")
+    }
+}
+
+/// A configuration that was read again.
+#[derive(Debug)]
+pub struct Reading {
+    /// What it says.
+    pub options: Options,
+    /// What is other than before.
+    pub changes: Changes,
+}
+
+/// How long the end may take.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    delay: Duration,
+    timeout: Duration,
+}
+
+impl Options {
+    fn rights(&self) -> Rights {
+        Rights { password: self.admin_password.clone(), may_call: self.admin_call }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { delay: self.drain_delay, timeout: self.drain_timeout }
+    }
+
+    fn idle_ms(&self) -> u64 {
+        u64::try_from(self.session.idle_timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// A proxy that is up.
 #[derive(Debug)]
 pub struct Running {
@@ -91,8 +136,7 @@ pub struct Running {
     pub admin: Option<SocketAddr>,
     administration: Arc<Admin>,
     topology: Arc<ArcSwap<Topology>>,
-    drain_delay: Duration,
-    drain_timeout: Duration,
+    patience: Arc<ArcSwap<Patience>>,
     draining: Arc<AtomicBool>,
     /// Administrators who want it to end, with how long clients may take.
     drains: UnboundedReceiver<Option<Duration>>,
@@ -129,20 +173,27 @@ impl Running {
 
     /// Waits until an administrator wants it to end.
     pub async fn told_to_drain(&mut self) {
-        if let Some(Some(patience)) = self.drains.recv().await {
-            self.drain_timeout = patience;
+        if let Some(Some(timeout)) = self.drains.recv().await {
+            let delay = self.patience.load().delay;
+            self.patience.store(Arc::new(Patience { delay, timeout }));
         }
+    }
+
+    /// Reads the configuration again, and does what it says as far as that can be done while the proxy runs.
+    pub fn reload(&self) -> Result<Changes, String> {
+        (self.administration.reload)()
     }
 
     /// Says that it is not ready any more, stops accepting, lets clients finish, and ends; bounded by the drain times. Health
     /// and metrics are served until the clients have finished.
     pub async fn shutdown(mut self) {
         self.draining.store(true, Relaxed);
-        tokio::time::sleep(self.drain_delay).await;
+        let Patience { delay, timeout } = **self.patience.load();
+        tokio::time::sleep(delay).await;
         self.stage.send_replace(Stage::Closing);
         for inbox in &self.inboxes {
             // A worker that is gone needs no telling.
-            let _ = inbox.send(Message::Drain(self.drain_timeout));
+            let _ = inbox.send(Message::Drain(timeout));
         }
         let workers = std::mem::take(&mut self.workers);
         let joined = tokio::task::spawn_blocking(move || {
@@ -164,9 +215,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let timeout = self.patience.load().timeout;
         for inbox in &self.inboxes {
             // A worker that is gone needs no telling.
-            let _ = inbox.send(Message::Drain(self.drain_timeout));
+            let _ = inbox.send(Message::Drain(timeout));
         }
     }
 }
@@ -197,8 +249,11 @@ pub async fn start(options: Options) -> Result<Running> {
     });
     let (stage, stages) = watch::channel(Stage::Serving);
     let hand_over = hand_over(Arc::clone(&topology), inboxes.clone(), hints.clone());
+    let patience = Arc::new(ArcSwap::from_pointee(options.patience()));
+    let (rights, reload) = reloading(&options, &proxy, &patience);
+    let administered = (&options, Arc::clone(&observed), &proxy);
     let (administration, drains) =
-        administration(&options, Arc::clone(&observed), &proxy, hints.clone(), hand_over);
+        administration(administered, (rights, reload), hints.clone(), hand_over);
     let administration = Arc::new(administration);
     let (http, pages) =
         listen_http(options.http.as_deref(), observed, &administration, stages.clone()).await?;
@@ -227,8 +282,7 @@ pub async fn start(options: Options) -> Result<Running> {
         admin,
         administration,
         topology,
-        drain_delay: options.drain_delay,
-        drain_timeout: options.drain_timeout,
+        patience,
         draining,
         drains,
         stage,
@@ -292,18 +346,43 @@ async fn listen_admin(
     Ok(Some(bound))
 }
 
+/// What a configuration that is read again changes in a running proxy.
+type Reload = Box<dyn Fn() -> Result<Changes, String> + Send + Sync>;
+
+/// The way to read the configuration again, and what administrators may do by the one that was read last.
+fn reloading(
+    options: &Options,
+    proxy: &Arc<Proxy>,
+    patience: &Arc<ArcSwap<Patience>>,
+) -> (Arc<ArcSwap<Rights>>, Reload) {
+    let rights = Arc::new(ArcSwap::from_pointee(options.rights()));
+    let (given, proxy, patience) = (Arc::clone(&rights), Arc::clone(proxy), Arc::clone(patience));
+    let reread = options.reread.clone();
+    let reload = move || {
+        let Some(Reread(reread)) = &reread else {
+            return Err("the proxy was started without a configuration file".to_owned());
+        };
+        let Reading { options, changes } = reread()?;
+        proxy.max_clients.store(options.max_clients as u64, Relaxed);
+        proxy.idle_ms.store(options.idle_ms(), Relaxed);
+        patience.store(Arc::new(options.patience()));
+        given.store(Arc::new(options.rights()));
+        Ok(changes)
+    };
+    (rights, Box::new(reload))
+}
+
 /// What administrators work with, and what they want of the process.
 fn administration(
-    options: &Options,
-    observed: Arc<Observed>,
-    proxy: &Arc<Proxy>,
+    (options, observed, proxy): (&Options, Arc<Observed>, &Arc<Proxy>),
+    (rights, reload): (Arc<ArcSwap<Rights>>, Reload),
     hints: UnboundedSender<backend::Hint>,
     hand_over: Box<dyn Fn(&Move) + Send + Sync>,
 ) -> (Admin, UnboundedReceiver<Option<Duration>>) {
     let seeds = options.discovery.seeds.iter().filter_map(|seed| Address::parse(seed, None));
     let (drain, drains) = mpsc::unbounded_channel();
     let admin = Admin {
-        password: options.admin_password.clone(),
+        rights,
         access: Access { credentials: options.discovery.credentials.clone(), ..Access::default() },
         seeds: seeds.collect(),
         observed,
@@ -312,7 +391,7 @@ fn administration(
         hand_over,
         proxy: Arc::clone(proxy),
         drain,
-        may_call: options.admin_call,
+        reload,
         state_folder: options.state_folder.clone(),
         runtime: tokio::runtime::Handle::current(),
         jobs: Jobs::default(),
@@ -350,7 +429,6 @@ fn process(proxy: Arc<Proxy>, outcomes: Arc<Outcomes>) -> Box<dyn Fn() -> Proces
 fn describe(options: &Options, port: u16) -> Proxy {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap_or(0);
-    let idle_ms = u64::try_from(options.session.idle_timeout.as_millis()).unwrap_or(u64::MAX);
     Proxy {
         run_id: format!(
             "{seed:016x}{:08x}{:016x}",
@@ -362,7 +440,7 @@ fn describe(options: &Options, port: u16) -> Proxy {
         acl_file: options.acl_file.clone(),
         bind: options.listen.rsplit_once(':').map_or("", |(host, _)| host).to_owned(),
         max_clients: AtomicU64::new(options.max_clients as u64),
-        idle_ms: AtomicU64::new(idle_ms),
+        idle_ms: AtomicU64::new(options.idle_ms()),
         slow_us: Arc::new(AtomicI64::new(SLOW_US)),
         slow_max: AtomicU64::new(SLOW_MAX),
         slow_count: AtomicU64::new(0),

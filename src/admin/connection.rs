@@ -69,7 +69,7 @@ pub(super) async fn serve(
         number,
         peer,
         protocol: Protocol::default(),
-        is_known: admin.password.is_none(),
+        is_known: admin.rights.load().password.is_none(),
         is_leaving: false,
         name: String::new(),
         watched: None,

@@ -35,7 +35,7 @@ pub(super) async fn call(admin: &Admin, args: &[Vec<u8>]) -> Outcome {
     if command.is_empty() {
         return Err(arity("proxy|cluster|call"));
     }
-    if !admin.may_call {
+    if !admin.rights.load().may_call {
         let text = "nodes can be called once admin.call is set to true in the configuration";
         return Err(Complaint::NoPermission(text.into()));
     }

@@ -46,6 +46,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
@@ -64,8 +65,8 @@ const CLIENTS: usize = 64;
 
 /// What the admin port works with.
 pub struct Admin {
-    /// Password that clients must give.
-    pub password: Option<String>,
+    /// Who is an administrator, and what they may do; another one once the configuration was read again.
+    pub rights: Arc<ArcSwap<Rights>>,
     /// How nodes are reached.
     pub access: Access,
     /// Nodes that are asked as long as no map is known.
@@ -80,8 +81,8 @@ pub struct Admin {
     pub proxy: Arc<Proxy>,
     /// Has the proxy end, and clients take no longer than this, or than is usual.
     pub drain: UnboundedSender<Option<Duration>>,
-    /// Whether nodes may be called with any command.
-    pub may_call: bool,
+    /// Reads the configuration again, or says why not.
+    pub reload: Box<dyn Fn() -> Result<Changes, String> + Send + Sync>,
     /// Where journals of jobs are; `None` for where other programs of this user keep them.
     pub state_folder: Option<PathBuf>,
     /// Where what outlives a job goes on.
@@ -92,6 +93,24 @@ pub struct Admin {
     pub started: Instant,
     /// Clients so far; also the source of their numbers.
     pub clients: AtomicU64,
+}
+
+/// What is asked of administrators, and what they may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Password that they must give.
+    pub password: Option<String>,
+    /// Whether nodes may be called with any command.
+    pub may_call: bool,
+}
+
+/// What a configuration that was read again says otherwise than before, as `section.key`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What has taken effect.
+    pub applied: Vec<String>,
+    /// What takes effect when the proxy is started again.
+    pub pending: Vec<String>,
 }
 
 impl fmt::Debug for Admin {

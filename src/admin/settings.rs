@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::Admin;
 use super::answer::Answer;
 use super::complaint::Complaint;
 use super::words::{Outcome, arity, unknown_subcommand};
+use super::{Admin, Changes};
 use crate::observe::log::{self, Filter};
 
 /// Longest time that clients can be given to finish, in seconds: that of the configuration.
@@ -25,12 +25,21 @@ pub(super) fn config(admin: &Admin, words: &[&str]) -> Outcome {
             admin.proxy.set(&wanted)?;
             Ok(Answer::ok())
         }
-        ("RELOAD", []) => Err(Complaint::Unsupported("PROXY CONFIG RELOAD".into())),
+        ("RELOAD", []) => reload(admin),
         ("GET" | "SET" | "RELOAD", _) => {
             Err(arity(&format!("proxy|config|{}", verb.to_ascii_lowercase())))
         }
         _ => Err(unknown_subcommand("PROXY CONFIG", words[0])),
     }
+}
+
+/// What the file says is in force from now on, as far as it can be.
+fn reload(admin: &Admin) -> Outcome {
+    // It may name several things, each in a line of its own.
+    let wrong = |what: String| Complaint::Precondition(what.replace('\n', ";"));
+    let Changes { applied, pending } = (admin.reload)().map_err(wrong)?;
+    let list = |keys: Vec<String>| Answer::List(keys.into_iter().map(Answer::from).collect());
+    Ok(Answer::map([("applied", list(applied)), ("restart", list(pending))]))
 }
 
 /// What is logged, or that something else is from now on.

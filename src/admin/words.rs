@@ -58,8 +58,8 @@ const HELP: &[&str] = &[
     "    The proxy's numbers.",
     "SLOT <key>",
     "    The slot of a key, and who owns it.",
-    "CONFIG GET <pattern> ... | SET <name> <value> ...",
-    "    The proxy's settings that can be changed while it runs.",
+    "CONFIG GET <pattern> ... | SET <name> <value> ... | RELOAD",
+    "    The proxy's settings that can be changed while it runs; RELOAD reads the file again, and tells what waits for a restart.",
     "LOGLEVEL [<level>]",
     "    What is logged, as log.level of the configuration has it.",
     "DRAIN [<seconds>]",
@@ -170,7 +170,7 @@ pub(super) fn short(word: &str) -> String {
 
 fn authenticate(admin: &Admin, session: &mut Session, words: &[&str]) -> Outcome {
     let (user, password) = match words {
-        [_, password] if admin.password.is_none() && !password.is_empty() => {
+        [_, password] if admin.rights.load().password.is_none() && !password.is_empty() => {
             return Err(Refusal::NoPassword.into());
         }
         [_, password] => ("default", *password),
@@ -184,7 +184,8 @@ fn authenticate(admin: &Admin, session: &mut Session, words: &[&str]) -> Outcome
 
 /// The default user without a password accepts any, as in the server.
 fn check(admin: &Admin, user: &str, password: &str) -> Result<(), Complaint> {
-    let is_right = admin.password.as_ref().is_none_or(|expected| same(expected, password));
+    let rights = admin.rights.load();
+    let is_right = rights.password.as_ref().is_none_or(|expected| same(expected, password));
     if user == "default" && is_right {
         return Ok(());
     }

@@ -7,8 +7,10 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
+use arc_swap::ArcSwap;
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
@@ -18,7 +20,7 @@ use tracing::{info, warn};
 use crate::cluster::Address;
 use crate::config::{self, Config, ConfigError};
 use crate::observe::log;
-use crate::proxy;
+use crate::proxy::{self, Changes, Reading, Reread};
 
 /// Descriptors the process needs besides those of clients: listeners, connections to nodes, files, some to spare.
 const OTHER_FILES: u64 = 512;
@@ -68,7 +70,7 @@ fn with_subcommand(mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "Flags win over the file. All keys of the file: config/slotway.toml")]
 struct Serve {
     /// Nodes of the cluster to start from, each as host:port.
@@ -112,7 +114,7 @@ fn or_auto(text: &str) -> Result<Choice<usize>, String> {
 /// Does what the arguments say.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
-        Command::Serve(arguments) => serve(arguments.into_config()?)?,
+        Command::Serve(arguments) => serve(*arguments)?,
         Command::CheckConfig { file } => check(&file)?,
         Command::Local(arguments) => return runtime()?.block_on(local::run(&arguments)),
         Command::Cluster { words } => return Ok(runtime()?.block_on(cluster::run(words))),
@@ -136,12 +138,15 @@ fn in_file(file: &Path, error: ConfigError) -> anyhow::Error {
 }
 
 impl Serve {
-    /// The file, if there is one, with what the flags say instead.
-    fn into_config(self) -> anyhow::Result<Config> {
-        let mut config = match &self.config {
-            Some(file) => Config::load(file).map_err(|error| in_file(file, error))?,
-            None => Config::default(),
-        };
+    /// The text of the file; nothing if there is none.
+    fn text(&self) -> anyhow::Result<String> {
+        Ok(self.config.as_deref().map(config::text_of).transpose()?.unwrap_or_default())
+    }
+
+    /// What the text of the file says, with what the flags say instead.
+    fn into_config(self, text: &str) -> anyhow::Result<Config> {
+        let file = self.config.as_deref().unwrap_or(Path::new(""));
+        let mut config = Config::parse(text).map_err(|error| in_file(file, error))?;
         if let Some(file) = self.password_file {
             config.cluster.password = None;
             config.cluster.password_file = Some(file);
@@ -169,9 +174,41 @@ fn replace<T>(field: &mut T, value: Option<T>) {
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
+/// Reads the file of a proxy again. What takes effect is held against what was read last, and what does not against what the
+/// proxy was started with.
+fn reread(arguments: Serve, begun: String) -> Reread {
+    let last = ArcSwap::from_pointee(begun.clone());
+    let read = move || -> anyhow::Result<Reading> {
+        let text = arguments.text()?;
+        let config = arguments.clone().into_config(&text)?;
+        let filter = config.log.filter.clone();
+        let options = config.into_options()?;
+        // Who already received the log of this process keeps it.
+        log::set_level(&filter);
+        let last = last.swap(Arc::new(text.clone()));
+        let applied = config::changed(&last, &text, true);
+        let pending = config::changed(&begun, &text, false);
+        Ok(Reading { options, changes: Changes { applied, pending } })
+    };
+    Reread(Arc::new(move || read().map_err(|error| format!("{error:#}"))))
+}
+
+/// Says what has become of a configuration that was read again.
+fn tell(reloaded: Result<Changes, String>) {
+    match reloaded {
+        Ok(Changes { applied, pending }) => {
+            info!(?applied, restart = ?pending, "the configuration was read again");
+        }
+        Err(error) => warn!(error, "the configuration is as it was"),
+    }
+}
+
+fn serve(arguments: Serve) -> anyhow::Result<()> {
+    let text = arguments.text()?;
+    let config = arguments.clone().into_config(&text)?;
     log::init(&config.log);
-    let options = config.into_options()?;
+    let mut options = config.into_options()?;
+    options.reread = arguments.config.is_some().then(|| reread(arguments, text));
     raise_file_limit(options.max_clients);
     let runtime = runtime()?;
     let outcome = runtime.block_on(serve_until_told(options));
@@ -187,7 +224,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 
 /// Runs the proxy until the first signal, and its shutdown until that is done or a second one comes.
 async fn serve_until_told(options: proxy::Options) -> anyhow::Result<()> {
-    let mut stop = Stop::new()?;
+    let (mut stop, mut hangup) = (Stop::new()?, signal(SignalKind::hangup())?);
     let mut running = tokio::select! {
         started = proxy::start(options) => started?,
         () = stop.told() => return Ok(()),
@@ -195,9 +232,12 @@ async fn serve_until_told(options: proxy::Options) -> anyhow::Result<()> {
     let http = running.http.map_or("off".to_owned(), |address| address.to_string());
     let admin = running.admin.map_or("off".to_owned(), |address| address.to_string());
     info!(data = %running.data, %http, %admin, "listening");
-    tokio::select! {
-        () = stop.told() => {}
-        () = running.told_to_drain() => {}
+    loop {
+        tokio::select! {
+            () = stop.told() => break,
+            () = running.told_to_drain() => break,
+            _ = hangup.recv() => tell(running.reload()),
+        }
     }
     info!("shutting down");
     tokio::select! {
@@ -207,11 +247,10 @@ async fn serve_until_told(options: proxy::Options) -> anyhow::Result<()> {
 }
 
 /// The signals that mean: stop. A hangup does not: clients have nothing to do with the terminal that a proxy was started
-/// from, and it is kept for reading the configuration again.
+/// from, and it has the configuration read again.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Stop {
@@ -219,19 +258,13 @@ impl Stop {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     async fn told(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
-                    warn!("SIGHUP is ignored; a changed configuration needs a restart");
-                }
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
@@ -265,7 +298,10 @@ mod tests {
     fn config(line: &str) -> anyhow::Result<Config> {
         let arguments = Arguments::try_parse_from(line.split(' '))?;
         match arguments.command {
-            Command::Serve(serve) => serve.into_config(),
+            Command::Serve(serve) => {
+                let text = serve.text()?;
+                serve.into_config(&text)
+            }
             Command::CheckConfig { .. } | Command::Local(_) | Command::Cluster { .. } => {
                 bail!("not serve")
             }

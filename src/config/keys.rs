@@ -24,6 +24,8 @@ pub(super) struct Key {
     pub(super) section: &'static str,
     /// Its name.
     pub(super) name: &'static str,
+    /// Whether what it says takes effect when it is read again.
+    pub(super) is_live: bool,
     set: fn(&mut Config, &DeValue<'_>) -> Parsed<()>,
 }
 
@@ -32,7 +34,15 @@ const fn key(
     name: &'static str,
     set: fn(&mut Config, &DeValue<'_>) -> Parsed<()>,
 ) -> Key {
-    Key { section, name, set }
+    Key { section, name, is_live: false, set }
+}
+
+const fn live(
+    section: &'static str,
+    name: &'static str,
+    set: fn(&mut Config, &DeValue<'_>) -> Parsed<()>,
+) -> Key {
+    Key { is_live: true, ..key(section, name, set) }
 }
 
 fn put<T>(field: &mut T, value: Parsed<T>) -> Parsed<()> {
@@ -66,16 +76,16 @@ pub(super) const KEYS: &[Key] = &[
     key("proxy", "cluster_view", |c, v| put(&mut c.proxy.cluster_view, choice(v, VIEW))),
     key("proxy", "allow_debug", |c, v| put(&mut c.proxy.allow_debug, switch(v))),
     key("proxy", "linger", |c, v| put(&mut c.proxy.linger, duration(v, 0..=1))),
-    key("proxy", "drain_delay", |c, v| put(&mut c.proxy.drain_delay, duration(v, 0..=H))),
-    key("proxy", "drain_timeout", |c, v| put(&mut c.proxy.drain_timeout, duration(v, 0..=H))),
+    live("proxy", "drain_delay", |c, v| put(&mut c.proxy.drain_delay, duration(v, 0..=H))),
+    live("proxy", "drain_timeout", |c, v| put(&mut c.proxy.drain_timeout, duration(v, 0..=H))),
     key("client", "password", |c, v| put(&mut c.client.password, text(v).map(|t| t.map(Secret)))),
     key("client", "password_file", |c, v| put(&mut c.client.password_file, path(v))),
     key("client", "users", |c, v| put(&mut c.client.users, texts(v).map(|t| t.into_iter().map(Secret).collect()))),
     key("client", "acl_file", |c, v| put(&mut c.client.acl_file, path(v))),
-    key("client", "max_clients", |c, v| put(&mut c.client.max_clients, count(v, 1..=1_000_000))),
+    live("client", "max_clients", |c, v| put(&mut c.client.max_clients, count(v, 1..=1_000_000))),
     key("client", "cross_slot", |c, v| put(&mut c.client.session.cross_slot, choice(v, CROSS_SLOT))),
     key("client", "read_own_writes", |c, v| put(&mut c.client.session.read_own_writes, duration(v, 0..=H))),
-    key("client", "idle_timeout", |c, v| put(&mut c.client.session.idle_timeout, duration(v, 0..=720 * H))),
+    live("client", "idle_timeout", |c, v| put(&mut c.client.session.idle_timeout, duration(v, 0..=720 * H))),
     key("client", "window", |c, v| put(&mut c.client.session.window, count(v, 1..=65_536))),
     key("client", "output_limit", |c, v| put(&mut c.client.session.output_limit, size(v, KB..=64 * GB))),
     key("client", "output_max", |c, v| put(&mut c.client.session.output_max, size(v, 1024 * KB..=1024 * GB))),
@@ -91,11 +101,11 @@ pub(super) const KEYS: &[Key] = &[
     key("node", "exclusive_connections", |c, v| put(&mut c.node.exclusive_connections, count(v, 1..=1_000_000))),
     key("node", "read_from", |c, v| put(&mut c.node.read_from, choice(v, READ_FROM))),
     key("node", "near", |c, v| put(&mut c.node.near, texts(v))),
-    key("admin", "password", |c, v| put(&mut c.admin.password, text(v).map(|t| t.map(Secret)))),
-    key("admin", "password_file", |c, v| put(&mut c.admin.password_file, path(v))),
-    key("admin", "call", |c, v| put(&mut c.admin.call, switch(v))),
+    live("admin", "password", |c, v| put(&mut c.admin.password, text(v).map(|t| t.map(Secret)))),
+    live("admin", "password_file", |c, v| put(&mut c.admin.password_file, path(v))),
+    live("admin", "call", |c, v| put(&mut c.admin.call, switch(v))),
     key("admin", "state_folder", |c, v| put(&mut c.admin.state_folder, path(v))),
-    key("log", "level", |c, v| put(&mut c.log.filter, log_filter(v))),
+    live("log", "level", |c, v| put(&mut c.log.filter, log_filter(v))),
     key("log", "format", |c, v| put(&mut c.log.format, choice(v, FORMAT))),
 ];
 
@@ -136,6 +146,33 @@ pub(super) fn read(text: &str, config: &mut Config) -> Vec<Problem> {
     problems.sort();
     let problem = |(at, says)| Problem { line: Some(line(text, at)), text: says };
     problems.into_iter().map(problem).collect()
+}
+
+/// The keys that say something else in one text than in another one; both are right.
+pub(super) fn changed(before: &str, after: &str) -> Vec<&'static Key> {
+    let read = |text: &str| {
+        let mut config = Config::default();
+        read(text, &mut config);
+        config
+    };
+    let configs = [read(before), read(after)];
+    let (Ok(before), Ok(after)) = (DeTable::parse(before), DeTable::parse(after)) else {
+        return Vec::new();
+    };
+    // Where only one of them has the key, the other one has its default.
+    let documents = [after, before];
+    let is_other = |key: &&Key| {
+        configs.iter().zip(&documents).any(|(config, document)| {
+            let section =
+                document.get_ref().get(key.section).and_then(|it| it.get_ref().as_table());
+            let Some(value) = section.and_then(|section| section.get(key.name)) else {
+                return false;
+            };
+            let mut probe = config.clone();
+            (key.set)(&mut probe, value.get_ref()).is_ok() && probe != *config
+        })
+    };
+    KEYS.iter().filter(is_other).collect()
 }
 
 fn read_section(

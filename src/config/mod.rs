@@ -178,8 +178,7 @@ impl Config {
 
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read = std::fs::read_to_string(path);
-        Self::parse(&read.map_err(|error| ConfigError::Read { path: path.to_owned(), error })?)
+        Self::parse(&text_of(path)?)
     }
 
     /// What the layers need. Reads the files that hold passwords, and refuses what contradicts itself.
@@ -200,6 +199,7 @@ impl Config {
             admin_password,
             admin_call: self.admin.call,
             state_folder: self.admin.state_folder,
+            reread: None,
             workers: self.proxy.workers.unwrap_or_else(cores),
             users,
             acl_file: self.client.acl_file,
@@ -300,6 +300,19 @@ impl Default for Client {
             },
         }
     }
+}
+
+/// The text of a file.
+pub fn text_of(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::Read { path: path.to_owned(), error })
+}
+
+/// The keys that say something else in one text than in another one, as `section.key`: those of which that takes effect when
+/// they are read again, or the others. Both texts are right.
+pub fn changed(before: &str, after: &str, is_live: bool) -> Vec<String> {
+    let keys = keys::changed(before, after).into_iter().filter(|key| key.is_live == is_live);
+    keys.map(|key| format!("{}.{}", key.section, key.name)).collect()
 }
 
 fn cores() -> usize {
@@ -412,6 +425,10 @@ mod tests {
             {
                 assert!(comment.contains('.'), "{key} has no sentence");
                 assert!(comment.contains("Default"), "{key} has no default");
+                let is_live = keys::KEYS
+                    .iter()
+                    .any(|known| (known.section, known.name) == (&section, key) && known.is_live);
+                assert_eq!(comment.contains("Read again on SIGHUP."), is_live, "{section}.{key}");
                 documented.push((section.clone(), key.to_owned()));
             }
             comment = if line.starts_with('#') { comment + line } else { String::new() };
@@ -419,6 +436,21 @@ mod tests {
         let known: Vec<(String, String)> =
             keys::KEYS.iter().map(|key| (key.section.to_owned(), key.name.to_owned())).collect();
         assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn what_is_other_in_a_text_is_named() {
+        let check = |before: &str, after: &str, is_live: bool, expected: &[&str]| {
+            assert_eq!(changed(before, after, is_live), expected, "{before:?} {after:?}");
+        };
+        let text = "[client]\nmax_clients = 5\nwindow = 7\n[log]\nlevel = \"warn\"";
+        check(text, text, true, &[]);
+        check(text, "[client]\nwindow = 8\nmax_clients = 5", true, &["log.level"]);
+        check(text, "[client]\nwindow = 8\nmax_clients = 5", false, &["client.window"]);
+        check("", text, true, &["client.max_clients", "log.level"]);
+        // It says what it would be without saying so.
+        check("[client]\nmax_clients = 10000", "", true, &[]);
+        check("[admin]\npassword = \"a\"", "[admin]\npassword = \"b\"", true, &["admin.password"]);
     }
 
     fn check(text: &str, expected: &str) {

@@ -116,6 +116,7 @@ fn options(seeds: Vec<String>) -> Options {
         admin_password: None,
         admin_call: false,
         state_folder: None,
+        reread: None,
         workers: 1,
         users: Users::default(),
         acl_file: None,

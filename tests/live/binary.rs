@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use slotway::resp::value::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
@@ -28,8 +29,13 @@ struct Program {
 impl Program {
     /// Starts it on free ports, and waits until it is ready.
     async fn serve(seeds: Vec<String>) -> Self {
+        Self::serve_with(seeds, &[]).await.0
+    }
+
+    /// Also gives what it has logged of where it listens.
+    async fn serve_with(seeds: Vec<String>, more: &[&str]) -> (Self, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
-        command.arg("serve").args(seeds).args(["--workers", "2"]);
+        command.arg("serve").args(seeds).args(["--workers", "2"]).args(more);
         command.args([
             "--listen",
             "127.0.0.1:0",
@@ -46,7 +52,7 @@ impl Program {
         let line = program.logged("listening data=").await;
         (program.data, program.http) = (address(&line, "data="), address(&line, "http="));
         program.becomes("200", "ready").await;
-        program
+        (program, line)
     }
 
     fn signal(&self, signal: Signal) {
@@ -183,11 +189,56 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
+async fn a_configuration_is_read_again() {
+    let _turn = alone().await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let write = |text: &str| std::fs::write(file.path(), text).expect("it is written");
+    write("[client]\nmax_clients = 100\n");
+    let more = ["--config", file.path().to_str().expect("UTF-8")];
+    let (mut program, line) = Program::serve_with(steady().await.addresses(), &more).await;
+    let mut before = Client::to(address(&line, "admin=")).await;
+    let mut client = Client::to(program.data).await;
+    assert_eq!(client.call("SET reload 1").await, ok());
+
+    write("[client]\nmax_clients = 1\nwindow = 7\n[admin]\npassword = \"secret\"\n");
+    program.signal(Signal::HUP);
+    let told = program.logged("the configuration was read again").await;
+    assert!(told.contains(r#"applied=["client.max_clients", "admin.password"]"#), "{told}");
+    assert!(told.contains(r#"restart=["client.window"]"#) && !told.contains("secret"), "{told}");
+    let mut second = Client::to(program.data).await;
+    let refused = Value::Error("ERR max number of clients reached".into());
+    assert_eq!(second.reply().await.expect("it is told so"), refused);
+    let mut admin = Client::to(address(&line, "admin=")).await;
+    let locked = Value::Error("NOAUTH Authentication required.".into());
+    assert_eq!(admin.call("PROXY CONFIG RELOAD").await, locked);
+    assert_eq!(admin.call("AUTH secret").await, ok());
+
+    // What is wrong changes nothing, and is told.
+    write("[client]\nmax_clients = 50\nwindow = 0\n");
+    let told = format!("{:?}", admin.call("PROXY CONFIG RELOAD").await);
+    assert!(
+        told.contains("PRECONDITION ") && told.contains("line 3: [client] window = 0"),
+        "{told}"
+    );
+    let limit = format!("{:?}", before.call("PROXY CONFIG GET maxclients").await);
+    assert!(limit.contains("\"1\""), "{limit}");
+    write("");
+    let told = format!("{:?}", admin.call("PROXY CONFIG RELOAD").await);
+    for part in ["client.max_clients", "admin.password"] {
+        assert!(told.contains(part) && !told.contains("client.window"), "{told}");
+    }
+    let mut second = Client::to(program.data).await;
+    assert_eq!(second.call("DEL reload").await, Value::Integer(1));
+    program.signal(Signal::TERM);
+    assert_eq!(program.code().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_terminal_that_closes_does_not_end_it() {
     let _turn = alone().await;
     let mut program = Program::serve(steady().await.addresses()).await;
     program.signal(Signal::HUP);
-    program.logged("SIGHUP is ignored").await;
+    program.logged("the proxy was started without a configuration file").await;
     let mut client = Client::to(program.data).await;
     assert_eq!(client.call("SET hangup 1").await, ok());
     assert_eq!(client.call("GET hangup").await, bulk("1"));

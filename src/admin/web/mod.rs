@@ -100,7 +100,8 @@ async fn guard(State(admin): App, request: Request, next: Next) -> Response {
 }
 
 fn admit(admin: &Admin, headers: &HeaderMap) -> Result<(), Complaint> {
-    let Some(password) = &admin.password else {
+    let rights = admin.rights.load();
+    let Some(password) = &rights.password else {
         let text = "the cluster can be changed over HTTP once admin.password is set";
         return Err(Complaint::NoPermission(text.into()));
     };
