@@ -110,6 +110,8 @@ pub(super) async fn plan_backup(
         return Err(Complaint::Precondition(text));
     }
     let view = cluster::gather(&ground.admin).await?;
+    let layout = backup::layout_place(folder, &view);
+    layout.map_err(|failed| Complaint::Precondition(failed.to_string()))?;
     let step = |node| json!({ "step": "save", "file": backup::place(folder, node) });
     let steps: Vec<Value> = view.primaries().map(step).collect();
     Ok((json!({ "steps": steps, "moves": [], "then_removed": false }), view.ids()))

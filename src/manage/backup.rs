@@ -23,6 +23,8 @@ use crate::net::Stream;
 /// How long a node may send nothing. It says that it is alive while it prepares the file; a minute is what it allows its
 /// replicas too (`repl-timeout`).
 const SILENCE: Duration = Duration::from_secs(60);
+/// File of the layout.
+const LAYOUT: &str = "nodes.json";
 /// Longest line in front of the file.
 const LINE_MAX: usize = 1024;
 
@@ -44,6 +46,9 @@ pub enum BackupError {
     /// It was told to stop.
     #[error("stopped, as it was told to")]
     Stopped,
+    /// The layout of something else would be overwritten.
+    #[error("it is there, and not the layout of this cluster")]
+    Foreign,
 }
 
 /// A backup that is not whole: what could not be saved, and why.
@@ -69,6 +74,25 @@ pub enum Event<'a> {
     Layout(&'a Path),
 }
 
+/// Where the layout goes, unless there is something that is not of this cluster.
+pub fn layout_place(folder: &Path, view: &ClusterView) -> Result<PathBuf, Failed> {
+    let path = folder.join(LAYOUT);
+    let failed = |error| Failed { what: path.display().to_string(), error };
+    match std::fs::read(&path) {
+        Ok(text) if is_of(&text, view) => Ok(path),
+        Ok(_) => Err(failed(BackupError::Foreign)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Whether this is the layout of an earlier backup: it names a node that is still there.
+fn is_of(text: &[u8], view: &ClusterView) -> bool {
+    let Ok(Value::Array(nodes)) = serde_json::from_slice(text) else { return false };
+    let names: Vec<&str> = nodes.iter().filter_map(|node| node["name"].as_str()).collect();
+    view.lines().any(|line| names.contains(&&*line.id.0))
+}
+
 /// Saves all primaries that answer, and the layout, in a folder. What others have is [`missing`].
 pub async fn all(
     view: &ClusterView,
@@ -77,17 +101,44 @@ pub async fn all(
     reins: &Reins,
     tell: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<(), Failed> {
+    let layout_path = layout_place(folder, view)?;
     for node in view.primaries() {
         tell(Event::Node(&node.address));
         let path = place(folder, node);
-        let saved = save(&node.address, access, &path, reins, tell).await;
+        let saved = tokio::select! {
+            saved = save(&node.address, access, &path, tell) => saved,
+            () = reins.ending() => Err(BackupError::Stopped),
+        };
         saved.map_err(|error| Failed { what: node.address.to_string(), error })?;
         tell(Event::Saved);
     }
-    let path = folder.join("nodes.json");
-    tell(Event::Layout(&path));
-    let written = fs::write(&path, layout(view)).await;
-    written.map_err(|error| Failed { what: path.display().to_string(), error: error.into() })
+    tell(Event::Layout(&layout_path));
+    let written = write(&layout_path, &layout(view)).await;
+    written.map_err(|error| Failed { what: layout_path.display().to_string(), error: error.into() })
+}
+
+async fn write(path: &Path, text: &str) -> io::Result<()> {
+    let part = Part::of(path);
+    fs::write(&part.0, text).await?;
+    fs::rename(&part.0, path).await
+}
+
+/// The name of a file that is not whole yet; it is gone with this.
+struct Part(PathBuf);
+
+impl Part {
+    fn of(path: &Path) -> Self {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".part");
+        Self(name.into())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // One that is whole has another name by now.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Who owns slots and does not answer.
@@ -149,7 +200,6 @@ async fn save(
     address: &Address,
     access: &Access,
     path: &Path,
-    reins: &Reins,
     tell: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<(), BackupError> {
     let (stream, rest) = access.open(address).await?.into_parts();
@@ -158,14 +208,10 @@ async fn save(
     feed.stream.flush().await?;
     let length = feed.announced().await?;
     tell(Event::Begin(length, path));
-    let unfinished = path.with_extension("rdb.part");
-    let mut file = File::create(&unfinished).await?;
+    let part = Part::of(path);
+    let mut file = File::create(&part.0).await?;
     let mut left = length;
     while left > 0 {
-        if reins.is_ending() {
-            fs::remove_file(&unfinished).await?;
-            return Err(BackupError::Stopped);
-        }
         let some = feed.some().await?;
         let take = some.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         file.write_all(&some[..take]).await?;
@@ -173,7 +219,7 @@ async fn save(
         left -= take as u64;
     }
     file.sync_all().await?;
-    Ok(fs::rename(&unfinished, path).await?)
+    Ok(fs::rename(&part.0, path).await?)
 }
 
 /// What a node sends to its replica.
@@ -219,5 +265,55 @@ impl Feed {
             let length = line.strip_prefix('$').and_then(|length| length.parse().ok());
             return length.ok_or(BackupError::Refused(line));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_layout_of_the_same_cluster_is_overwritten() {
+        let view = ClusterView::said(&["a 10.0.0.9:9@19 myself,master - 0 0 0 connected"]);
+        let other = ClusterView::said(&["b 10.0.0.9:9@19 myself,master - 0 0 0 connected"]);
+        let folder = tempfile::tempdir().unwrap();
+        let check = |text: &str, is_ours: bool| {
+            std::fs::write(folder.path().join(LAYOUT), text).unwrap();
+            assert_eq!(layout_place(folder.path(), &view).is_ok(), is_ours, "{text}");
+        };
+        assert!(layout_place(folder.path(), &view).is_ok());
+        check(&layout(&view), true);
+        check(&layout(&other), false);
+        check("{\"name\": \"a\"}", false);
+        check("[]", false);
+        check("what somebody wrote", false);
+    }
+
+    /// A node that takes its time with the file.
+    #[tokio::test]
+    async fn who_is_told_to_stop_does_so_at_once_and_leaves_nothing() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::parse(&listener.local_addr().unwrap().to_string(), None).unwrap();
+        let (folder, reins) = (tempfile::tempdir().unwrap(), Reins::default());
+        let node = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"$1000\r\nbegun").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let mut view = ClusterView::said(&["a 10.0.0.9:9@19 myself,master - 0 0 0 connected"]);
+        view.nodes[0] = NodeView { address, ..view.nodes[0].clone() };
+        let stop = reins.clone();
+        let mut tell = |event: Event<'_>| {
+            if let Event::Begin(..) = event {
+                stop.finish();
+            }
+        };
+        let saved = async {
+            let access = Access::default();
+            all(&view, &access, folder.path(), &reins, &mut tell).await
+        };
+        let saved = tokio::select! { saved = saved => saved, () = node => unreachable!() };
+        assert!(matches!(saved, Err(Failed { error: BackupError::Stopped, .. })), "{saved:?}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -84,6 +84,12 @@ impl Reins {
         self.0.borrow().stop > Stop::No
     }
 
+    /// Waits until no more is to be begun.
+    pub(in crate::manage) async fn ending(&self) {
+        // This end of it is here as long as it is waited for.
+        let _ = self.0.subscribe().wait_for(|demand| demand.stop > Stop::No).await;
+    }
+
     /// Whether everything is to be left as it is.
     pub(super) fn is_halted(&self) -> bool {
         self.0.borrow().stop == Stop::Halt
