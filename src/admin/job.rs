@@ -14,6 +14,8 @@ use crate::manage::plan::Move;
 
 /// Lines of its log that are kept.
 const LINES: usize = 1000;
+/// Warnings that its status has, the first ones; further ones are in the log.
+const WARNINGS: usize = 100;
 
 /// How far a job is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,7 +221,7 @@ impl Job {
     /// Tells of something that somebody should look at.
     pub(super) fn warn(&self, text: String) {
         let mut course = self.course();
-        course.status.warnings.push(text.clone());
+        course.status.warn(&text);
         course.note(text);
     }
 
@@ -322,12 +324,12 @@ impl Job {
                 format!("slots {slots} are tried again: {what}")
             }
             Event::Warning(text) => {
-                status.warnings.push(text.clone());
+                status.warn(text);
                 text.clone()
             }
             Event::Quarantined { count, file } => {
                 let text = format!("{count} copies that lost are kept in {}", file.display());
-                status.warnings.push(text.clone());
+                status.warn(&text);
                 text
             }
             other => serde_json::to_string(other).expect("our values can be written"),
@@ -387,6 +389,14 @@ impl Job {
         let skipped = log.len().saturating_sub(count);
         let line = |(at, text): &(u64, String)| Answer::from(format!("{at} {text}"));
         Answer::List(log.iter().skip(skipped).map(line).collect())
+    }
+}
+
+impl Status {
+    fn warn(&mut self, text: &str) {
+        if self.warnings.len() < WARNINGS {
+            self.warnings.push(text.to_owned());
+        }
     }
 }
 
@@ -460,11 +470,12 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_bounded() {
+    fn what_is_kept_is_bounded() {
         let job = job();
         for n in 0..LINES + 5 {
-            job.note(n.to_string());
+            job.warn(n.to_string());
         }
+        assert_eq!(job.look().status.warnings.len(), WARNINGS);
         let Answer::List(lines) = job.lines(usize::MAX) else { panic!("no list") };
         assert_eq!(lines.len(), LINES);
         let Answer::List(lines) = job.lines(1) else { panic!("no list") };

@@ -382,7 +382,7 @@ fn list(admin: &Admin, active: bool) -> Outcome {
 }
 
 fn cut_off(admin: &Admin) -> Result<Vec<Record>, Complaint> {
-    let records = journal::records(&folder(admin)?);
+    let records = journal::unended(&folder(admin)?);
     let records = records.map_err(|error| Complaint::Precondition(error.to_string()))?;
     Ok(records.into_iter().filter(|record| record.is_resumable() && !record.is_whole).collect())
 }

@@ -22,7 +22,7 @@ use crate::manage::mover::Method;
 
 /// Folder of the orders below the state folder.
 const ORDERS: &str = "orders";
-/// Files that are kept: of the older ones those go whose jobs are over.
+/// Files that are kept: of the older ones those go whose jobs are over, whenever another job begins.
 const KEPT: usize = 100;
 
 /// What was ordered.
@@ -79,6 +79,7 @@ impl Book {
         book.write(&Line::Order(ordered.clone()))?;
         book.file.sync_data()?;
         File::open(&orders)?.sync_all()?;
+        trim(folder);
         Ok(book)
     }
 
@@ -106,23 +107,29 @@ impl Book {
 
 /// All jobs that no living process has, the oldest first. Files that are none are left out.
 pub(super) fn read(folder: &Path) -> Vec<Told> {
+    trim(folder);
+    paths(folder).iter().filter_map(|path| one(path).ok().flatten()).collect()
+}
+
+/// Removes the files of the oldest jobs, as far as they are over.
+fn trim(folder: &Path) {
+    let paths = paths(folder);
+    let old = paths.len().saturating_sub(KEPT);
+    for path in &paths[..old] {
+        if let Ok(Some(Told { book: None, .. })) = one(path) {
+            // It is looked at again next time.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The files of jobs, the oldest first.
+fn paths(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder.join(ORDERS)) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     paths.sort();
-    let old = paths.len().saturating_sub(KEPT);
-    let jobs: Vec<Told> = paths.iter().filter_map(|path| one(path).ok().flatten()).collect();
-    let is_old =
-        |told: &&Told| told.book.is_none() && paths[..old].contains(&place(folder, &told.id));
-    for told in jobs.iter().filter(is_old) {
-        // It is looked at again next time.
-        let _ = fs::remove_file(place(folder, &told.id));
-    }
-    jobs
-}
-
-fn place(folder: &Path, id: &str) -> PathBuf {
-    folder.join(ORDERS).join(format!("{id}.jsonl"))
+    paths
 }
 
 /// `None` if somebody holds it, or it is no job.
@@ -152,4 +159,37 @@ fn one(path: &Path) -> io::Result<Option<Told>> {
         book = Some(Book { path: path.to_owned(), file });
     }
     Ok(Some(Told { id, ordered, status, log, book }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_files_go_as_others_come_but_not_of_jobs_that_were_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let ordered = Ordered {
+            kind: "reshard".to_owned(),
+            words: Vec::new(),
+            token: None,
+            method: Method::Auto,
+            plan: serde_json::Value::Null,
+            members: Vec::new(),
+        };
+        let over: Status = serde_json::from_str(r#"{"state":"completed"}"#).unwrap();
+        let begin = |n: usize| Book::begin(folder.path(), &format!("j-{n:04}"), &ordered).unwrap();
+        // The first one has no end, and nobody holds it.
+        drop(begin(0));
+        let running = begin(1);
+        for n in 2..KEPT + 20 {
+            begin(n).status(&over);
+        }
+        let names: Vec<String> = paths(folder.path())
+            .iter()
+            .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(names.len(), KEPT + 2);
+        assert_eq!(names[..3], ["j-0000", "j-0001", "j-0020"]);
+        drop(running);
+    }
 }

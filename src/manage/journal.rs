@@ -15,7 +15,7 @@
 //! A job holds a lock on its file for as long as it runs. A file that is neither locked nor ended is a job that was cut off.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,10 +25,14 @@ use thiserror::Error;
 
 use super::mover::{Method, Suspicion};
 use super::plan::Move;
-use crate::cluster::{Address, NodeId, Slots};
+use crate::cluster::{Address, NodeId, Slot, Slots};
 
 /// Folder of the journals below the state folder.
 const JOBS: &str = "jobs";
+/// Journals of jobs that have ended which are kept: the older ones go when another job begins.
+const KEPT: usize = 100;
+/// Longest last line of a journal that has ended, and then some.
+const LAST_LINE: u64 = 256;
 
 /// Why there is no journal to write to or read.
 #[derive(Debug, Error)]
@@ -227,8 +231,9 @@ impl Journal {
         let jobs = folder.join(JOBS);
         // Two that begin at once see each other: the second one looks when the first one's file is there.
         let _turn = ready(folder)?;
+        trim(&jobs)?;
         let is_held = |record: &Record| held.contains(&record.id.as_str());
-        let mut others = records(folder)?.into_iter().filter(|record| !is_held(record));
+        let mut others = unended(folder)?.into_iter().filter(|record| !is_held(record));
         match others.find(|record| record.concerns(&begun)) {
             Some(Record { id, is_running: true, .. }) => return Err(JournalError::Running(id)),
             Some(Record { id, .. }) => return Err(JournalError::CutOff(id)),
@@ -336,16 +341,54 @@ pub fn ready(folder: &Path) -> Result<File, JournalError> {
 
 /// All jobs, the oldest first. Files that are no journals are left out.
 pub fn records(folder: &Path) -> Result<Vec<Record>, JournalError> {
-    let jobs = folder.join(JOBS);
-    let entries = match fs::read_dir(&jobs) {
+    let paths = paths(&folder.join(JOBS))?;
+    Ok(paths.iter().filter_map(|path| read(path, is_locked(path)).ok()).collect())
+}
+
+/// Those that have not ended: how many others there are costs little.
+pub fn unended(folder: &Path) -> Result<Vec<Record>, JournalError> {
+    let paths = paths(&folder.join(JOBS))?;
+    let paths = paths.iter().filter(|path| !has_ended(path));
+    Ok(paths.filter_map(|path| read(path, is_locked(path)).ok()).collect())
+}
+
+/// Whether the last line says that it is over; nothing comes behind that.
+fn has_ended(path: &Path) -> bool {
+    let last = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LAST_LINE)))?;
+        let mut tail = Vec::new();
+        file.read_to_end(&mut tail)?;
+        Ok(tail)
+    };
+    let Ok(tail) = last() else { return false };
+    let line = tail.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = serde_json::from_slice::<Line>(line);
+    line.is_ok_and(|line| matches!(line.entry, Entry::Ended { .. }))
+}
+
+/// Removes the oldest journals of jobs that have ended.
+fn trim(jobs: &Path) -> Result<(), JournalError> {
+    let ended: Vec<PathBuf> = paths(jobs)?.into_iter().filter(|path| has_ended(path)).collect();
+    for path in &ended[..ended.len().saturating_sub(KEPT)] {
+        // It is looked at again next time.
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// The files of jobs, the oldest first.
+fn paths(jobs: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let entries = match fs::read_dir(jobs) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io_error(&jobs)(error)),
+        Err(error) => return Err(io_error(jobs)(error)),
     };
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
     paths.sort();
-    Ok(paths.iter().filter_map(|path| read(path, is_locked(path)).ok()).collect())
+    Ok(paths)
 }
 
 fn is_locked(path: &Path) -> bool {
@@ -386,12 +429,14 @@ fn read(path: &Path, is_running: bool) -> Result<Record, JournalError> {
     };
     // Behind the plan nothing is needed: a line that was cut off in its middle is passed over.
     let entries = lines.map_while(Result::ok).filter_map(|l| serde_json::from_str::<Line>(&l).ok());
-    entries.for_each(|line| record.take(line.entry));
+    let mut closed = Vec::new();
+    entries.for_each(|line| record.take(line.entry, &mut closed));
+    record.closed = closed.into_iter().collect();
     Ok(record)
 }
 
 impl Record {
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, entry: Entry, closed: &mut Vec<Slot>) {
         self.paused = None;
         self.is_whole = entry == Entry::Stopped;
         match entry {
@@ -399,9 +444,7 @@ impl Record {
             Entry::Heir { of, is } => self.heirs.push((of, is)),
             Entry::Sent { part, task } => self.sent.push((part.slots, task)),
             Entry::Suspicious(suspicion) => self.suspicions.push(suspicion),
-            Entry::Closed(part) => {
-                self.closed = self.closed.iter().chain(&part.slots).copied().collect();
-            }
+            Entry::Closed(part) => closed.extend(part.slots),
             Entry::Paused { reason } => self.paused = Some(reason),
             Entry::Ended { how } => self.ended = Some(how),
             Entry::Begun(_)
@@ -426,6 +469,29 @@ fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_ended_is_passed_over_and_in_the_end_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let end = |nodes: &[&str]| {
+            let mut journal = Journal::begin(folder.path(), begun(nodes)).unwrap();
+            journal.write(&Entry::Closed(part("0-63"))).unwrap();
+            journal.write(&Entry::Ended { how: Ending::Completed }).unwrap();
+        };
+        let cut_off = Journal::begin(folder.path(), begun(&["z"])).unwrap().id().to_owned();
+        (0..KEPT + 5).for_each(|_| end(&["a"]));
+        let ids = |records: Vec<Record>| -> Vec<String> {
+            records.into_iter().map(|record| record.id).collect()
+        };
+        assert_eq!(ids(unended(folder.path()).unwrap()), std::slice::from_ref(&cut_off));
+        let all = ids(records(folder.path()).unwrap());
+        // The last one was not there yet when it was looked.
+        assert_eq!((all.len(), &all[0]), (1 + KEPT + 1, &cut_off));
+        assert!(matches!(
+            Journal::begin(folder.path(), begun(&["z"])),
+            Err(JournalError::CutOff(id)) if id == cut_off
+        ));
+    }
 
     fn begun(nodes: &[&str]) -> Begun {
         let member = |id: &&str| Member {

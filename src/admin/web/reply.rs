@@ -29,9 +29,12 @@ pub(super) fn accepted(job: &Job) -> Response {
     (StatusCode::ACCEPTED, place, Json(job.fields().json())).into_response()
 }
 
+/// Longest that a request is held, however long its client wants to wait.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// How a job ended, if it does so in time; else that it goes on.
 pub(super) async fn waited(job: &Job, limit: Option<Duration>) -> Response {
-    match limit {
+    match limit.map(|limit| limit.min(LONGEST)) {
         Some(limit) if timeout(limit, job.ended()).await.is_ok() => found(&job.fields()),
         _ => accepted(job),
     }
