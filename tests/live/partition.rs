@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
 
 use crate::cluster::{Cluster, Node};
 use crate::relay::{Fate, Relay};
@@ -14,34 +15,31 @@ const BUS: u16 = 10_000;
 const SIGNATURE: &[u8] = b"RCmb";
 const SENDER: std::ops::Range<usize> = 10..12;
 
+/// Ports of the nodes that hear each other only.
+type Island = Arc<ArcSwap<BTreeSet<u16>>>;
+
 /// The links between the nodes of a cluster, in the hands of a test: each is dialled through a relay that reads who sends.
 pub(crate) struct Bus {
-    /// Ports of the nodes that hear each other only.
-    island: Arc<ArcSwap<BTreeSet<u16>>>,
-    _relays: Vec<Relay>,
+    island: Island,
+    /// Ends the relays when dropped.
+    _hold: oneshot::Sender<()>,
 }
 
 impl Bus {
     /// The members find each other through it, and so will those that join later.
     pub(crate) async fn start(cluster: &mut Cluster, later: &[Node]) -> Self {
-        let island = Arc::new(ArcSwap::from_pointee(BTreeSet::new()));
+        let island = Island::default();
         let members: Vec<Node> = cluster.present().collect();
-        let mut relays = Vec::new();
-        for node in members.iter().chain(later) {
-            let (own, island) = (cluster.port(*node), Arc::clone(&island));
-            let judge = move |sent: &[u8]| {
-                let island = island.load();
-                let is_across = |from: u16| island.contains(&from) != island.contains(&own);
-                if sender(sent).is_some_and(is_across) { Fate::Lost } else { Fate::Arrives }
-            };
-            let relay = Relay::start(format!("127.0.0.1:{}", own + BUS), judge).await;
-            cluster.announce_bus_for_good(*node, relay.port).await;
-            if members.contains(node) {
-                cluster.announce_bus(*node, relay.port).await;
+        let nodes: Vec<Node> = members.iter().chain(later).copied().collect();
+        let own = nodes.iter().map(|node| cluster.port(*node)).collect();
+        let (hold, ports) = relay(own, &island).await;
+        for (node, port) in nodes.into_iter().zip(ports) {
+            cluster.announce_bus_for_good(node, port).await;
+            if members.contains(&node) {
+                cluster.announce_bus(node, port).await;
             }
-            relays.push(relay);
         }
-        Self { island, _relays: relays }
+        Self { island, _hold: hold }
     }
 
     /// From now on the parts do not hear of each other, and no replica of a primary across.
@@ -59,6 +57,37 @@ impl Bus {
         for replica in &split.estranged {
             cluster.link(*replica).await;
         }
+    }
+}
+
+/// Starts a relay in front of the bus port of each node with these ports, and gives theirs. They have a thread of their own: whatever
+/// else a test does, nodes are not to hold each other for lost.
+async fn relay(own: Vec<u16>, island: &Island) -> (oneshot::Sender<()>, Vec<u16>) {
+    let (hold, let_go) = oneshot::channel();
+    let (tell, told) = oneshot::channel();
+    let island = Arc::clone(island);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let mut relays = Vec::new();
+            for own in own {
+                let server = format!("127.0.0.1:{}", own + BUS);
+                relays.push(Relay::start(server, judge(own, Arc::clone(&island))).await);
+            }
+            tell.send(relays.iter().map(|relay| relay.port).collect()).expect("it is waited for");
+            // It ends with an error, since nothing is ever sent.
+            let _: Result<(), _> = let_go.await;
+        });
+    });
+    (hold, told.await.expect("they listen"))
+}
+
+/// Lets through what comes from the same part.
+fn judge(own: u16, island: Island) -> impl Fn(&[u8]) -> Fate + Send + Sync {
+    move |sent| {
+        let island = island.load();
+        let is_across = |from: u16| island.contains(&from) != island.contains(&own);
+        if sender(sent).is_some_and(is_across) { Fate::Lost } else { Fate::Arrives }
     }
 }
 
