@@ -100,6 +100,8 @@ pub(super) enum Farewell {
 /// What becomes of the slots of a node that leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strategy {
+    /// Its replica takes its place if one is well and nobody is named who is to get them; else the other primaries do.
+    Auto,
     /// The other primaries get them.
     Drain,
     /// Its replica takes its place.
@@ -192,7 +194,7 @@ fn bad(text: impl Into<String>) -> Complaint {
 }
 
 const STRATEGIES: &[(&str, Strategy)] = &[
-    ("auto", Strategy::Drain),
+    ("auto", Strategy::Auto),
     ("drain", Strategy::Drain),
     ("promote", Strategy::Promote),
     ("forget", Strategy::Forget),
@@ -372,7 +374,9 @@ impl Order {
             }
             (Self::Failover { to, .. }, "TO") => *to = Some(rest.next("the replica")?.to_owned()),
             // What is called FORCE elsewhere has a flag behind it.
-            (Self::Failover { consent, .. }, "FORCE") => *consent = Consent::Majority,
+            (Self::Failover { consent, .. }, "FORCE") if *consent == Consent::All => {
+                *consent = Consent::Majority;
+            }
             (Self::Failover { consent, .. }, "TAKEOVER") => *consent = Consent::Nobody,
             (Self::Create(wanted), "REPLICAS") => wanted.replicas = rest.number("REPLICAS")?,
             (Self::Create(wanted), "ZONES") => {
@@ -505,6 +509,7 @@ mod tests {
             to: names(to),
             farewell,
         };
+        check("DELNODE a STRATEGY auto", leave(Strategy::Auto, &[], Farewell::Reset));
         check("DELNODE a STRATEGY promote", leave(Strategy::Promote, &[], Farewell::Reset));
         let line = "DELNODE a TO b,c TO d SHUTDOWN";
         check(line, leave(Strategy::Drain, &["b", "c", "d"], Farewell::Shutdown));
@@ -580,6 +585,10 @@ mod tests {
             (request.options.method, request.force),
             (Method::Legacy, vec!["few".into(), "y".into()])
         );
+        // What has a flag behind it is the second FORCE, and any behind TAKEOVER.
+        let force = |line: &str| read(line).unwrap().force;
+        assert_eq!(force("FAILOVER a FORCE FORCE x"), ["x"]);
+        assert_eq!(force("FAILOVER a TAKEOVER FORCE no-majority"), ["no-majority"]);
         assert_eq!(read("REBALANCE RATE 8MiB/s").unwrap().rate, Rate::Bytes(8 << 20));
         assert_eq!((request.if_plan.as_deref(), request.sync), (Some("z"), None));
         let sync = |line: &str| read(line).unwrap().sync;

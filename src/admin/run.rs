@@ -29,6 +29,8 @@ use crate::manage::view::{ClusterView, NodeView};
 
 /// How long a step may take to reach all nodes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// What is forced when a replica takes over though nobody is asked.
+const NO_MAJORITY: &str = "no-majority";
 /// How long nodes may take to hear of what was just done, and how often they are asked again.
 const LAG: u32 = 50;
 const LOOK: Duration = Duration::from_millis(200);
@@ -91,10 +93,10 @@ pub(super) fn hash(text: &str) -> String {
 
 /// No job on these nodes runs elsewhere, or waits for somebody to go on with it.
 fn idle(ground: &Ground, view: &ClusterView) -> Result<(), Complaint> {
-    let records = journal::records(&ground.folder);
+    let records = journal::unended(&ground.folder);
     let records = records.map_err(|error| Complaint::Precondition(error.to_string()))?;
     let ours = records.into_iter().find(|record| {
-        let is_over = record.ended.is_some() || record.is_whole && !record.is_running;
+        let is_over = record.is_whole && !record.is_running;
         !is_over && record.begun.members.iter().any(|member| view.node(&member.id).is_some())
     });
     match ours {
@@ -196,6 +198,7 @@ async fn make(ground: &Ground, view: &ClusterView, request: &Request) -> Result<
         }
         Order::Failover { name, to, consent } => {
             let step = members::failover(view, &called(view, name)?, to.as_deref(), *consent)?;
+            expect_no_split(*consent, &request.force)?;
             Ok(Plan { before: vec![step], ..Plan::default() })
         }
         Order::Fix { .. } | Order::Create(_) | Order::Import(_) | Order::Backup { .. } => {
@@ -350,9 +353,14 @@ fn leave(
     force: &[String],
 ) -> Result<Plan, Complaint> {
     let id = called(view, name)?;
-    expect_no_lack(view, &id, strategy, force)?;
     let node = view.nodes.iter().find(|node| *node.own.id.0 == *id);
-    let Some(node) = node.filter(|node| !node.own.slots.is_empty()) else {
+    let node = node.filter(|node| !node.own.slots.is_empty());
+    let strategy = match strategy {
+        Strategy::Auto => best_way(view, node, to),
+        named => named,
+    };
+    expect_no_lack(view, &id, strategy, force)?;
+    let Some(node) = node else {
         // Looks whether it can be removed; that is done at the end.
         members::remove(view, &id)?;
         return Ok(Plan::default());
@@ -363,7 +371,7 @@ fn leave(
             let step = members::failover(view, &id, None, Consent::All)?;
             Ok(Plan { before: vec![step], ..Plan::default() })
         }
-        Strategy::Drain => {
+        Strategy::Auto | Strategy::Drain => {
             let takers = to.iter().map(|name| Ok(primary(view, name)?.own.id.clone()));
             let takers: Vec<NodeId> = takers.collect::<Result<_, Complaint>>()?;
             if takers.contains(&node.own.id) {
@@ -374,6 +382,22 @@ fn leave(
     }
 }
 
+/// What becomes of a node's slots if nobody says: its shard lives on if a replica is well.
+fn best_way(view: &ClusterView, node: Option<&NodeView>, to: &[String]) -> Strategy {
+    let is_well =
+        |node: &NodeView| members::failover(view, &node.own.id.0, None, Consent::All).is_ok();
+    if to.is_empty() && node.is_some_and(is_well) { Strategy::Promote } else { Strategy::Drain }
+}
+
+/// Nobody is asked for a takeover: where the others can agree on somebody, two would claim the same slots.
+fn expect_no_split(consent: Consent, force: &[String]) -> Result<(), Complaint> {
+    if consent != Consent::Nobody || force.iter().any(|given| given == NO_MAJORITY) {
+        return Ok(());
+    }
+    let text = "TAKEOVER asks nobody: it is for a cluster whose majority is gone".to_owned();
+    Err(Complaint::NeedForce(NO_MAJORITY, text))
+}
+
 /// A node that the others can hardly do without leaves only if that is meant.
 fn expect_no_lack(
     view: &ClusterView,
@@ -382,7 +406,7 @@ fn expect_no_lack(
     force: &[String],
 ) -> Result<(), Complaint> {
     let way = match strategy {
-        Strategy::Drain => WayOut::Drained,
+        Strategy::Auto | Strategy::Drain => WayOut::Drained,
         Strategy::Promote => WayOut::Promoted,
         Strategy::Forget => WayOut::Plain,
     };

@@ -14,7 +14,7 @@
 //! | 59 | `members_leave_in_whatever_state_they_are` |
 //! | 60 | `a_drain_is_stopped_and_gone_on_with` |
 //! | 61 | `grow`: `a_job_of_a_proxy_that_was_killed_goes_on_with_the_next` |
-//! | 62 | `a_replica_takes_over`; no majority: `tests/cluster/claims`, it takes the word `TAKEOVER` |
+//! | 62 | `a_replica_takes_over`; no majority: `tests/cluster/claims`; `TAKEOVER` needs a flag: `members_leave_in_whatever_state_they_are` |
 //! | 68 | `tests/it/shell` |
 //! | 69 | `http_and_resp_tell_of_the_same_job`; what is wrong in `tests/it/web` |
 //! | 70 | `thousands_of_pipelines_meet_slots_on_their_way` |
@@ -257,7 +257,8 @@ async fn a_replica_comes_and_takes_the_place_of_the_primary_that_leaves() {
     assert!(info.contains(&format!("master_port:{}\r", address_port(&cluster, 0))), "{info}");
 
     let (before, id) = (cluster.owners().await, cluster.id(0).to_owned());
-    order(&mut admin, &format!("DELNODE {id} STRATEGY promote")).await;
+    // With one of two replicas in its place there is one left.
+    order(&mut admin, &format!("DELNODE {id} STRATEGY auto")).await;
     cluster.dismiss(0);
     cluster.agreed().await;
     let heir = cluster.owners().await[0];
@@ -284,6 +285,16 @@ async fn members_leave_in_whatever_state_they_are() {
     let (proxy, mut admin, _folder) = administered(&cluster).await;
     refused(&mut admin, &format!("DELNODE {}", cluster.id(2)), "NEEDFORCE few-primaries").await;
     assert_eq!(cluster.slots_of(2).await.len(), 5462);
+
+    // Its replica would take its place, and have none itself.
+    let auto = format!("DELNODE {} STRATEGY auto", cluster.id(2));
+    refused(&mut admin, &auto, "NEEDFORCE no-replicas").await;
+    let elsewhere = format!("{auto} TO {}", cluster.id(0));
+    refused(&mut admin, &elsewhere, "NEEDFORCE few-primaries").await;
+    let takeover = format!("FAILOVER {} TAKEOVER", cluster.id(2));
+    refused(&mut admin, &takeover, "NEEDFORCE no-majority").await;
+    let plan = admin.call(&format!("PROXY CLUSTER {takeover} FORCE no-majority DRYRUN")).await;
+    assert!(value::text(&plan).is_some_and(|plan| plan.contains("\"failover\"")), "{plan:?}");
 
     // A primary without slots, which somebody follows: that one gets another primary, and never the one that leaves.
     order(&mut admin, &format!("ADDNODE {} REBALANCE no", cluster.address(empty))).await;
@@ -335,8 +346,8 @@ async fn nobody_joins_a_cluster_that_is_not_whole() {
     cluster.call(0, &["CLUSTER", "SETSLOT", "0", "STABLE"]).await;
     cluster.kill9(2);
     cluster.down(0).await;
-    let answer = admin.call(&format!("PROXY CLUSTER ADDNODE {address}")).await;
-    assert!(matches!(&answer, Value::Error(_)), "{answer:?}");
+    let missed = format!("UNREACHABLE {} ", cluster.id(2));
+    refused(&mut admin, &format!("ADDNODE {address}"), &missed).await;
     all_know(&cluster, &[new], 1).await;
     all_know(&cluster, &[0, 1], 3).await;
     proxy.shutdown().await;

@@ -128,7 +128,7 @@ impl<'l> Words<'l> {
         self.say(&["FAILOVER", self.line.arg(0)?]);
         self.value("to", "TO")?;
         self.flag("force", &["FORCE"]);
-        self.flag("takeover", &["TAKEOVER"]);
+        self.flag("takeover", &["TAKEOVER", "FORCE", "no-majority"]);
         Ok(())
     }
 
