@@ -12,14 +12,14 @@ use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::acl::Users;
 use crate::admin::{self, Admin, Jobs, Rights};
 use crate::cluster::{Address, Topology};
 use crate::discovery::{self, Discovery, Outcomes, published};
-use crate::local::{self, Proxy};
+use crate::local::{self, Muster, Proxy};
 use crate::manage::access::Access;
 use crate::manage::plan::Move;
 use crate::observe::{self, Observed, Process};
@@ -250,7 +250,7 @@ pub async fn start(options: Options) -> Result<Running> {
     let (stage, stages) = watch::channel(Stage::Serving);
     let hand_over = hand_over(Arc::clone(&topology), inboxes.clone(), hints.clone());
     let patience = Arc::new(ArcSwap::from_pointee(options.patience()));
-    let (rights, reload) = reloading(&options, &proxy, &patience);
+    let (rights, reload) = reloading(&options, &proxy, &patience, inboxes.clone());
     let administered = (&options, Arc::clone(&observed), &proxy);
     let (administration, drains) =
         administration(administered, (rights, reload), hints.clone(), hand_over);
@@ -354,10 +354,11 @@ fn reloading(
     options: &Options,
     proxy: &Arc<Proxy>,
     patience: &Arc<ArcSwap<Patience>>,
+    inboxes: Vec<UnboundedSender<Message>>,
 ) -> (Arc<ArcSwap<Rights>>, Reload) {
     let rights = Arc::new(ArcSwap::from_pointee(options.rights()));
     let (given, proxy, patience) = (Arc::clone(&rights), Arc::clone(proxy), Arc::clone(patience));
-    let reread = options.reread.clone();
+    let (reread, users) = (options.reread.clone(), ArcSwap::from_pointee(options.users.clone()));
     let reload = move || {
         let Some(Reread(reread)) = &reread else {
             return Err("the proxy was started without a configuration file".to_owned());
@@ -367,9 +368,26 @@ fn reloading(
         proxy.idle_ms.store(options.idle_ms(), Relaxed);
         patience.store(Arc::new(options.patience()));
         given.store(Arc::new(options.rights()));
+        // What was changed since by ACL stays, unless the configuration says something else than before.
+        if options.acl_file == proxy.acl_file && **users.load() != options.users {
+            users.store(Arc::new(options.users.clone()));
+            proxy.users.store(Arc::new(options.users));
+            renew_users(&inboxes);
+        }
         Ok(changes)
     };
     (rights, Box::new(reload))
+}
+
+/// Has the clients of all workers be the users that are in force now.
+fn renew_users(inboxes: &[UnboundedSender<Message>]) {
+    // No client has this number.
+    const NOBODY: u64 = 0;
+    for inbox in inboxes {
+        let (answer, _) = oneshot::channel();
+        // A worker that is gone has no clients.
+        let _ = inbox.send(Message::Muster(Muster::Renew(None), NOBODY, answer));
+    }
 }
 
 /// What administrators work with, and what they want of the process.

@@ -234,6 +234,43 @@ async fn a_configuration_is_read_again() {
 }
 
 #[tokio::test]
+async fn users_are_read_again() {
+    let _turn = beside_others().await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let write = |text: &str| std::fs::write(file.path(), text).expect("it is written");
+    write("[client]\nusers = [\"user me on >a ~* +@all\", \"user you on >b ~* +@all\"]\n");
+    let more = ["--config", file.path().to_str().expect("UTF-8")];
+    let (mut program, _) = Program::serve_with(steady().await.addresses(), &more).await;
+    let [mut me, mut you] = [Client::to(program.data).await, Client::to(program.data).await];
+    assert_eq!((me.call("AUTH me a").await, you.call("AUTH you b").await), (ok(), ok()));
+    assert_eq!(me.call("ACL SETUSER me -echo").await, ok());
+    program.signal(Signal::HUP);
+    program.logged("the configuration was read again").await;
+    let denied = |name: &str| {
+        Value::Error(
+            format!("NOPERM this user has no permissions to run the '{name}' command").into(),
+        )
+    };
+    assert_eq!(me.call("ECHO x").await, denied("echo"));
+
+    write("[client]\npassword = \"c\"\nusers = [\"user me on >a ~* +@all -get\"]\n");
+    program.signal(Signal::HUP);
+    let told = program.logged("the configuration was read again").await;
+    assert!(told.contains(r#"applied=["client.password", "client.users"]"#), "{told}");
+    until(SOON, "the worker has heard of it", async || {
+        let reply = me.call("GET x").await;
+        if reply == denied("get") { Ok(()) } else { Err(format!("{reply:?}")) }
+    })
+    .await;
+    assert!(you.reply().await.is_err(), "who is nobody any more is still there");
+    let mut other = Client::to(program.data).await;
+    let locked = Value::Error("NOAUTH Authentication required.".into());
+    assert_eq!((other.call("PING").await, other.call("AUTH c").await), (locked, ok()));
+    program.signal(Signal::TERM);
+    assert_eq!(program.code().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_terminal_that_closes_does_not_end_it() {
     let _turn = alone().await;
     let mut program = Program::serve(steady().await.addresses()).await;
