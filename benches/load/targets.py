@@ -110,7 +110,12 @@ class Target:
         command = [*pinned, *shlex.split(command.format(**words))]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         self.pid = self.process.pid
-        wait(f"{name} ({self.folder}/log)", self.serves, self.process)
+        try:
+            wait(name, self.serves, self.process)
+        except Failed as failed:
+            log = Path(f"{self.folder}/log").read_text(errors="replace")
+            self.stop()
+            raise Failed(f"{failed}: {log[-300:]}") from None
 
     def serves(self):
         try:
