@@ -213,6 +213,8 @@ fn users_are_kept_in_a_file() {
 fn a_password_can_be_required_from_now_on() {
     spread().run(async |rig| {
         let (mut admin, mut other) = (rig.client().await, rig.client().await);
+        // Connected is who has been answered.
+        assert_eq!(other.ask("PING").await, "+PONG\r\n");
         assert_eq!(admin.ask("CONFIG SET requirepass secret maxclients 99").await, OK);
         assert_eq!(other.ask("PING").await, "+PONG\r\n");
         let mut late = rig.client().await;
