@@ -10,6 +10,9 @@ use crate::refusal::Refusal;
 use crate::resp::request::Request;
 use crate::resp::write;
 
+/// Prefixes that one client may name: more than anybody needs, few enough to go through at once.
+const MOST_PREFIXES: usize = 1024;
+
 /// The options, as they are written.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "as many words as stand alone")]
@@ -124,20 +127,37 @@ impl<'a> Options<'a> {
     }
 
     /// The known prefixes with the new ones, none of which may be the beginning of another.
-    fn with_prefixes(&self, known: BTreeSet<Bytes>) -> Result<BTreeSet<Bytes>, Refusal> {
-        let overlap = |a: &[u8], b: &[u8]| a.starts_with(b) || b.starts_with(a);
-        for (at, prefix) in self.prefixes.iter().enumerate() {
-            if let Some(other) = known.iter().find(|other| overlap(prefix, other)) {
-                return Err(overlaps(prefix, "an existing prefix", other));
-            }
-            if let Some(other) = self.prefixes[at + 1..].iter().find(|o| overlap(prefix, o)) {
-                return Err(overlaps(prefix, "another provided prefix", other));
-            }
+    fn with_prefixes(&self, mut known: BTreeSet<Bytes>) -> Result<BTreeSet<Bytes>, Refusal> {
+        if known.len() + self.prefixes.len() > MOST_PREFIXES {
+            let most = format!("ERR proxy: a client may name up to {MOST_PREFIXES} prefixes");
+            return Err(Refusal::text(most));
         }
-        // Without a word all keys are meant.
-        let new: &[&[u8]] = if self.prefixes.is_empty() { &[b""] } else { &self.prefixes };
-        Ok(known.into_iter().chain(new.iter().map(|p| Bytes::copy_from_slice(p))).collect())
+        let mut given = BTreeSet::new();
+        for prefix in self.prefixes.iter().map(|prefix| Bytes::copy_from_slice(prefix)) {
+            if let Some(other) = overlapping(&known, &prefix) {
+                return Err(overlaps(&prefix, "an existing prefix", other));
+            }
+            if let Some(other) = overlapping(&given, &prefix) {
+                return Err(overlaps(other, "another provided prefix", &prefix));
+            }
+            given.insert(prefix);
+        }
+        if given.is_empty() {
+            // Without a word all keys are meant.
+            given.insert(Bytes::new());
+        }
+        known.append(&mut given);
+        Ok(known)
     }
+}
+
+/// One of these that is the beginning of `prefix`, or the other way round. Among those that do not overlap such a one is a
+/// neighbour; only the empty one may be there besides.
+fn overlapping<'a>(among: &'a BTreeSet<Bytes>, prefix: &Bytes) -> Option<&'a Bytes> {
+    let before = among.range::<Bytes, _>(..prefix).next_back();
+    let behind = among.range::<Bytes, _>(prefix..).next();
+    let overlap = |other: &&Bytes| other.starts_with(prefix) || prefix.starts_with(other);
+    [before, behind, among.first()].into_iter().flatten().find(overlap)
 }
 
 fn overlaps(prefix: &[u8], what: &str, other: &[u8]) -> Refusal {

@@ -17,12 +17,15 @@
 //!   before it hears of the change; and what is read later is put down anew.
 //! - While a node does not tell, because the connection is lost or new, anything may change there. Who has read something
 //!   is told to drop all it keeps, when that begins and when it is over; and in between, a moment later, what it reads there.
+//! - So it is when the map of the cluster changes and an owner of slots does not tell yet, or one that has told no longer is
+//!   heard. What a node answers after a redirect that the map does not know for a primary yet may be old until there is a new map.
 //!
 //! A change may be told without need: to a client that has read the new value, or has not read it at all but runs a script
 //! that may. That costs it a read.
 
 mod link;
 mod notice;
+mod prefix;
 mod table;
 
 use std::cell::{Cell, RefCell};
@@ -112,6 +115,9 @@ pub struct Tally {
     pub prefixes: usize,
 }
 
+/// The connections by which primaries tell, each with the task that keeps it.
+type Links = HashMap<Address, (Rc<Link>, AbortHandle)>;
+
 /// The clients of one worker that track.
 pub struct Tracker {
     pool: Rc<Pool>,
@@ -123,10 +129,10 @@ pub struct Tracker {
     stand_ins: RefCell<HashMap<u64, Ear>>,
     table: RefCell<Table>,
     prefixes: RefCell<BTreeMap<Bytes, BTreeSet<u64>>>,
-    links: RefCell<HashMap<Address, (Rc<Link>, AbortHandle)>>,
+    links: RefCell<Links>,
     /// Number of the snapshot by which links were last made.
     version: Cell<u64>,
-    /// Whether all primaries tell that own slots.
+    /// Whether all primaries tell that own slots, even those that have failed.
     is_whole: Cell<bool>,
     /// Keys, and who has read them, whose primary did not tell then; all since the last tick.
     unsure: RefCell<Vec<(Bytes, u64)>>,
@@ -192,7 +198,7 @@ impl Tracker {
         }
     }
 
-    /// Whether all primaries tell that own slots.
+    /// Whether all primaries tell that own slots; but for those that have failed, for which nobody waits.
     fn is_told(&self) -> Result<bool, Refusal> {
         let links = self.links.borrow();
         let mut owners = self.pool.sound_primaries();
@@ -227,11 +233,12 @@ impl Tracker {
         self.clients.borrow_mut().remove(&id);
         let mut prefixes = self.prefixes.borrow_mut();
         for prefix in tracking.prefixes().into_iter().flatten() {
-            if let Some(clients) = prefixes.get_mut(prefix) {
-                clients.remove(&id);
+            let Some(clients) = prefixes.get_mut(prefix) else { continue };
+            clients.remove(&id);
+            if clients.is_empty() {
+                prefixes.remove(prefix);
             }
         }
-        prefixes.retain(|_, clients| !clients.is_empty());
     }
 
     /// A client is gone.
@@ -248,7 +255,7 @@ impl Tracker {
         let by_key = tracked.is_told_by_key();
         for key in keys {
             if by_key {
-                table.put(key, id);
+                table.put(key, id, |reader| clients.contains_key(&reader));
             }
             if !self.is_whole.get() && !self.is_told_of(key) {
                 self.unsure.borrow_mut().push((Bytes::copy_from_slice(key), id));
@@ -259,13 +266,18 @@ impl Tracker {
     /// Whether the primary tells that owns a key.
     fn is_told_of(&self, key: &[u8]) -> bool {
         let (owner, links) = (self.pool.owner(Slot::of(key)), self.links.borrow());
-        let link = owner.and_then(|owner| links.get(&owner));
-        link.is_some_and(|(link, _)| link.state() == State::Up)
+        owner.is_some_and(|owner| tells(&links, &owner))
+    }
+
+    /// Whether no change can be missed: all tell that own slots, even those that have failed, for these may still answer.
+    fn has_all_told(&self) -> bool {
+        let (owners, links) = (self.pool.primary_addresses(), self.links.borrow());
+        !owners.is_empty() && owners.iter().all(|owner| tells(&links, owner))
     }
 
     /// Has those drop what they have read lately whose primaries did not tell.
     fn settle(&self) {
-        self.is_whole.set(self.is_told().unwrap_or(false));
+        self.is_whole.set(self.has_all_told());
         for (key, reader) in self.unsure.take() {
             if let Some(tracked) = self.clients.borrow().get(&reader) {
                 self.tell(tracked, &Notice::new(&Changed::Keys(vec![key])));
@@ -302,6 +314,7 @@ impl Tracker {
         }
         let wanted = if is_needed { self.pool.sound_primaries() } else { Vec::new() };
         let mut links = self.links.borrow_mut();
+        let before = links.len();
         links.retain(|address, (_, task)| {
             let stays = wanted.iter().any(|(wanted, _)| wanted == address);
             if !stays {
@@ -309,6 +322,8 @@ impl Tracker {
             }
             stays
         });
+        // What those had to tell that are gone may not have been read.
+        let is_cut = links.len() < before;
         for (address, _) in wanted {
             links.entry(address).or_insert_with_key(|address| {
                 let link = Link::new(address.clone());
@@ -320,7 +335,10 @@ impl Tracker {
         if !is_needed {
             *self.table.borrow_mut() = Table::default();
         }
-        self.is_whole.set(self.is_told().unwrap_or(false));
+        self.settle();
+        if is_cut || !self.is_whole.get() {
+            self.drop_all(|keeps| keeps == Keeps::Something);
+        }
         self.news.notify_waiters();
     }
 
@@ -373,13 +391,15 @@ impl Tracker {
 
     /// Tells those of changes who want to hear of such keys.
     fn broadcast(&self, keys: &[Bytes]) {
-        let clients = self.clients.borrow();
-        for (prefix, ids) in &*self.prefixes.borrow() {
-            let meant = keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
-            let changed = Changed::Keys(meant);
-            if changed == Changed::Keys(Vec::new()) {
-                continue;
+        let (clients, prefixes) = (self.clients.borrow(), self.prefixes.borrow());
+        let mut meant: BTreeMap<&Bytes, Vec<Bytes>> = BTreeMap::new();
+        for key in keys {
+            for prefix in prefix::all_of(&prefixes, key) {
+                meant.entry(prefix).or_default().push(key.clone());
             }
+        }
+        for (prefix, keys) in meant {
+            let (changed, ids) = (Changed::Keys(keys), &prefixes[prefix]);
             let notice = Notice::new(&changed);
             ids.iter().filter_map(|id| clients.get(id)).for_each(|t| self.tell(t, &notice));
         }
@@ -440,4 +460,9 @@ impl Tracker {
             self.pool.stats.pubsub_cut_off.add(1);
         }
     }
+}
+
+/// Whether the node at this address tells of changes.
+fn tells(links: &Links, address: &Address) -> bool {
+    links.get(address).is_some_and(|(link, _)| link.state() == State::Up)
 }

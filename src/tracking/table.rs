@@ -27,8 +27,8 @@ impl Table {
         self.items
     }
 
-    /// Takes note of a reader.
-    pub(super) fn put(&mut self, key: &[u8], reader: u64) {
+    /// Takes note of a reader. Before a key's list of readers grows, those are taken out of it that are gone.
+    pub(super) fn put(&mut self, key: &[u8], reader: u64, is_there: impl Fn(u64) -> bool) {
         let readers = self.slots.entry(Slot::of(key)).or_default();
         let Some(readers) = readers.get_mut(key) else {
             readers.insert(Bytes::copy_from_slice(key), vec![reader]);
@@ -36,6 +36,13 @@ impl Table {
             self.items += 1;
             return;
         };
+        if readers.len() == readers.capacity() && readers.binary_search(&reader).is_err() {
+            self.items -= readers.len();
+            readers.retain(|reader| is_there(*reader));
+            self.items += readers.len();
+            // So it is seldom done, even if nearly all are there.
+            readers.reserve(readers.len() + 1);
+        }
         if let Err(at) = readers.binary_search(&reader) {
             readers.insert(at, reader);
             self.items += 1;
@@ -78,7 +85,7 @@ mod tests {
     fn readers_are_forgotten_with_their_key() {
         let mut table = Table::default();
         for (key, reader) in [("a", 3), ("a", 1), ("a", 3), ("b", 2)] {
-            table.put(key.as_bytes(), reader);
+            table.put(key.as_bytes(), reader, |_| true);
         }
         assert_eq!((table.keys(), table.items()), (2, 3));
         assert_eq!(table.take(b"a"), [1, 3]);
@@ -87,10 +94,21 @@ mod tests {
     }
 
     #[test]
+    fn readers_that_are_gone_are_forgotten() {
+        let mut table = Table::default();
+        for reader in 0..1000 {
+            table.put(b"a", reader, |known| known == 0);
+        }
+        assert!(table.items() <= 8, "{}", table.items());
+        let readers = table.take(b"a");
+        assert_eq!((readers[0], readers[readers.len() - 1], table.items()), (0, 999, 0));
+    }
+
+    #[test]
     fn slots_take_turns_to_forget() {
         let mut table = Table::default();
         for key in ["{a}1", "{a}2", "{b}1", "{b}2"] {
-            table.put(key.as_bytes(), 7);
+            table.put(key.as_bytes(), 7, |_| true);
         }
         let mut slots = Vec::new();
         while let Some((key, readers)) = table.evict() {

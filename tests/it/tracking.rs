@@ -152,6 +152,61 @@ fn what_is_read_before_a_connection_tells_is_dropped() {
     });
 }
 
+/// Whoever has read a key before would not hear of the changes that its new owner makes.
+#[test]
+fn everything_is_dropped_when_the_new_owner_of_a_slot_does_not_tell() {
+    rig(2).run(async |rig| {
+        let hot = rig.key(0);
+        let mut client = tracking(rig, "").await;
+        let mut idle = tracking(rig, "").await;
+        rig.node(1).next("=CLIENT TRACKING ON BCAST", Act::HoldReply(b"+OK\r\n".to_vec()));
+        rig.node(1).drop_connections();
+        until("the node is asked", || rig.node(1).trackers() == 2).await;
+        client.ask(&format!("GET {hot}")).await;
+        rig.cluster.model().give(&hot, 1);
+        rig.announce().await;
+        assert_eq!(client.read().await, ALL);
+        assert_eq!(idle.ask("PING").await, "+PONG\r\n", "it keeps nothing");
+        rig.node(1).release();
+    });
+}
+
+#[test]
+fn everything_is_dropped_when_a_replica_takes_over_that_refuses_to_tell() {
+    rig(1).replicas(1).run(async |rig| {
+        let mut client = tracking(rig, "").await;
+        client.ask("GET hot").await;
+        rig.node(1)
+            .always("CLIENT", "NOPERM this user has no permissions to run 'client|tracking'");
+        {
+            let mut model = rig.cluster.model();
+            model.fail_over(0, 1);
+            let old = &mut model.truth.members[0];
+            (old.failed, old.primary) = (false, Some(1));
+        }
+        rig.announce().await;
+        assert_eq!(client.read().await, ALL);
+        // What is read from then on is not kept either.
+        client.ask("GET hot").await;
+        assert_eq!(client.read().await, changed(&["hot"]));
+    });
+}
+
+/// It is not listened to, and may answer all the same.
+#[test]
+fn an_owner_that_is_held_for_failed_does_not_tell() {
+    rig(2).run(async |rig| {
+        let hot = rig.key(0);
+        let mut client = tracking(rig, "").await;
+        client.ask(&format!("GET {hot}")).await;
+        rig.cluster.model().truth.members[0].failed = true;
+        rig.announce().await;
+        assert_eq!(client.read().await, ALL);
+        client.ask(&format!("GET {hot}")).await;
+        assert_eq!(client.read().await, changed(&[&hot]));
+    });
+}
+
 #[test]
 fn a_node_may_refuse_to_tell() {
     rig(1).run(async |rig| {
@@ -184,6 +239,59 @@ fn of_too_many_keys_some_are_dropped() {
         assert!(heard.iter().any(|heard| dropped.contains(heard)), "{heard:?}");
         let info = client.ask("INFO stats").await;
         assert!(info.contains("tracking_total_keys:2\r\ntracking_total_items:2\r\n"), "{info}");
+    });
+}
+
+/// Nobody else would forget them as long as the key does not change.
+#[test]
+fn readers_that_are_gone_are_forgotten() {
+    rig(1).run(async |rig| {
+        let mut stays = tracking(rig, "").await;
+        stays.ask("GET hot").await;
+        for _ in 0..40 {
+            let mut brief = tracking(rig, "").await;
+            brief.ask_all(&["GET hot", "CLIENT TRACKING OFF"]).await;
+        }
+        let info = stays.ask("INFO stats").await;
+        let items = info.split("tracking_total_items:").nth(1).and_then(|rest| rest.lines().next());
+        let items: usize = items.and_then(|items| items.parse().ok()).expect("a number");
+        assert!((1..=8).contains(&items), "{info}");
+        rig.node(0).tell(&changed(&["hot"]));
+        assert_eq!(stays.read().await, changed(&["hot"]));
+    });
+}
+
+#[test]
+fn a_change_is_told_by_every_prefix_of_its_key() {
+    rig(1).run(async |rig| {
+        let mut clients = Vec::new();
+        for prefix in ["a", "a:b", "a:b:c", "a:bb", "b"] {
+            clients.push(tracking(rig, &format!("BCAST PREFIX {prefix}")).await);
+        }
+        let mut all = tracking(rig, "BCAST").await;
+        tell(rig, &mut all, &["a:b:d", "a:b:c", "a", "", "c"]).await;
+        let [a, b, c, others @ ..] = &mut clients[..] else { unreachable!("there are five") };
+        assert_eq!(a.read().await, changed(&["a:b:d", "a:b:c", "a"]));
+        assert_eq!(b.read().await, changed(&["a:b:d", "a:b:c"]));
+        assert_eq!(c.read().await, changed(&["a:b:c"]));
+        for other in others {
+            assert_eq!(other.ask("PING").await, "+PONG\r\n");
+        }
+    });
+}
+
+#[test]
+fn a_client_may_name_so_many_prefixes() {
+    rig(1).run(async |rig| {
+        let mut client = rig.resp3_client().await;
+        let named = |from: usize, to: usize| {
+            let prefixes: Vec<_> = (from..to).map(|n| format!("PREFIX {n:05}")).collect();
+            format!("CLIENT TRACKING ON BCAST {}", prefixes.join(" "))
+        };
+        let refused = "-ERR proxy: a client may name up to 1024 prefixes\r\n";
+        assert_eq!(client.ask(&named(0, 50_000)).await, refused);
+        assert_eq!(client.ask(&named(0, 1024)).await, "+OK\r\n");
+        assert_eq!(client.ask(&named(1024, 1025)).await, refused);
     });
 }
 
