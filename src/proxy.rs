@@ -358,18 +358,26 @@ fn reloading(
 ) -> (Arc<ArcSwap<Rights>>, Reload) {
     let rights = Arc::new(ArcSwap::from_pointee(options.rights()));
     let (given, proxy, patience) = (Arc::clone(&rights), Arc::clone(proxy), Arc::clone(patience));
-    let (reread, users) = (options.reread.clone(), ArcSwap::from_pointee(options.users.clone()));
+    let (reread, last) = (options.reread.clone(), ArcSwap::from_pointee(options.clone()));
+    let users = ArcSwap::from_pointee(options.users.clone());
     let reload = move || {
         let Some(Reread(reread)) = &reread else {
             return Err("the proxy was started without a configuration file".to_owned());
         };
         let Reading { options, changes } = reread()?;
-        proxy.max_clients.store(options.max_clients as u64, Relaxed);
-        proxy.idle_ms.store(options.idle_ms(), Relaxed);
+        let last = last.swap(Arc::new(options.clone()));
+        // What was changed since in another way stays, unless the configuration says something else than before.
+        if options.max_clients != last.max_clients {
+            proxy.max_clients.store(options.max_clients as u64, Relaxed);
+        }
+        if options.idle_ms() != last.idle_ms() {
+            proxy.idle_ms.store(options.idle_ms(), Relaxed);
+        }
         patience.store(Arc::new(options.patience()));
         given.store(Arc::new(options.rights()));
-        // What was changed since by ACL stays, unless the configuration says something else than before.
-        if options.acl_file == proxy.acl_file && **users.load() != options.users {
+        // A file of users is for `ACL LOAD`, which says so.
+        let is_of_files = proxy.acl_file.is_some() || options.acl_file.is_some();
+        if !is_of_files && **users.load() != options.users {
             users.store(Arc::new(options.users.clone()));
             proxy.users.store(Arc::new(options.users));
             renew_users(&inboxes);

@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::cluster::Address;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, Given};
 use crate::observe::log;
 use crate::proxy::{self, Changes, Reading, Reread};
 
@@ -143,6 +143,14 @@ impl Serve {
         Ok(self.config.as_deref().map(config::text_of).transpose()?.unwrap_or_default())
     }
 
+    /// All that the file and the flags say now.
+    fn given(&self) -> anyhow::Result<Given> {
+        let text = self.text()?;
+        let config = self.clone().into_config(&text)?;
+        let options = config.clone().into_options()?;
+        Ok(Given { text, config, options })
+    }
+
     /// What the text of the file says, with what the flags say instead.
     fn into_config(self, text: &str) -> anyhow::Result<Config> {
         let file = self.config.as_deref().unwrap_or(Path::new(""));
@@ -176,19 +184,17 @@ fn replace<T>(field: &mut T, value: Option<T>) {
 
 /// Reads the file of a proxy again. What takes effect is held against what was read last, and what does not against what the
 /// proxy was started with.
-fn reread(arguments: Serve, begun: String) -> Reread {
+fn reread(arguments: Serve, begun: Given) -> Reread {
     let last = ArcSwap::from_pointee(begun.clone());
     let read = move || -> anyhow::Result<Reading> {
-        let text = arguments.text()?;
-        let config = arguments.clone().into_config(&text)?;
-        let filter = config.log.filter.clone();
-        let options = config.into_options()?;
-        // Who already received the log of this process keeps it.
-        log::set_level(&filter);
-        let last = last.swap(Arc::new(text.clone()));
-        let applied = config::changed(&last, &text, true);
-        let pending = config::changed(&begun, &text, false);
-        Ok(Reading { options, changes: Changes { applied, pending } })
+        let now = arguments.given()?;
+        let last = last.swap(Arc::new(now.clone()));
+        // What administrators have said since stays, unless the file says something else than before.
+        if now.config.log.filter != last.config.log.filter {
+            // Who already received the log of this process keeps it.
+            log::set_level(&now.config.log.filter);
+        }
+        Ok(Reading { changes: config::changes(&begun, &last, &now), options: now.options })
     };
     Reread(Arc::new(move || read().map_err(|error| format!("{error:#}"))))
 }
@@ -204,11 +210,10 @@ fn tell(reloaded: Result<Changes, String>) {
 }
 
 fn serve(arguments: Serve) -> anyhow::Result<()> {
-    let text = arguments.text()?;
-    let config = arguments.clone().into_config(&text)?;
-    log::init(&config.log);
-    let mut options = config.into_options()?;
-    options.reread = arguments.config.is_some().then(|| reread(arguments, text));
+    let begun = arguments.given()?;
+    log::init(&begun.config.log);
+    let mut options = begun.options.clone();
+    options.reread = arguments.config.is_some().then(|| reread(arguments, begun));
     raise_file_limit(options.max_clients);
     let runtime = runtime()?;
     let outcome = runtime.block_on(serve_until_told(options));

@@ -37,6 +37,13 @@ const fn key(
     Key { section, name, is_live: false, set }
 }
 
+impl Key {
+    /// Whether it says who clients may be, in lines and not in a file of users.
+    pub(super) fn is_of_users(&self) -> bool {
+        self.section == "client" && matches!(self.name, "password" | "password_file" | "users")
+    }
+}
+
 const fn live(
     section: &'static str,
     name: &'static str,

@@ -20,9 +20,11 @@ use crate::acl::Users;
 use crate::cluster::Address;
 use crate::local::View;
 use crate::observe::log;
+use crate::proxy::{self, Changes};
 use crate::resp::frame::Limits;
-use crate::{backend, discovery, proxy, session};
+use crate::{backend, discovery, session};
 
+use keys::Key;
 pub use value::{endpoint, endpoint_or_off, seed, workers};
 
 /// All that can be configured, by section.
@@ -308,11 +310,47 @@ pub fn text_of(path: &Path) -> Result<String, ConfigError> {
         .map_err(|error| ConfigError::Read { path: path.to_owned(), error })
 }
 
-/// The keys that say something else in one text than in another one, as `section.key`: those of which that takes effect when
-/// they are read again, or the others. Both texts are right.
-pub fn changed(before: &str, after: &str, is_live: bool) -> Vec<String> {
-    let keys = keys::changed(before, after).into_iter().filter(|key| key.is_live == is_live);
-    keys.map(|key| format!("{}.{}", key.section, key.name)).collect()
+/// A configuration that was read: what its file says, that with what flags say instead, and what comes of it.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The text of its file.
+    pub text: String,
+    /// What is wanted.
+    pub config: Config,
+    /// The same with what other files say.
+    pub options: proxy::Options,
+}
+
+/// What is other than before, as `section.key`: what takes effect is held against what was read last, and what does not
+/// against what the proxy was started with.
+pub fn changes(begun: &Given, last: &Given, now: &Given) -> Changes {
+    // Users stay those of lines, or those of a file, for as long as the proxy runs.
+    let is_other_kind = begun.config.client.acl_file != now.config.client.acl_file;
+    let is_live = |key: &Key| key.is_live && !(is_other_kind && key.is_of_users());
+    let names = |before: &Given, live: bool| {
+        let keys = changed(before, now).into_iter().filter(|key| is_live(key) == live);
+        keys.map(|key| format!("{}.{}", key.section, key.name)).collect()
+    };
+    Changes { applied: names(last, true), pending: names(begun, false) }
+}
+
+/// The keys that say something else than before, of which a file of a password may be the same with another text.
+fn changed(before: &Given, now: &Given) -> Vec<&'static Key> {
+    let default_user = |given: &Given| given.options.users.default_user().clone();
+    let is_other = |key: &Key| match (key.section, key.name) {
+        ("client", "password_file") => {
+            now.config.client.password_file.is_some() && default_user(before) != default_user(now)
+        }
+        ("admin", "password_file") => {
+            now.config.admin.password_file.is_some()
+                && before.options.admin_password != now.options.admin_password
+        }
+        _ => false,
+    };
+    let of_text = keys::changed(&before.text, &now.text);
+    let is_told =
+        |key: &Key| of_text.iter().any(|told| (told.section, told.name) == (key.section, key.name));
+    keys::KEYS.iter().filter(|key| is_told(key) || is_other(key)).collect()
 }
 
 fn cores() -> usize {
@@ -438,10 +476,55 @@ mod tests {
         assert_eq!(documented, known);
     }
 
+    fn given(text: &str) -> Given {
+        let config = Config::parse(text).unwrap();
+        let options = config.clone().into_options().unwrap();
+        Given { text: text.to_owned(), config, options }
+    }
+
+    fn check_changes(before: &str, after: &str, applied: &[&str], pending: &[&str]) {
+        let (before, after) = (given(before), given(after));
+        let told = changes(&before, &before, &after);
+        assert_eq!((told.applied, told.pending), (owned(applied), owned(pending)), "{after:?}");
+    }
+
+    fn owned(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn users_that_are_of_a_file_stay_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let of_file = format!("[client]\nacl_file = \"{}\"", file.path().display());
+        let users = "[client]\nusers = [\"user me on\"]\npassword = \"a\"\nmax_clients = 5";
+        let other = ["client.password", "client.users", "client.acl_file"];
+        check_changes(&of_file, users, &["client.max_clients"], &other);
+        check_changes(users, &of_file, &["client.max_clients"], &other);
+        check_changes(users, "", &["client.password", "client.users", "client.max_clients"], &[]);
+    }
+
+    #[test]
+    fn files_with_another_password_are_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line = format!("password_file = \"{}\"\n", file.path().display());
+        std::fs::write(file.path(), "one").unwrap();
+        let text = format!("[client]\n{line}[admin]\n{line}");
+        let before = given(&text);
+        assert_eq!(changes(&before, &before, &given(&text)), Changes::default());
+        std::fs::write(file.path(), "two").unwrap();
+        let both = owned(&["client.password_file", "admin.password_file"]);
+        let told = changes(&before, &before, &given(&text));
+        assert_eq!(told, Changes { applied: both, pending: Vec::new() });
+        check_changes("", "[client]\nusers = [\"user default off\"]", &["client.users"], &[]);
+    }
+
     #[test]
     fn what_is_other_in_a_text_is_named() {
         let check = |before: &str, after: &str, is_live: bool, expected: &[&str]| {
-            assert_eq!(changed(before, after, is_live), expected, "{before:?} {after:?}");
+            let [before, after] = [before, after].map(given);
+            let told = changes(&before, &before, &after);
+            let told = if is_live { told.applied } else { told.pending };
+            assert_eq!(told, expected, "{:?} {:?}", before.text, after.text);
         };
         let text = "[client]\nmax_clients = 5\nwindow = 7\n[log]\nlevel = \"warn\"";
         check(text, text, true, &[]);
@@ -554,7 +637,7 @@ mod tests {
         );
         check(
             "[client]\nusers = [\"user a +nothing\", \"b on\"]",
-            "[client] users:1: Error in ACL SETUSER modifier '+nothing': Unknown command or category name in ACL. [client] users:2 should start with user keyword followed by the username.",
+            "[client] users:1: Unknown command or category name in ACL. [client] users:2 should start with user keyword followed by the username.",
         );
     }
 

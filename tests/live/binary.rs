@@ -213,6 +213,11 @@ async fn a_configuration_is_read_again() {
     assert_eq!(admin.call("PROXY CONFIG RELOAD").await, locked);
     assert_eq!(admin.call("AUTH secret").await, ok());
 
+    // What was said since stays while the file says nothing else.
+    assert_eq!(admin.call("PROXY LOGLEVEL debug").await, ok());
+    assert!(!matches!(admin.call("PROXY CONFIG RELOAD").await, Value::Error(_)));
+    assert_eq!(admin.call("PROXY LOGLEVEL").await, bulk("debug"));
+
     // What is wrong changes nothing, and is told.
     write("[client]\nmax_clients = 50\nwindow = 0\n");
     let told = format!("{:?}", admin.call("PROXY CONFIG RELOAD").await);
