@@ -1,9 +1,10 @@
 //! Who the clients are: what is noted of those who want more than they may, and what becomes of all when users change.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,6 +16,9 @@ use crate::local::muster::{Muster, Share};
 use crate::local::{self, Proxy, UsersFile, denials};
 use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
+
+/// Held by the one who writes the file of users.
+static SAVING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 impl Session {
     /// Takes note of a refusal for `ACL LOG`, if it has to do with what the client may do.
@@ -101,6 +105,8 @@ fn load(proxy: &Proxy) -> Result<(), Refusal> {
 
 fn save(proxy: &Proxy) -> Result<(), Refusal> {
     let Some(path) = &proxy.acl_file else { return Ok(()) };
+    // Users that were read earlier must not be written later.
+    let _turn = SAVING.blocking_lock();
     replace(path, &proxy.users.load().text()).map_err(|error| {
         tracing::warn!(file = %path.display(), %error, "cannot save the users");
         Refusal::text(
@@ -111,13 +117,34 @@ fn save(proxy: &Proxy) -> Result<(), Refusal> {
 
 /// The file is there as it was or as it is to be, whatever happens meanwhile, and has the rights that it had.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    let mut file = File::create(&name)?;
+    let (name, file) = beside(path)?;
+    let replaced = fill(file, path, text).and_then(|()| fs::rename(&name, path));
+    if replaced.is_err() {
+        // What cannot be removed either is of no use, and harms nobody.
+        let _ = fs::remove_file(&name);
+    }
+    replaced
+}
+
+/// A new file in the same folder, which nobody else writes and only its owner may read.
+fn beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    // Processes that were killed may have left files, and may have had the same number.
+    const TRIES: u32 = 1000;
+    for number in 0..TRIES {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}-{number}.tmp", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (name.into(), file)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn fill(mut file: File, path: &Path, text: &[u8]) -> io::Result<()> {
     if let Ok(known) = fs::metadata(path) {
         file.set_permissions(known.permissions())?;
     }
     file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&name, path)
+    file.sync_all()
 }

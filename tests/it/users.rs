@@ -1,8 +1,10 @@
 //! Who clients are: users and their rights, changed while clients are connected, and what others see of it.
 
 use std::fs;
+use std::sync::Arc;
 
 use slotway::acl::Users;
+use slotway::proxy::{Changes, Options, Reading, Reread};
 
 use crate::client::{Client, bulk};
 use crate::fake::Act;
@@ -193,7 +195,7 @@ fn users_are_kept_in_a_file() {
         fs::write(&path, "user me on +nothing\n").expect("the file can be written");
         let name = path.display();
         let error = format!(
-            "-ERR {name}:1: Error in ACL SETUSER modifier '+nothing': Unknown command or category name in ACL. WARNING: ACL errors detected, no change to the previously active ACL rules was performed\r\n"
+            "-ERR {name}:1: Unknown command or category name in ACL. WARNING: ACL errors detected, no change to the previously active ACL rules was performed\r\n"
         );
         assert_eq!(admin.ask("ACL LOAD").await, error);
         assert_eq!(client.ask("PING").await, "+PONG\r\n");
@@ -206,6 +208,119 @@ fn users_are_kept_in_a_file() {
     rig(1).run(async |rig| {
         let reply = rig.client().await.ask("ACL SAVE").await;
         assert!(reply.contains("not configured to use an ACL file"), "{reply}");
+    });
+}
+
+/// Has the configuration be, when it is read again, as it is but for this change.
+fn reread(options: &mut Options, change: impl FnOnce(&mut Options)) {
+    let mut again = options.clone();
+    change(&mut again);
+    let read = move || Ok(Reading { options: again.clone(), changes: Changes::default() });
+    options.reread = Some(Reread(Arc::new(read)));
+}
+
+#[test]
+fn a_file_of_users_is_not_loaded_with_the_configuration() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let path = file.path().to_owned();
+    let of_file = Users::parse("user me on nopass +@all", "").expect("a line that is right");
+    let with = |options: &mut Options| {
+        options.acl_file = Some(path);
+        reread(options, |again| again.users = of_file);
+    };
+    spread().with(with).run(async |rig| {
+        let mut admin = rig.client().await;
+        assert_eq!(admin.ask("ACL SETUSER me off").await, OK);
+        rig.proxy().reload().expect("it is read");
+        assert!(admin.ask("ACL LIST").await.contains("user me off "));
+    });
+}
+
+#[test]
+fn what_was_set_stays_when_the_configuration_is_read_again() {
+    let with = |options: &mut Options| {
+        reread(options, |again| again.session.idle_timeout = std::time::Duration::from_secs(9));
+    };
+    spread().with(with).run(async |rig| {
+        let mut admin = rig.client().await;
+        assert_eq!(admin.ask("CONFIG SET maxclients 77").await, OK);
+        rig.proxy().reload().expect("it is read");
+        assert!(admin.ask("CONFIG GET maxclients").await.contains("\r\n77\r\n"));
+        assert!(admin.ask("CONFIG GET timeout").await.contains("\r\n9\r\n"));
+        assert_eq!(admin.ask("CONFIG SET timeout 5").await, OK);
+        rig.proxy().reload().expect("it is read");
+        assert!(admin.ask("CONFIG GET timeout").await.contains("\r\n5\r\n"));
+    });
+}
+
+#[test]
+fn a_file_that_several_save_is_whole_at_any_time() {
+    const SAVES: usize = 30;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("users.acl");
+    let given = path.clone();
+    spread().with(move |options| options.acl_file = Some(given)).run(async |rig| {
+        let mut admin = rig.client().await;
+        for number in 0..200 {
+            admin.ask(&format!("ACL SETUSER u{number} on >secret")).await;
+        }
+        assert_eq!(admin.ask("ACL SAVE").await, OK);
+        let expected = fs::read_to_string(&path).expect("it is saved");
+        let mut savers = Vec::new();
+        for _ in 0..8 {
+            let mut client = rig.client().await;
+            let save = async move {
+                for _ in 0..SAVES {
+                    assert_eq!(client.ask("ACL SAVE").await, OK);
+                }
+            };
+            savers.push(tokio::spawn(save));
+        }
+        while savers.iter().any(|saver| !saver.is_finished()) {
+            assert_eq!(fs::read_to_string(&path).expect("it is there"), expected);
+            tokio::task::yield_now().await;
+        }
+        for saver in savers {
+            saver.await.expect("it saves");
+        }
+        assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 1);
+        let mode = fs::metadata(&path).expect("it is there").permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+    });
+}
+
+/// The keys of a module's command that moves them may be more than the first one, which is all that its node tells of.
+#[test]
+fn who_is_limited_by_keys_is_denied_commands_with_others() {
+    let teach = async |cluster: &crate::fake::Cluster| {
+        cluster.model().commands =
+            b"*1\r\n*7\r\n$7\r\nmod.set\r\n:-3\r\n*2\r\n+write\r\n+movablekeys\r\n:1\r\n:1\r\n:1\r\n*0\r\n"
+                .to_vec();
+    };
+    rig(1).run_from(teach, async |rig| {
+        rig.proxy().ready().await;
+        let mut admin = rig.client().await;
+        rig.node(0).always("MOD.SET", "ERR as you wish");
+        let wanted = "-ERR as you wish\r\n";
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while admin.ask("MOD.SET a b").await != wanted {
+            assert!(std::time::Instant::now() < deadline, "the command is never learned");
+        }
+        let mut client = me(rig, &mut admin, "~a +@all").await;
+        assert_eq!(client.ask("MOD.SET a b").await, DENIED_KEY);
+        admin.ask("ACL SETUSER me ~*").await;
+        assert_eq!(client.ask("MOD.SET a b").await, wanted);
+    });
+}
+
+/// Of `DEBUG` the table has few subcommands; rules are on all of them.
+#[test]
+fn who_may_not_debug_is_told_so() {
+    spread().run(async |rig| {
+        let mut admin = rig.client().await;
+        let mut client = me(rig, &mut admin, "~* +@all -debug").await;
+        assert_eq!(client.ask("DEBUG SLEEP 0").await, denied("debug"));
+        assert!(admin.ask("ACL LOG").await.contains("\r\ndebug\r\n"));
     });
 }
 
