@@ -243,8 +243,10 @@ fn split(spec: &Spec, merge: Merge, first: usize, step: usize, request: &Request
 fn check_user(found: Found<'_>, request: &Request<'_>, user: &User) -> Result<(), Refusal> {
     let asked = Asked { found, args: request };
     let denial = user.check(asked).err();
-    // Of a subcommand that nobody has told of it is not known what it does with which keys.
-    let is_unknown = found.words == 2 && found.sub.is_none();
+    // Of a subcommand that nobody has told of it is not known what it does with which keys. Those of `DEBUG` are no commands
+    // of their own: rules are on all of them.
+    let is_debug = found.command.policy == Policy::Local(Local::Debug);
+    let is_unknown = found.words == 2 && found.sub.is_none() && !is_debug;
     if is_unknown && (denial == Some(Denial::Command) || found.command.policy == Policy::Any) {
         return Err(Refusal::UnknownSubcommand {
             command: found.command.name.to_ascii_uppercase(),
@@ -253,6 +255,7 @@ fn check_user(found: Found<'_>, request: &Request<'_>, user: &User) -> Result<()
     }
     denial.map_or(Ok(()), |denial| {
         Err(match denial {
+            Denial::Command if is_debug => Refusal::DeniedCommand("debug".to_owned()),
             Denial::Command => Refusal::DeniedCommand(full_name(request, found.words)),
             Denial::Key(at) => Refusal::DeniedKey(shown(request.arg(at))),
             Denial::Channel(at) => Refusal::DeniedChannel(shown(request.arg(at))),

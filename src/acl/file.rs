@@ -18,7 +18,7 @@ impl Users {
                 Ok(Some(user)) => users = users.having(user),
                 Ok(None) => {}
                 Err(problem) => {
-                    problems.push(format!("{file}:{number}{}.", problem.trim_end_matches('.')));
+                    problems.push(format!("{file}:{number}{problem}."));
                 }
             }
         }
@@ -39,7 +39,7 @@ fn read(line: &str) -> Result<Option<User>, String> {
         (Some(word), _) if word.starts_with('#') => Ok(None),
         (Some("user"), Some(name)) => {
             let user = User::new(name).with_all(words.map(str::as_bytes));
-            user.map(Some).map_err(|error| format!(": {error}"))
+            user.map(Some).map_err(|error| format!(": {}", error.without_rule()))
         }
         _ => Err(" should start with user keyword followed by the username".to_owned()),
     }
@@ -60,8 +60,9 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_told() {
-        let told = Users::parse("user a\nuser a on\nb on\nuser c (+get", "f").unwrap_err();
-        let expected = "WARNING: Duplicate user 'a' found on line 2. f:3 should start with user keyword followed by the username. f:4: Unmatched parenthesis in acl selector starting at '(+get'.";
+        let told = Users::parse("user a\nuser a on\nb on\nuser c (+get\nuser d > secret", "f")
+            .unwrap_err();
+        let expected = "WARNING: Duplicate user 'a' found on line 2. f:3 should start with user keyword followed by the username. f:4: Unmatched parenthesis in selector definition. f:5: Syntax error.";
         assert_eq!(told, expected);
     }
 }

@@ -21,6 +21,17 @@ pub enum RuleError {
     Name,
 }
 
+impl RuleError {
+    /// The same of a line that others may have written: without the rule, which may be a password.
+    pub(super) fn without_rule(&self) -> String {
+        match self {
+            Self::Rule(_, fault) => fault.to_string(),
+            Self::Parenthesis(_) => "Unmatched parenthesis in selector definition".to_owned(),
+            Self::Name => self.to_string(),
+        }
+    }
+}
+
 /// Why a rule cannot be taken.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Fault {
@@ -196,6 +207,10 @@ impl Rights {
     /// A command, a subcommand, or a command with a first argument. The names of modules' commands have a dot, and are
     /// taken as they are: the nodes may not have been asked yet.
     fn take_command(&mut self, name: &str, allowed: bool) -> Result<(), Fault> {
+        // What is kept as it is has to be one word in a line.
+        if has_blanks(name.as_bytes()) {
+            return Err(Fault::Syntax);
+        }
         if let Some(number) = number(name) {
             self.put(number, allowed);
             return Ok(());
@@ -323,6 +338,9 @@ mod tests {
             fault(rule, unknown);
         }
         for rule in ["nothing", "%X~a", "%~a", "%RR~a", "+select|"] {
+            fault(rule, "Syntax error");
+        }
+        for rule in ["+get|a\nuser", "+x.get\t", "(+get|\"a\\nb\")"] {
             fault(rule, "Syntax error");
         }
         fault("+config|set|x", "Allowing first-arg of a subcommand is not supported");

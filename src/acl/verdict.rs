@@ -85,12 +85,15 @@ impl Rights {
         self.foreign.iter().find(told).map_or(self.future, |(_, allowed)| *allowed)
     }
 
-    /// Every key must be allowed. Where keys cannot be found the request is not of its command's form; whoever may not
-    /// use all keys is not to find out how a node reads it.
+    /// Every key must be allowed. Where keys cannot be found the request is not of its command's form, or nodes do not tell
+    /// of all that its command has; whoever may not use all keys is not to find out how a node reads it.
     fn check_keys<A: ArgList + ?Sized>(&self, asked: Asked<'_, A>) -> Result<(), Denial> {
         let spec = asked.found.spec();
         if spec.keys == Keys::None || channels(spec).is_some() {
             return Ok(());
+        }
+        if spec.flags.has(Flags::MORE_KEYS) {
+            return Err(Denial::Key(0));
         }
         let positions = keys::positions(spec.keys, asked.args).map_err(|_| Denial::Key(0))?;
         for (at, position) in positions.enumerate() {

@@ -129,6 +129,8 @@ impl<'a> Row<'a> {
         let flags = items(words).iter().filter_map(text).map(Flags::of_word);
         let flags = flags.fold(Flags::NONE, Flags::with);
         let specs = rest.get(2).map_or(&[][..], items);
+        let has_more = flags.has(Flags::MOVABLE_KEYS) && !are_all_told(specs);
+        let flags = if has_more { flags.with(Flags::MORE_KEYS) } else { flags };
         Some(Self {
             name: text(name)?,
             arity: number(arity)?,
@@ -215,6 +217,15 @@ fn movable(specs: &[BytesFrame]) -> Option<Keys> {
         },
         _ => None,
     }
+}
+
+/// Whether key specs tell of all keys of a command.
+fn are_all_told(specs: &[BytesFrame]) -> bool {
+    let is_incomplete = |spec: &BytesFrame| {
+        let flags = field(spec, "flags").map_or(&[][..], items);
+        flags.iter().any(|flag| text(flag) == Some("incomplete"))
+    };
+    movable(specs).is_some() && !specs.iter().any(is_incomplete)
 }
 
 fn key_spec(spec: &BytesFrame) -> Option<Keys> {
@@ -388,6 +399,21 @@ mod tests {
         );
         check_specs(&[("index index 255", KEYNUM)], counted(255, 0), Policy::Keyed);
         check_specs(&[], Keys::None, Policy::Refuse);
+    }
+
+    #[test]
+    fn keys_that_are_not_told_are_known_to_be_there() {
+        let check = |row: &str, expected| {
+            let learned = learn(&format!("[ x.y -2 [ movablekeys ] 1 1 1 {row} ]"));
+            assert_eq!(learned.lookup(b"x.y").unwrap().flags.has(Flags::MORE_KEYS), expected);
+        };
+        let spec = key_spec("index index 1", "range lastkey 0 keystep 1 limit 0");
+        check("", true);
+        check(&format!("[ ] [ ] [ {spec} ]"), false);
+        check(&format!("[ ] [ ] [ {} ]", spec.replace("RW", "RW incomplete")), true);
+        check(&format!("[ ] [ ] [ {spec} {spec} ]"), true);
+        let still = learn("[ x.y -2 [ write ] 1 1 1 ]");
+        assert!(!still.lookup(b"x.y").unwrap().flags.has(Flags::MORE_KEYS));
     }
 
     #[test]

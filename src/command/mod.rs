@@ -365,6 +365,8 @@ impl Flags {
     pub const MOVABLE_KEYS: Self = Self(1 << 17);
     pub const ALLOW_BUSY: Self = Self(1 << 18);
     pub const NO_MANDATORY_KEYS: Self = Self(1 << 19);
+    /// No flag of the server's: the command may have more keys than those that can be found.
+    pub const MORE_KEYS: Self = Self(1 << 20);
 
     /// The union of two sets; usable in constants.
     #[must_use]

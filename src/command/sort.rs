@@ -83,7 +83,7 @@ pub fn option_with_keys(args: &(impl ArgList + ?Sized)) -> Option<&'static str> 
         at += match () {
             () if is(word, "GET") => return Some("GET"),
             () if is(word, "BY") && memchr(b'*', next).is_some() => return Some("BY"),
-            () if is(word, "BY") => 2,
+            () if is(word, "BY") || is(word, "STORE") => 2,
             () if is(word, "LIMIT") => 3,
             () => 1,
         };
@@ -313,6 +313,9 @@ mod tests {
         check("SORT k LIMIT by *", false);
         check("SORT k BY get LIMIT 0 1", false);
         check("SORT k GET", false);
+        check("SORT k STORE get", false);
+        check("SORT k STORE by *", false);
+        check("SORT k STORE limit GET x_*", true);
         check("SORT k by w_*", true);
         check("SORT k BY nosort ASC GET #", true);
         check("SORT k LIMIT 0 1 get x", true);

@@ -22,10 +22,7 @@ pub fn arguments<'a>(request: &Request<'a>) -> Vec<&'a [u8]> {
     match request.name() {
         name if is(name, "AUTH") => hide(args.iter_mut().skip(1)),
         name if is(name, "ACL") && is(request.arg(1), "SETUSER") => hide(args.iter_mut().skip(2)),
-        name if is(name, "HELLO") => {
-            let at = args.iter().position(|arg| is(arg, "AUTH")).unwrap_or(args.len());
-            hide(args.iter_mut().skip(at + 1).take(2));
-        }
+        name if is(name, "HELLO") => hide_credentials(&mut args),
         name if is(name, "CONFIG") && is(request.arg(1), "SET") => {
             let secret = |pair: &&mut [&[u8]]| SECRETS.iter().any(|name| is(pair[0], name));
             hide(args[2..].chunks_mut(2).filter(secret).flat_map(|pair| pair.iter_mut().skip(1)));
@@ -33,6 +30,22 @@ pub fn arguments<'a>(request: &Request<'a>) -> Vec<&'a [u8]> {
         _ => {}
     }
     args
+}
+
+/// Hides users and passwords of `HELLO`, whose options may be there several times.
+fn hide_credentials(args: &mut [&[u8]]) {
+    let mut at = 2;
+    while at < args.len() {
+        let len = match args[at] {
+            option if is(option, "AUTH") => {
+                hide(args.iter_mut().skip(at + 1).take(2));
+                3
+            }
+            option if is(option, "SETNAME") => 2,
+            _ => 1,
+        };
+        at += len;
+    }
 }
 
 fn hide<'a, 'b: 'a>(args: impl Iterator<Item = &'a mut &'b [u8]>) {
@@ -98,6 +111,10 @@ mod tests {
         check(
             &[b"hello", b"3", b"AUTH", b"me", b"secret", b"SETNAME", b"x"],
             r#""hello" "3" "AUTH" "(redacted)" "(redacted)" "SETNAME" "x""#,
+        );
+        check(
+            &[b"hello", b"3", b"setname", b"auth", b"auth", b"me", b"secret", b"AUTH", b"you"],
+            r#""hello" "3" "setname" "auth" "auth" "(redacted)" "(redacted)" "AUTH" "(redacted)""#,
         );
         check(
             &[b"acl", b"setuser", b"me", b">secret", b"on"],
