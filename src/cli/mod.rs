@@ -194,7 +194,8 @@ fn reread(arguments: Serve, begun: Given) -> Reread {
             // Who already received the log of this process keeps it.
             log::set_level(&now.config.log.filter);
         }
-        Ok(Reading { changes: config::changes(&begun, &last, &now), options: now.options })
+        let [applied, pending] = config::changes(&begun, &last, &now);
+        Ok(Reading { options: now.options, changes: Changes { applied, pending } })
     };
     Reread(Arc::new(move || read().map_err(|error| format!("{error:#}"))))
 }

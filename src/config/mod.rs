@@ -20,9 +20,8 @@ use crate::acl::Users;
 use crate::cluster::Address;
 use crate::local::View;
 use crate::observe::log;
-use crate::proxy::{self, Changes};
 use crate::resp::frame::Limits;
-use crate::{backend, discovery, session};
+use crate::{backend, discovery, proxy, session};
 
 use keys::Key;
 pub use value::{endpoint, endpoint_or_off, seed, workers};
@@ -321,9 +320,9 @@ pub struct Given {
     pub options: proxy::Options,
 }
 
-/// What is other than before, as `section.key`: what takes effect is held against what was read last, and what does not
-/// against what the proxy was started with.
-pub fn changes(begun: &Given, last: &Given, now: &Given) -> Changes {
+/// What is other than before, as `section.key`: first what takes effect, held against what was read last, then what does
+/// not, held against what the proxy was started with.
+pub fn changes(begun: &Given, last: &Given, now: &Given) -> [Vec<String>; 2] {
     // Users stay those of lines, or those of a file, for as long as the proxy runs.
     let is_other_kind = begun.config.client.acl_file != now.config.client.acl_file;
     let is_live = |key: &Key| key.is_live && !(is_other_kind && key.is_of_users());
@@ -331,7 +330,7 @@ pub fn changes(begun: &Given, last: &Given, now: &Given) -> Changes {
         let keys = changed(before, now).into_iter().filter(|key| is_live(key) == live);
         keys.map(|key| format!("{}.{}", key.section, key.name)).collect()
     };
-    Changes { applied: names(last, true), pending: names(begun, false) }
+    [names(last, true), names(begun, false)]
 }
 
 /// The keys that say something else than before, of which a file of a password may be the same with another text.
@@ -485,7 +484,7 @@ mod tests {
     fn check_changes(before: &str, after: &str, applied: &[&str], pending: &[&str]) {
         let (before, after) = (given(before), given(after));
         let told = changes(&before, &before, &after);
-        assert_eq!((told.applied, told.pending), (owned(applied), owned(pending)), "{after:?}");
+        assert_eq!(told, [owned(applied), owned(pending)], "{}", after.text);
     }
 
     fn owned(words: &[&str]) -> Vec<String> {
@@ -510,11 +509,11 @@ mod tests {
         std::fs::write(file.path(), "one").unwrap();
         let text = format!("[client]\n{line}[admin]\n{line}");
         let before = given(&text);
-        assert_eq!(changes(&before, &before, &given(&text)), Changes::default());
+        assert_eq!(changes(&before, &before, &given(&text)), [const { Vec::<String>::new() }; 2]);
         std::fs::write(file.path(), "two").unwrap();
         let both = owned(&["client.password_file", "admin.password_file"]);
         let told = changes(&before, &before, &given(&text));
-        assert_eq!(told, Changes { applied: both, pending: Vec::new() });
+        assert_eq!(told, [both, Vec::new()]);
         check_changes("", "[client]\nusers = [\"user default off\"]", &["client.users"], &[]);
     }
 
@@ -522,8 +521,8 @@ mod tests {
     fn what_is_other_in_a_text_is_named() {
         let check = |before: &str, after: &str, is_live: bool, expected: &[&str]| {
             let [before, after] = [before, after].map(given);
-            let told = changes(&before, &before, &after);
-            let told = if is_live { told.applied } else { told.pending };
+            let [applied, pending] = changes(&before, &before, &after);
+            let told = if is_live { applied } else { pending };
             assert_eq!(told, expected, "{:?} {:?}", before.text, after.text);
         };
         let text = "[client]\nmax_clients = 5\nwindow = 7\n[log]\nlevel = \"warn\"";
