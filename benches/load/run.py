@@ -54,7 +54,7 @@ def measure(target, shape, asked):
 
 
 def rounds(targets, shape, asked):
-    """{target: [figures of each round]}; one that fails is told and left out."""
+    """{target: [figures of each round]}; of one that fails there are none, which is told."""
     results = {name: [] for name in targets}
     for _ in range(asked.rounds):
         for name, target in targets.items():
@@ -62,6 +62,7 @@ def rounds(targets, shape, asked):
                 results[name].append(measure(target, shape, asked))
             except (LoadFailed, OSError) as error:
                 print(f"{name}: {error}", file=sys.stderr)
+                results[name].append({})
     return results
 
 
@@ -83,7 +84,7 @@ def shown(value, digits=2):
 def tell(title, results, base):
     print(f"\n{title}\n  {'target':10} {'req/s':>9} {'cpu us':>7} {'p50 ms':>7} {'p99':>7} {'p99.9':>7} {'MiB':>6}   ratio to {base}: req/s, cpu")
     for name, runs in results.items():
-        if runs:
+        if any(runs):
             rss = middle(runs, "rss_kib")
             cells = [shown(middle(runs, figure)) for figure in ("cpu_us", "p50", "p99", "p999")]
             ratios = [shown(ratio(runs, results.get(base, []), figure)) for figure in ("rps", "cpu_us")]
@@ -156,7 +157,7 @@ def latency(asked):
             loaded = shape.at(int(most * share / 100))
             found[share] = rounds(targets, loaded, asked)
             tell(f"{share} % of {most:.0f} requests/s", found[share], asked.base)
-    lines = {name: [(share, middle(results[name], "p99")) for share, results in found.items() if results[name]] for name in targets}
+    lines = {name: [(share, middle(results[name], "p99")) for share, results in found.items() if any(results[name])] for name in targets}
     return found, chart(f"{asked.shapes[0]}: time of a request", "percent of the greatest rate", "p99, milliseconds", lines)
 
 

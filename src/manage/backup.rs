@@ -25,6 +25,8 @@ use crate::net::Stream;
 const SILENCE: Duration = Duration::from_secs(60);
 /// File of the layout.
 const LAYOUT: &str = "nodes.json";
+/// Most bytes that it has: a few hundred for each node.
+const LAYOUT_MAX: u64 = 1 << 20;
 /// Longest line in front of the file.
 const LINE_MAX: usize = 1024;
 
@@ -78,6 +80,10 @@ pub enum Event<'a> {
 pub fn layout_place(folder: &Path, view: &ClusterView) -> Result<PathBuf, Failed> {
     let path = folder.join(LAYOUT);
     let failed = |error| Failed { what: path.display().to_string(), error };
+    let is_layout = |file: std::fs::Metadata| file.is_file() && file.len() <= LAYOUT_MAX;
+    if std::fs::metadata(&path).is_ok_and(|file| !is_layout(file)) {
+        return Err(failed(BackupError::Foreign));
+    }
     match std::fs::read(&path) {
         Ok(text) if is_of(&text, view) => Ok(path),
         Ok(_) => Err(failed(BackupError::Foreign)),
@@ -119,7 +125,10 @@ pub async fn all(
 
 async fn write(path: &Path, text: &str) -> io::Result<()> {
     let part = Part::of(path);
-    fs::write(&part.0, text).await?;
+    let mut file = File::create(&part.0).await?;
+    file.write_all(text.as_bytes()).await?;
+    // Or a crash could leave a name without what belongs to it.
+    file.sync_all().await?;
     fs::rename(&part.0, path).await
 }
 
@@ -282,6 +291,10 @@ mod tests {
             assert_eq!(layout_place(folder.path(), &view).is_ok(), is_ours, "{text}");
         };
         assert!(layout_place(folder.path(), &view).is_ok());
+        std::fs::create_dir(folder.path().join(LAYOUT)).unwrap();
+        let found = layout_place(folder.path(), &view);
+        assert!(matches!(found, Err(Failed { error: BackupError::Foreign, .. })), "{found:?}");
+        std::fs::remove_dir(folder.path().join(LAYOUT)).unwrap();
         check(&layout(&view), true);
         check(&layout(&other), false);
         check("{\"name\": \"a\"}", false);

@@ -38,8 +38,9 @@ REASONS = [
     # What nodes count is added up; what the proxy answers is not among it.
     (CANNOT, "tcl", "LATENCY HISTOGRAM (all|sub) commands", "", "calls are counted by the nodes, each of those that all run"),
     (CANNOT, "tcl", "^unit/querybuf:", "qbuf", "what the proxy reads into is its own, and lent to a client only as long as it sends"),
-    (CANNOT, "tcl", "Blocking XREAD(GROUP)?: key |BRPOPLPUSH with multiple blocked clients", "",
-     "sent by two clients at once, without waiting for the first to block: now and then the second comes first"),
+    (CANNOT, "tcl", "Blocking XREAD(GROUP)?: key |B(RPOPLPUSH|LMPOP) with multiple blocked clients|after P?UNSUBSCRIBE without arguments|"
+     "BRPOPLPUSH does not affect WATCH while still blocked", "",
+     "sent by two clients at once, without waiting for the first to be served: now and then the second comes first"),
     (CANNOT, "tcl", "ZRANDMEMBER - listpack", "", "a client that an earlier test left blocked takes the element"),
     # Nodes tell of changed keys, sorted, and not who changed them.
     (CANNOT, "tcl", "^unit/tracking: .*(NOLOOP|of expired keys|RESP3 tracking redirection|different protocols|Tracking info)", "",
