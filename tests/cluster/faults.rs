@@ -226,9 +226,9 @@ async fn a_link_that_fails_leaves_no_stale_copy() {
     let _turn = beside_others().await;
     let (mut cluster, office) = (Cluster::start(2, 0).await, Office::new());
     fill(&cluster, 0, SLOT, KEYS).await;
-    // The source gives up on the target long before it holds it for dead.
+    // The source gives up on the target, after five seconds at most, long before it holds it for dead.
     for node in [0, 1] {
-        cluster.call(node, &["CONFIG", "SET", "cluster-node-timeout", "6000"]).await;
+        cluster.call(node, &["CONFIG", "SET", "cluster-node-timeout", "15000"]).await;
     }
     let prepared =
         office.prepare(&cluster, &[(0, 1, SLOT..SLOT + 1)]).await.expect("it can be done");
