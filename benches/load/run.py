@@ -211,6 +211,10 @@ def arguments():
         parser.error(f"--target {name}: which command or address? --target '{name}=…'")
     asked.confs = dict(conf.split("=", 1) for conf in asked.conf)
     asked.base = asked.base or next(iter(asked.targets))
+    if asked.base not in asked.targets:
+        parser.error(f"--base {asked.base}: not one of the targets")
+    if asked.redirected and asked.cluster:
+        parser.error("--redirected: only on a cluster that is started here, as it leaves slots open")
     usual = "table" if asked.what == "table" else asked.what
     asked.shapes = asked.shapes.split(",") if asked.shapes else list(SHAPES)[:9] if asked.what == "table" else ["get_p1"]
     for name in asked.shapes:

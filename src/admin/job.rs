@@ -429,18 +429,9 @@ pub(super) fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manage::mover::Method;
 
     fn job() -> Job {
-        let ordered = Ordered {
-            kind: "reshard".to_owned(),
-            words: Vec::new(),
-            token: None,
-            method: Method::Auto,
-            plan: serde_json::Value::Null,
-            members: Vec::new(),
-        };
-        Job::new("j-1".into(), ordered, None)
+        Job::new("j-1".into(), Ordered::reshard(), None)
     }
 
     #[test]

@@ -162,20 +162,28 @@ fn one(path: &Path) -> io::Result<Option<Told>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn old_files_go_as_others_come_but_not_of_jobs_that_were_cut_off() {
-        let folder = tempfile::tempdir().unwrap();
-        let ordered = Ordered {
+impl Ordered {
+    /// One that moves nothing, for tests of what becomes of orders.
+    pub(super) fn reshard() -> Self {
+        Self {
             kind: "reshard".to_owned(),
             words: Vec::new(),
             token: None,
             method: Method::Auto,
             plan: serde_json::Value::Null,
             members: Vec::new(),
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_files_go_as_others_come_but_not_of_jobs_that_were_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let ordered = Ordered::reshard();
         let over: Status = serde_json::from_str(r#"{"state":"completed"}"#).unwrap();
         let begin = |n: usize| Book::begin(folder.path(), &format!("j-{n:04}"), &ordered).unwrap();
         // The first one has no end, and nobody holds it.

@@ -403,7 +403,6 @@ impl Session {
         Ok(wire)
     }
 
-    /// Has it replied to.
     /// Sees to commands one after the other, as they were sent.
     pub(super) fn reply_later(&self, later: impl Iterator<Item = (Later, Promise)>) {
         let works: Vec<Pin<Box<dyn Future<Output = ()>>>> = later
