@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use slotway::backend::ReadFrom;
+use slotway::cluster::SLOTS;
 
 use crate::client::Client;
 use crate::fake::{Act, Cluster, Model, Node};
@@ -436,7 +437,7 @@ async fn stand_by(cluster: &Cluster) {
 /// Lets three nodes, from this one on, serve everything, and the others be unknown.
 fn serve_from(model: &mut Model, first: usize) {
     for (slot, owner) in model.truth.owners.iter_mut().enumerate() {
-        *owner = Some(first + slot % 3);
+        *owner = Some(first + slot * 3 / SLOTS);
     }
     for (number, member) in model.truth.members.iter_mut().enumerate() {
         member.hidden = !(first..first + 3).contains(&number);
