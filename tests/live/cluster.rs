@@ -190,6 +190,14 @@ impl Cluster {
         self.call(node, &["CONFIG", "SET", "masterauth", ""]).await;
     }
 
+    /// Whether replicas stay with their primaries. Otherwise one of several goes over to a primary that has none.
+    pub(crate) async fn keep_replicas(&self, keep: bool) {
+        let may_go = if keep { "no" } else { "yes" };
+        for node in self.present() {
+            self.call(node, &["CONFIG", "SET", "cluster-allow-replica-migration", may_go]).await;
+        }
+    }
+
     /// Waits until a node says that the cluster is down.
     pub(crate) async fn down(&self, node: Node) {
         until(PATIENCE, "the cluster is down", async || {

@@ -223,6 +223,9 @@ impl Subject {
 
     /// Cuts the cluster in two somewhere, until each part knows, and has replaced the primaries that it can.
     async fn part(&mut self, load: &Load) -> Effect {
+        // A replica that goes over to another primary just then would not be the heir that it seems to be.
+        self.cluster.keep_replicas(true).await;
+        self.cluster.agreed().await;
         let members: Vec<Node> = self.cluster.present().collect();
         let (dice, bus) = (&mut self.dice, &self.bus);
         let island = members.iter().copied().filter(|_| dice.below(2) == 0).collect();
@@ -243,6 +246,7 @@ impl Subject {
         }
         bus.heal(&self.cluster, &split).await;
         self.cluster.agreed().await;
+        self.cluster.keep_replicas(false).await;
         load.doubt(false);
         if is_costly { Effect::Replaced } else { Effect::Unnoticed }
     }
@@ -255,7 +259,7 @@ impl Subject {
                     return Ok(());
                 }
             }
-            Err("all of them are still replicas".to_owned())
+            Err(format!("all of {followers:?} are still replicas{}", self.cluster.logs()))
         })
         .await;
     }
