@@ -22,7 +22,6 @@ impl Session {
     /// The commands that subscribe and unsubscribe, and `PUBSUB`.
     pub(super) fn subscribe_verb(&mut self, verb: Verb, request: &Request<'_>) -> Flow {
         match verb {
-            Verb::Ssubscribe if spans_slots(request) => self.refuse(&Refusal::CrossSlot),
             Verb::Pubsub => self.pubsub(request),
             verb => {
                 // Confirmations are messages like others, which `CLIENT REPLY` does not keep back.
@@ -140,11 +139,6 @@ impl Session {
             own.fulfil(Reply::Small(format!(":{surplus}\r\n").as_bytes()));
         });
     }
-}
-
-fn spans_slots(request: &Request<'_>) -> bool {
-    let first = Slot::of(request.arg(1));
-    request.args(2).any(|name| Slot::of(name) != first)
 }
 
 /// How many more receivers a message has than the node counts, over all workers.

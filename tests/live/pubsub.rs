@@ -99,8 +99,6 @@ async fn subscribers_are_treated_as_by_a_server() {
     assert_eq!(says(&mut old, "Client list").await, refused);
     assert_eq!(says(&mut old, "PING").await, "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
     assert_eq!(says(&mut old, "PING hi").await, "*2\r\n$4\r\npong\r\n$2\r\nhi\r\n");
-    let crossing = says(&mut old, "SSUBSCRIBE x y").await;
-    assert!(crossing.starts_with("-CROSSSLOT "), "{crossing}");
     let mut new = resp3(&proxy).await;
     let list = says(&mut new, "CLIENT LIST TYPE pubsub").await;
     assert!(list.contains(" flags=P db=0 sub=2 psub=1 ssub=2 "), "{list}");
@@ -121,6 +119,31 @@ async fn subscribers_are_treated_as_by_a_server() {
     subscribe(&mut old, "SUBSCRIBE a").await;
     assert_eq!(says(&mut old, "QUIT").await, "+OK\r\n");
     assert!(old.reply().await.is_err());
+    proxy.shutdown().await;
+}
+
+/// A node takes those of one slot in one command, one server takes any.
+#[tokio::test]
+async fn shard_channels_may_be_of_several_slots() {
+    let _turn = alone().await;
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let owners = cluster.owners().await;
+    let names = ["a", "b", "c", "d"];
+    let nodes = names.map(|name| owners[Slot::of(name.as_bytes()).index()]);
+    assert!(nodes.iter().any(|node| *node != nodes[0]), "{nodes:?}");
+    let mut publisher = Client::to(proxy.data).await;
+    for (mut client, sign) in [(Client::to(proxy.data).await, '*'), (resp3(&proxy).await, '>')] {
+        client.send(&wire(&["SSUBSCRIBE", "a", "b", "c", "d"])).await.expect("it is taken");
+        for (name, count) in names.iter().zip([":1", ":2", ":3", ":4"]) {
+            assert_eq!(raw(&mut client).await, frame(sign, &["ssubscribe", name, count]));
+        }
+        for name in names {
+            let count = publisher.ask(&["SPUBLISH", name, "text"]).await;
+            assert!(matches!(count, Value::Integer(1..)), "{count:?}");
+            assert_eq!(raw(&mut client).await, frame(sign, &["smessage", name, "text"]));
+        }
+    }
     proxy.shutdown().await;
 }
 
