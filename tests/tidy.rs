@@ -84,6 +84,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "backend::Credentials",
             "backend::ReadFrom",
             "session::CrossSlot",
+            "session::Transactions",
             "acl::Users",
             "cluster::Address",
             "discovery::Options",

@@ -27,13 +27,13 @@ pub struct Gather {
 /// Where a reply within a transaction's comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// It is the node's next one.
-    Node,
-    /// The node's next one is to a command of the proxy's own, and not for the client.
-    Aside,
+    /// It is the next one of this part.
+    Node(usize),
+    /// The next one of this part is to a command of the proxy's own, and not for the client.
+    Aside(usize),
     /// It is the proxy's own.
     Own(Vec<u8>),
-    /// It is the proxy's own, and comes as that to the next part.
+    /// It is the proxy's own, and comes as that to the next part behind the nodes'.
     Later,
 }
 
@@ -149,12 +149,10 @@ impl Gather {
     /// Writes the client's reply, once every part has answered: the first part's error if there is one, else all parts
     /// merged.
     pub fn merge(&mut self, out: &mut Vec<u8>) {
-        // Within a transaction a part that fails is an element like others.
-        let whole = if self.merge == Merge::Splice { 1 } else { self.parts.len() };
-        if let Some(error) = self.replies().take(whole).find(|reply| is_error(reply)) {
-            // A transaction is run by its node, whole or not at all.
-            let is_split = self.merge != Merge::Splice;
-            if is_split && self.writes && self.ran_in_part() && is_retryable(error) {
+        // Within a transaction what fails is an element like others.
+        let is_split = self.merge != Merge::Splice;
+        if let Some(error) = self.replies().find(|reply| is_split && is_error(reply)) {
+            if self.writes && self.ran_in_part() && is_retryable(error) {
                 return write::error(out, &partly(error));
             }
             return out.extend_from_slice(error);
@@ -220,29 +218,31 @@ impl Gather {
         Some(())
     }
 
-    /// A transaction that did not run has no array to put anything into.
+    /// A node's part that did not run has no array: what it answered is said of each of its commands, or of the transaction
+    /// if all of the nodes' parts answered that.
     fn splice(&self, out: &mut Vec<u8>) -> Option<()> {
-        let mut replies = self.replies();
-        let reply = replies.next()?;
-        let Some((_, mut elements)) = array(reply).filter(|_| !reply.starts_with(b"*-1")) else {
-            out.extend_from_slice(reply);
+        let count = |source| self.spliced.iter().filter(|other| **other == source).count();
+        let replies: Vec<&[u8]> = self.replies().collect();
+        let (nodes, later) = replies.split_at(replies.len() - count(Source::Later));
+        let mut elements: Vec<Option<&[u8]>> =
+            nodes.iter().map(|reply| array(reply).map(|(_, elements)| elements)).collect();
+        let word = *nodes.first()?;
+        if elements[0].is_none() && nodes.iter().all(|reply| *reply == word) {
+            out.extend_from_slice(word);
             return Some(());
-        };
-        write::array(out, self.spliced.iter().filter(|source| **source != Source::Aside).count());
+        }
+        let is_shown = |source: &&Source| !matches!(source, Source::Aside(_));
+        write::array(out, self.spliced.iter().filter(is_shown).count());
+        let mut later = later.iter();
         for source in &self.spliced {
             match source {
                 Source::Own(own) => out.extend_from_slice(own),
-                Source::Later => out.extend_from_slice(replies.next()?),
-                Source::Node | Source::Aside => {}
+                Source::Later => out.extend_from_slice(later.next()?),
+                Source::Node(part) => {
+                    out.extend_from_slice(next(&mut elements[*part], nodes[*part])?);
+                }
+                Source::Aside(part) => drop(next(&mut elements[*part], nodes[*part])?),
             }
-            if matches!(source, Source::Own(_) | Source::Later) {
-                continue;
-            }
-            let (element, rest) = elements.split_at_checked(element_len(elements)?)?;
-            if *source == Source::Node {
-                out.extend_from_slice(element);
-            }
-            elements = rest;
         }
         Some(())
     }
@@ -303,6 +303,14 @@ fn array(reply: &[u8]) -> Option<(usize, &[u8])> {
     Some((count, &reply[end + 1..]))
 }
 
+/// The next of the elements, which is taken off; or the whole reply if it has none.
+fn next<'a>(elements: &mut Option<&'a [u8]>, reply: &'a [u8]) -> Option<&'a [u8]> {
+    let Some(rest) = elements else { return Some(reply) };
+    let (element, behind) = rest.split_at_checked(element_len(rest)?)?;
+    *rest = behind;
+    Some(element)
+}
+
 fn element_len(bytes: &[u8]) -> Option<usize> {
     match ReplyFramer::default().frame(bytes) {
         Ok(Progress::Complete(len)) => Some(len),
@@ -360,7 +368,12 @@ mod tests {
         );
         let exec = || {
             let pong = Source::Own(b"+PONG\r\n".to_vec());
-            gather(Merge::Splice, 1).splicing(vec![Source::Node, pong, Source::Aside, Source::Node])
+            gather(Merge::Splice, 1).splicing(vec![
+                Source::Node(0),
+                pong,
+                Source::Aside(0),
+                Source::Node(0),
+            ])
         };
         check(
             exec(),
@@ -371,7 +384,7 @@ mod tests {
         check(exec(), &["_\r\n"], "_\r\n");
         check(exec(), &["-EXECABORT x\r\n"], "-EXECABORT x\r\n");
         let later = || {
-            let sources = vec![Source::Later, Source::Node, Source::Later];
+            let sources = vec![Source::Later, Source::Node(0), Source::Later];
             gather(Merge::Splice, 3).splicing(sources)
         };
         let parts = ["*1\r\n:1\r\n", "-ERR y\r\n", "+OK\r\n"];
@@ -379,5 +392,34 @@ mod tests {
         check(later(), &["-EXECABORT x\r\n", "-ERR y\r\n", "+OK\r\n"], "-EXECABORT x\r\n");
         let parts = ["-CLUSTERDOWN x\r\n", "+OK\r\n", "+OK\r\n"];
         check(later().writing(true), &parts, "-CLUSTERDOWN x\r\n");
+    }
+
+    #[test]
+    fn the_parts_of_a_transaction_are_put_together() {
+        let exec = |parts| {
+            let own = Source::Own(b"+PONG\r\n".to_vec());
+            let (a, b) = (Source::Node(0), Source::Node(1));
+            let sources = vec![b.clone(), a.clone(), own, Source::Aside(1), b, Source::Later, a];
+            gather(Merge::Splice, parts).splicing(sources).writing(true)
+        };
+        check(
+            exec(3),
+            &["*2\r\n:1\r\n*1\r\n:2\r\n", "*3\r\n-ERR b\r\n$1\r\nx\r\n_\r\n", "+OK\r\n"],
+            "*6\r\n-ERR b\r\n:1\r\n+PONG\r\n_\r\n+OK\r\n*1\r\n:2\r\n",
+        );
+        // What one slot's part answers is said of its commands and of no other.
+        check(
+            exec(3),
+            &["*2\r\n:1\r\n:2\r\n", "-CLUSTERDOWN x\r\n", "-ERR y\r\n"],
+            "*6\r\n-CLUSTERDOWN x\r\n:1\r\n+PONG\r\n-CLUSTERDOWN x\r\n-ERR y\r\n:2\r\n",
+        );
+        check(
+            exec(3),
+            &["-EXECABORT x\r\n", "-ERR unknown\r\n", "+OK\r\n"],
+            "*6\r\n-ERR unknown\r\n-EXECABORT x\r\n+PONG\r\n-ERR unknown\r\n+OK\r\n-EXECABORT x\r\n",
+        );
+        check(exec(3), &["-EXECABORT x\r\n", "-EXECABORT x\r\n", "+OK\r\n"], "-EXECABORT x\r\n");
+        let lost = "-ERR proxy: a part of the command failed to come back, outcome unknown\r\n";
+        check(exec(3), &["*1\r\n:1\r\n", "*3\r\n:1\r\n:2\r\n:3\r\n", "+OK\r\n"], lost);
     }
 }

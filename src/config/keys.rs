@@ -13,7 +13,7 @@ use super::{Config, Problem, Secret};
 use crate::backend::ReadFrom;
 use crate::local::View;
 use crate::observe::log::Format;
-use crate::session::CrossSlot;
+use crate::session::{CrossSlot, Transactions};
 
 /// A value, or what would be allowed in its place.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -91,6 +91,7 @@ pub(super) const KEYS: &[Key] = &[
     key("client", "acl_file", |c, v| put(&mut c.client.acl_file, path(v))),
     live("client", "max_clients", |c, v| put(&mut c.client.max_clients, count(v, 1..=1_000_000))),
     key("client", "cross_slot", |c, v| put(&mut c.client.session.cross_slot, choice(v, CROSS_SLOT))),
+    key("client", "transactions", |c, v| put(&mut c.client.session.transactions, choice(v, TRANSACTIONS))),
     key("client", "read_own_writes", |c, v| put(&mut c.client.session.read_own_writes, duration(v, 0..=H))),
     live("client", "idle_timeout", |c, v| put(&mut c.client.session.idle_timeout, duration(v, 0..=720 * H))),
     key("client", "window", |c, v| put(&mut c.client.session.window, count(v, 1..=65_536))),
@@ -125,6 +126,8 @@ const READ_FROM: &[(&str, ReadFrom)] = &[
 ];
 const CROSS_SLOT: &[(&str, CrossSlot)] =
     &[("strict", CrossSlot::Strict), ("read", CrossSlot::Read), ("emulate", CrossSlot::Emulate)];
+const TRANSACTIONS: &[(&str, Transactions)] =
+    &[("whole", Transactions::Whole), ("per_slot", Transactions::PerSlot)];
 const VIEW: &[(&str, View)] =
     &[("hidden", View::Hidden), ("single", View::Single), ("real", View::Real)];
 const FORMAT: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json)];

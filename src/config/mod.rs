@@ -298,6 +298,7 @@ impl Default for Client {
                 idle_timeout: Duration::ZERO,
                 read_own_writes: Duration::ZERO,
                 cross_slot: session::CrossSlot::default(),
+                transactions: session::Transactions::default(),
             },
         }
     }

@@ -46,6 +46,7 @@ pub use crate::command::CrossSlot;
 pub use blocking::Blocked;
 pub use connection::Session;
 pub use scan::Plans;
+pub use transaction::Transactions;
 
 /// How the proxy deals with clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Options {
     pub read_own_writes: Duration,
     /// Which commands are done whose keys are in several slots.
     pub cross_slot: CrossSlot,
+    /// What becomes of transactions with keys in several slots.
+    pub transactions: Transactions,
 }
 
 /// What the sessions of one worker share.

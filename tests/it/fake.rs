@@ -142,8 +142,15 @@ struct Peer {
     readonly: bool,
     resp3: bool,
     authenticated: bool,
-    /// Replies to the requests of a transaction, which are run as they come.
-    transaction: Option<Vec<Vec<u8>>>,
+    transaction: Option<Queued>,
+}
+
+/// What came since `MULTI`.
+#[derive(Default)]
+struct Queued {
+    requests: Vec<Vec<Vec<u8>>>,
+    /// One of them was refused, so that none will run.
+    refused: bool,
 }
 
 /// What goes out on a connection.
@@ -362,6 +369,14 @@ impl Model {
 
     /// Runs a request on a node, or says where it belongs.
     fn run(&mut self, node: usize, peer: &Peer, args: &[Vec<u8>]) -> Vec<u8> {
+        match self.receive(node, peer, args) {
+            Ok(()) => self.perform(node, peer, args),
+            Err(error) => error,
+        }
+    }
+
+    /// Says where a request belongs if it is not this node.
+    fn receive(&mut self, node: usize, peer: &Peer, args: &[Vec<u8>]) -> Result<(), Vec<u8>> {
         let command = Command::read(args);
         let slot = command.keys.first().map_or(0, |key| Slot::of(key).index());
         if peer.asking {
@@ -371,8 +386,12 @@ impl Model {
             if error.starts_with("ASK ") {
                 *self.asked.entry(slot).or_default() += 1;
             }
-            return format!("-{error}\r\n").into_bytes();
+            return Err(format!("-{error}\r\n").into_bytes());
         }
+        Ok(())
+    }
+
+    fn perform(&mut self, node: usize, peer: &Peer, args: &[Vec<u8>]) -> Vec<u8> {
         let source = self.source(node);
         let args = match self.script(node, args) {
             Script::Runs(args) => args,
@@ -822,7 +841,12 @@ impl Server {
                 let held = holding && !is_greeting(&line) && line != "ASKING";
                 vec![Out::Bytes(run(), if held { turn } else { 0 })]
             }
-            Act::Reply(bytes) => vec![Out::Bytes(bytes, 0)],
+            Act::Reply(bytes) => {
+                if let Some(queued) = &mut peer.transaction {
+                    queued.refused |= bytes.starts_with(b"-");
+                }
+                vec![Out::Bytes(bytes, 0)]
+            }
             Act::Hold => vec![Out::Bytes(run(), turn)],
             Act::HoldReply(bytes) => vec![Out::Bytes(bytes, turn)],
             Act::Close => vec![Out::Close],
@@ -850,17 +874,47 @@ impl Server {
         if model.password.is_some() && !peer.authenticated {
             return b"-NOAUTH Authentication required.\r\n".to_vec();
         }
-        if let Some(reply) = transact(peer, &name) {
-            return reply;
+        match name.as_slice() {
+            b"MULTI" => {
+                peer.transaction = Some(Queued::default());
+                b"+OK\r\n".to_vec()
+            }
+            b"EXEC" => self.execute(&mut model, peer),
+            _ if peer.transaction.is_some() => self.queue(&mut model, peer, args),
+            _ => self.reply(&mut model, peer, &name, args),
         }
-        let reply = self.reply(&mut model, peer, &name, args);
-        match &mut peer.transaction {
-            Some(replies) => {
-                replies.push(reply);
+    }
+
+    fn queue(&self, model: &mut Model, peer: &mut Peer, args: &[Vec<u8>]) -> Vec<u8> {
+        let is_data = args[0] != b"CLUSTER";
+        let received = if is_data { model.receive(self.number, peer, args) } else { Ok(()) };
+        let Some(queued) = &mut peer.transaction else { return Vec::new() };
+        match received {
+            Ok(()) => {
+                queued.requests.push(args.to_vec());
                 b"+QUEUED\r\n".to_vec()
             }
-            None => reply,
+            Err(error) => {
+                queued.refused = true;
+                error
+            }
         }
+    }
+
+    fn execute(&self, model: &mut Model, peer: &mut Peer) -> Vec<u8> {
+        peer.asking = false;
+        let Some(Queued { requests, refused }) = peer.transaction.take() else {
+            return b"-ERR EXEC without MULTI\r\n".to_vec();
+        };
+        if refused {
+            return b"-EXECABORT Transaction discarded because of previous errors.\r\n".to_vec();
+        }
+        let run = |args: &Vec<Vec<u8>>| match args[0].as_slice() {
+            name @ b"CLUSTER" => self.reply(model, peer, name, args),
+            _ => model.perform(self.number, peer, args),
+        };
+        let replies: Vec<Vec<u8>> = requests.iter().map(run).collect();
+        [format!("*{}\r\n", replies.len()).into_bytes(), replies.concat()].concat()
     }
 
     fn reply(&self, model: &mut Model, peer: &mut Peer, name: &[u8], args: &[Vec<u8>]) -> Vec<u8> {
@@ -908,21 +962,6 @@ impl Server {
                 reply
             }
         }
-    }
-}
-
-/// The reply to `MULTI` or `EXEC`.
-fn transact(peer: &mut Peer, name: &[u8]) -> Option<Vec<u8>> {
-    match name {
-        b"MULTI" => {
-            peer.transaction = Some(Vec::new());
-            Some(b"+OK\r\n".to_vec())
-        }
-        b"EXEC" => {
-            let replies = peer.transaction.take()?;
-            Some([format!("*{}\r\n", replies.len()).into_bytes(), replies.concat()].concat())
-        }
-        _ => None,
     }
 }
 

@@ -38,6 +38,7 @@ mod shell;
 mod store;
 mod topology;
 mod tracking;
+mod transactions;
 mod users;
 mod waiting;
 mod web;

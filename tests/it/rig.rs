@@ -140,6 +140,7 @@ fn options(seeds: Vec<String>) -> Options {
             idle_timeout: Duration::ZERO,
             read_own_writes: Duration::ZERO,
             cross_slot: session::CrossSlot::Strict,
+            transactions: session::Transactions::Whole,
         },
         backend: backend::Options {
             connect_timeout: Duration::from_millis(500),

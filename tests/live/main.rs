@@ -54,6 +54,7 @@ mod splits;
 mod tally;
 mod tools;
 mod tracking;
+mod transactions;
 mod users;
 mod words;
 
