@@ -10,11 +10,7 @@ CANNOT, SECOND, NOT_DONE = "cluster cannot", "second part", "not done"
 REASONS = [
     # Second part of the work: cross-slot commands, client-side caching, replica reads.
     (SECOND, "", "", "(BY|GET) option of SORT denied in Cluster mode", "SORT … STORE by keys of other slots"),
-    (CANNOT, "redis-py", "test_pipeline: |test_standalone_pipeline", "CROSSSLOT", "a transaction, or what it watches, over several slots"),
-    (CANNOT, "redis-py", "test_transaction_with_empty_error_command|test_exec_error_raised", "",
-     "a transaction, or what it watches, over several slots"),
-    (SECOND, "", "", "CROSSSLOT", "keys of several slots in one command or transaction"),
-    (SECOND, "tcl", "BZMPOP should not blocks on non key arguments", "", "keys of several slots in one command or transaction"),
+    (CANNOT, "redis-py", "test_pipeline: .*(watch|test_transaction_callable)", "CROSSSLOT", "WATCH on keys of several slots, which nobody can compare and set at once"),
     # What one address before a cluster has no use for, or must not let its clients do.
     (CANNOT, "", "", "DB index is out of range", "a cluster has database 0 only"),
     (CANNOT, "tcl", "", "SELECT is not allowed in cluster mode", "a cluster has database 0 only"),

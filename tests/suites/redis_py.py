@@ -24,7 +24,7 @@ class Suite:
     needs_nothing = True
 
     def __init__(self, args, scratch):
-        self.checkout, self.scratch = Path(args.checkout).resolve(), scratch
+        self.checkout, self.scratch, self.protocol = Path(args.checkout).resolve(), scratch, args.protocol
         if not (self.checkout / "tests/conftest.py").exists():
             raise SystemExit(f"{self.checkout} has no tests/conftest.py: not a checkout of redis-py")
         self.python = Path(args.venv or ROOT / "target/suites-venv").absolute() / "bin/python"
@@ -40,8 +40,9 @@ class Suite:
         """The outcome of each test, as {name: (status, what it said)}, and a remark on the file, or None."""
         log = self.scratch / f"{target}.jsonl"
         log.write_text("")
-        command = [self.python, "-m", "pytest", f"tests/{unit}.py", f"--redis-url=redis://{HOST}:{port}/0", "-q",
-                   "-o", "addopts=", "-m", MARKS, "--tb=line", f"--timeout={ONE}", "-p", "no:cacheprovider", "-p", "report"]
+        command = [self.python, "-m", "pytest", f"tests/{unit}.py", f"--redis-url=redis://{HOST}:{port}/0",
+                   f"--protocol={self.protocol}", "-q", "-o", "addopts=", "-m", MARKS, "--tb=line", f"--timeout={ONE}",
+                   "-p", "no:cacheprovider", "-p", "report"]
         environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parent), PYTHONDONTWRITEBYTECODE="1",
                            SUITES_REPORT=str(log))
         process = subprocess.Popen(list(map(str, command)), cwd=self.checkout, env=environment, start_new_session=True,

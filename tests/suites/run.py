@@ -41,6 +41,7 @@ def arguments():
     parser.add_argument("--baseline", type=Path, help="the JSON of an earlier run, for what passes on a standalone server")
     parser.add_argument("--list", action="store_true", help="print each test that fails through the proxy only")
     parser.add_argument("--tags", default="-needs:repl -needs:debug", help="tcl: the suite's own option (default: %(default)s)")
+    parser.add_argument("--protocol", choices=["2", "3"], default="2", help="redis-py: version of RESP (default: %(default)s)")
     parser.add_argument("--venv", help="redis-py: folder of the virtual environment (default: target/suites-venv)")
     return parser.parse_args()
 
