@@ -262,3 +262,19 @@ fn rights_that_change_count_in_every_part() {
         assert_eq!(rig.node(0).seen(), [""; 0], "nothing is left for it");
     });
 }
+
+#[test]
+fn there_may_be_very_many_slots() {
+    per_slot().run(async |rig| {
+        let mut client = rig.client().await;
+        let keys: Vec<String> = (0..1500).map(|n| format!("key{n}")).collect();
+        let sets: Vec<String> = keys.iter().map(|key| format!("SET {key} {key}")).collect();
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        assert_eq!(exec(&mut client, &sets).await, array(&vec![OK; sets.len()]));
+        let gets: Vec<String> = keys.iter().rev().map(|key| format!("GET {key}")).collect();
+        let gets: Vec<&str> = gets.iter().map(String::as_str).collect();
+        let values: Vec<String> = keys.iter().rev().map(|key| bulk(key)).collect();
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        assert_eq!(exec(&mut client, &gets).await, array(&values));
+    });
+}

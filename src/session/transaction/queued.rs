@@ -32,8 +32,8 @@ pub(in crate::session) struct Transaction {
     kind: Transactions,
     /// One for each slot, at least one and at most as many as there are slots.
     pub(super) parts: Vec<Part>,
-    /// Which part is that of a slot.
-    of_slot: BTreeMap<Slot, usize>,
+    /// Which part is that of a slot, but for the first one's.
+    others: BTreeMap<Slot, usize>,
     /// The part of the last command, which one without keys goes with.
     last: usize,
     /// Bytes that all of it takes.
@@ -96,7 +96,7 @@ impl Transaction {
         Self {
             kind: if watched.is_some() { Transactions::Whole } else { kind },
             parts: vec![Part::new(watched)],
-            of_slot: watched.into_iter().map(|slot| (slot, 0)).collect(),
+            others: BTreeMap::new(),
             last: 0,
             held: 0,
             steps: Vec::new(),
@@ -157,19 +157,18 @@ impl Transaction {
 
     /// The part that a command on this slot belongs to.
     fn part_of(&mut self, slot: Slot) -> Result<usize, Refusal> {
-        if let Some(at) = self.of_slot.get(&slot) {
-            return Ok(*at);
+        // The first one goes with all that came before it and had no keys.
+        if *self.parts[0].slot.get_or_insert(slot) == slot {
+            return Ok(0);
         }
-        if self.of_slot.is_empty() {
-            // With all that came before it and had no keys.
-            self.parts[0].slot = Some(slot);
-        } else if self.kind == Transactions::PerSlot {
-            self.parts.push(Part::new(Some(slot)));
-        } else {
+        if self.kind == Transactions::Whole {
             return Err(Refusal::CrossSlot);
         }
-        let at = self.parts.len() - 1;
-        self.of_slot.insert(slot, at);
+        let next = self.parts.len();
+        let at = *self.others.entry(slot).or_insert(next);
+        if at == next {
+            self.parts.push(Part::new(Some(slot)));
+        }
         Ok(at)
     }
 
