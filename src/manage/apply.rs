@@ -58,6 +58,11 @@ pub enum ApplyError {
     /// The step needs a node that does not answer.
     #[error("{0} does not answer")]
     Absent(NodeId),
+    /// A replica went over to another primary before it could replace its own: nodes arrange that among themselves.
+    #[error(
+        "{0} has gone over to another primary, {1}, and replaces none; look again who follows whom"
+    )]
+    WentOver(Address, NodeId),
     /// A node that joins has functions of its own.
     #[error(
         "New node already contains functions and can not be added to the cluster. Use FUNCTION FLUSH and try again."
@@ -95,6 +100,8 @@ struct Place {
     /// Where the other nodes are to find it.
     announced: Address,
     bus_port: Option<u16>,
+    /// Whom it follows.
+    primary: Option<NodeId>,
 }
 
 impl Crew {
@@ -114,7 +121,12 @@ impl Crew {
     /// One more.
     pub fn enrol(&mut self, node: &NodeView) {
         let announced = node.own.address.clone().unwrap_or_else(|| node.address.clone());
-        let place = Place { dialled: node.address.clone(), announced, bus_port: node.own.bus_port };
+        let place = Place {
+            dialled: node.address.clone(),
+            announced,
+            bus_port: node.own.bus_port,
+            primary: node.own.primary.clone(),
+        };
         self.members.insert(node.own.id.clone(), place);
     }
 
@@ -191,7 +203,7 @@ impl Crew {
             self.open.insert(id.clone(), self.access.open(&place.dialled).await?);
         }
         let control = self.open.get_mut(id).expect("it has just been put there");
-        let answer = control.call(args).await;
+        let answer = call_loaded(control, args, self.patience).await;
         if !matches!(answer, Ok(_) | Err(ControlError::Reply(..))) {
             self.open.remove(id);
         }
@@ -304,7 +316,13 @@ impl Crew {
         let mut wait = Wait::new(self.patience);
         let mut next = Instant::now() + REPEAT;
         loop {
-            let views = self.look().await?;
+            let views = match self.look().await {
+                Err(error) if is_loading(&error) => {
+                    wait.once_more(&error.to_string(), &[], tell).await?;
+                    continue;
+                }
+                looked => looked?,
+            };
             let Some(doubt) = check::unsettled(&views, None) else { return Ok(()) };
             if Instant::now() >= next {
                 next = Instant::now() + REPEAT;
@@ -370,9 +388,20 @@ impl Crew {
         // A node gives a try up after five seconds, and says so to nobody.
         let mut again = Instant::now();
         loop {
-            let view = NodeView::ask(&place.dialled, &self.access).await?;
+            let view = match NodeView::ask(&place.dialled, &self.access).await.map_err(Into::into) {
+                Err(error) if is_loading(&error) => {
+                    wait.once_more(&error.to_string(), &[], tell).await?;
+                    continue;
+                }
+                looked => looked?,
+            };
             if !view.own.is_replica() {
                 return Ok(());
+            }
+            if let (Some(meant), Some(primary)) = (&place.primary, &view.own.primary)
+                && meant != primary
+            {
+                return Err(ApplyError::WentOver(view.address, primary.clone()));
             }
             if Instant::now() >= again {
                 self.call(node, words).await?;
@@ -400,7 +429,9 @@ impl Crew {
         for id in members {
             let (address, access, node) =
                 (self.members[&id].dialled.clone(), self.access.clone(), node.clone());
-            asking.spawn(async move { (id, forget_at(&address, &access, &node).await) });
+            let patience = self.patience;
+            asking
+                .spawn(async move { (id, forget_at((&address, &access), &node, patience).await) });
         }
         let answers = asking.join_all().await;
         answers.into_iter().filter_map(|(id, answer)| Some((id, answer.err()?))).collect()
@@ -443,12 +474,49 @@ impl Crew {
     }
 }
 
-async fn forget_at(address: &Address, access: &Access, node: &NodeId) -> Result<(), ControlError> {
+async fn forget_at(
+    (address, access): (&Address, &Access),
+    node: &NodeId,
+    patience: Duration,
+) -> Result<(), ControlError> {
     let mut control = access.open(address).await?;
-    match control.call(&[b"CLUSTER", b"FORGET", node.0.as_bytes()]).await {
+    let words: &[&[u8]] = &[b"CLUSTER", b"FORGET", node.0.as_bytes()];
+    match call_loaded(&mut control, words, patience).await {
         Err(ControlError::Reply(_, text)) if text.contains("Unknown node") => Ok(()),
         outcome => outcome.map(drop),
     }
+}
+
+/// One command, again and again while the node answers that it is loading its data: a replica does so whenever it has lost too
+/// much of its primary's stream.
+async fn call_loaded(
+    control: &mut Control,
+    args: &[&[u8]],
+    patience: Duration,
+) -> Result<Value, ControlError> {
+    let start = Instant::now();
+    loop {
+        let answer = control.call(args).await;
+        let is_loading = answer.as_ref().is_err_and(says_loading);
+        if !is_loading || start.elapsed() >= patience {
+            return answer;
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Whether a node is to be asked again when it has loaded its data.
+fn is_loading(error: &ApplyError) -> bool {
+    match error {
+        ApplyError::Control(error) | ApplyError::View(ViewError::Control(error)) => {
+            says_loading(error)
+        }
+        _ => false,
+    }
+}
+
+fn says_loading(error: &ControlError) -> bool {
+    error.reply().is_some_and(|text| text.starts_with("LOADING "))
 }
 
 /// `CLUSTER MEET` takes no names.

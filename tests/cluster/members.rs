@@ -1,10 +1,15 @@
 //! `add-node`, `del-node`, `failover`.
 
-use slotway::cluster::Slot;
+use std::time::Duration;
+
+use slotway::cluster::{NodeId, Slot};
+use slotway::manage::apply::{ApplyError, Crew};
+use slotway::manage::plan::{Consent, Step};
 
 use crate::beside_others;
 use crate::cluster::Cluster;
-use crate::job::control;
+use crate::job::{Office, control};
+use crate::patience::until;
 use crate::tool::{ask, cluster, known, text};
 
 /// Everybody knows so many nodes.
@@ -202,4 +207,39 @@ async fn failover_ends_when_all_know_of_it() {
     told.mentions(&format!("{} is still a replica", nodes.address(5)));
     cluster(&format!("{line} --force")).await.ends(0);
     nodes.thaw(2);
+}
+
+#[tokio::test]
+async fn failover_waits_for_a_replica_that_loads_and_lets_one_be_that_went_over() {
+    let _turn = beside_others().await;
+    let nodes = Cluster::start(3, 1).await;
+    let office = Office::new();
+    let view = office.view(&nodes, 0).await;
+    let mut crew = Crew::new(&view, &office.access, office.options.patience);
+    let failover =
+        |node| [Step::Failover { node: NodeId(nodes.id(node).into()), consent: Consent::All }];
+
+    // It takes two seconds to load, and looks up now and then.
+    nodes.call(3, &["DEBUG", "POPULATE", "2000"]).await;
+    nodes.call(3, &["CONFIG", "SET", "key-load-delay", "1000"]).await;
+    nodes.call(3, &["CONFIG", "SET", "loading-process-events-interval-bytes", "1024"]).await;
+    let mut loader = control(&nodes, 3).await;
+    let _loading = tokio::spawn(async move { loader.call(&[b"DEBUG", b"RELOAD"]).await });
+    until(Duration::from_secs(10), "it loads", async || {
+        let mut asker = control(&nodes, 3).await;
+        let answer = asker.call(&[b"CLUSTER", b"MYID"]).await;
+        let is_loading = matches!(&answer, Err(error) if error.to_string().contains("LOADING"));
+        if is_loading { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    crew.apply(&failover(3), &mut |_| {}).await.expect("it is waited for");
+    let role = text(&nodes.address(3), "INFO replication").await;
+    assert!(role.contains("role:master"), "{role}");
+
+    nodes.call(4, &["CLUSTER", "REPLICATE", nodes.id(2)]).await;
+    let refused = crew.apply(&failover(4), &mut |_| {}).await;
+    let Err(ApplyError::WentOver(_, primary)) = refused else { panic!("{refused:?}") };
+    assert_eq!(*primary.0, *nodes.id(2));
+    let role = text(&nodes.address(2), "INFO replication").await;
+    assert!(role.contains("role:master"), "{role}");
 }
