@@ -223,16 +223,19 @@ async fn failover_waits_for_a_replica_that_loads_and_lets_one_be_that_went_over(
     nodes.call(3, &["DEBUG", "POPULATE", "2000"]).await;
     nodes.call(3, &["CONFIG", "SET", "key-load-delay", "1000"]).await;
     nodes.call(3, &["CONFIG", "SET", "loading-process-events-interval-bytes", "1024"]).await;
-    let mut loader = control(&nodes, 3).await;
-    let _loading = tokio::spawn(async move { loader.call(&[b"DEBUG", b"RELOAD"]).await });
-    until(Duration::from_secs(10), "it loads", async || {
-        let mut asker = control(&nodes, 3).await;
-        let answer = asker.call(&[b"CLUSTER", b"MYID"]).await;
-        let is_loading = matches!(&answer, Err(error) if error.to_string().contains("LOADING"));
-        if is_loading { Ok(()) } else { Err(format!("{answer:?}")) }
-    })
-    .await;
-    crew.apply(&failover(3), &mut |_| {}).await.expect("it is waited for");
+    let mut busy = control(&nodes, 3).await;
+    let replaced = async {
+        until(Duration::from_secs(10), "it loads", async || {
+            let answer = control(&nodes, 3).await.call(&[b"CLUSTER", b"MYID"]).await;
+            let is_loading = matches!(&answer, Err(error) if error.to_string().contains("LOADING"));
+            if is_loading { Ok(()) } else { Err(format!("{answer:?}")) }
+        })
+        .await;
+        crew.apply(&failover(3), &mut |_| {}).await
+    };
+    let (loaded, replaced) = tokio::join!(busy.call(&[b"DEBUG", b"RELOAD"]), replaced);
+    loaded.expect("it is loaded");
+    replaced.expect("it is waited for");
     let role = text(&nodes.address(3), "INFO replication").await;
     assert!(role.contains("role:master"), "{role}");
 
