@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use super::Pool;
 
-/// Most requests noted between two times that they are taken up; what comes then is forgotten.
-const MOST: usize = 1024;
+/// Most requests noted between two times that they are taken up; what comes then is forgotten. When a worker has more to do than
+/// it can, all of them are slow, and to note each would cost as much as to serve it.
+const MOST: usize = 128;
 
 /// A request that took long.
 #[derive(Clone, Debug)]
@@ -28,6 +29,12 @@ impl Pool {
     #[inline]
     pub fn slow_us(&self) -> u64 {
         u64::try_from(self.slow_from.load(Relaxed)).unwrap_or(u64::MAX)
+    }
+
+    /// Whether no more slow requests are noted just now.
+    #[inline]
+    pub(super) fn has_noted_enough(&self) -> bool {
+        self.slow.borrow().len() >= MOST
     }
 
     /// Takes note of a request if it was slow.
