@@ -81,6 +81,16 @@ impl Gather {
         Self { spliced, ..self }
     }
 
+    /// With a buffer for the replies.
+    pub fn lend(&mut self, buffer: Vec<u8>) {
+        self.bytes = buffer;
+    }
+
+    /// The buffer of the replies, which are needed no more.
+    pub fn give_back(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Of a command that writes: an error must not say that it did not run if a part of it did.
     #[must_use]
     pub fn writing(self, writes: bool) -> Self {

@@ -23,10 +23,12 @@ use crate::resp::write;
 mod output;
 mod patience;
 mod queue;
+mod spares;
 
 pub use output::Output;
 pub use patience::Patience;
 use queue::{Queue, Told};
+use spares::Spares;
 
 /// From this size on, replies are passed on by reference instead of being copied (measured: copying 16 KiB costs about as
 /// much as keeping a read buffer alive and allocating the next).
@@ -56,6 +58,14 @@ impl Reply<'_> {
             Self::Large(bytes) => bytes,
         }
     }
+}
+
+/// What the replies of all clients of one worker share.
+#[derive(Debug, Default)]
+pub struct Common {
+    /// Those that wait for the rest of their batch.
+    pub patience: Patience,
+    spares: Spares,
 }
 
 /// The ordered replies of one client.
@@ -131,9 +141,9 @@ impl Default for Replies {
 }
 
 impl Replies {
-    /// For a client that may keep so many bytes of replies waiting and no more; `patience` is its worker's.
-    pub fn new(most: usize, patience: Rc<Patience>) -> Self {
-        Self(Rc::new(RefCell::new(Queue::new(most, patience))))
+    /// For a client that may keep so many bytes of replies waiting and no more; `common` is its worker's.
+    pub fn new(most: usize, common: Rc<Common>) -> Self {
+        Self(Rc::new(RefCell::new(Queue::new(most, common))))
     }
 
     /// Says whose they are, by the client's number.
@@ -242,7 +252,7 @@ impl Replies {
         let mut queue = self.0.borrow_mut();
         let waits = queue.waits_for_batch();
         if queue.begins_to_wait() {
-            queue.patience.add(self.clone());
+            queue.common.patience.add(self.clone());
         }
         waits
     }
@@ -363,8 +373,8 @@ impl Promise {
             Told::Nothing => {}
             Told::Wake(waker) => waker.wake(),
             Told::Wait => {
-                let patience = Rc::clone(&queue.borrow().patience);
-                patience.add(Replies(Rc::clone(queue)));
+                let common = Rc::clone(&queue.borrow().common);
+                common.patience.add(Replies(Rc::clone(queue)));
             }
         }
     }
@@ -414,8 +424,8 @@ mod tests {
 
     #[test]
     fn the_replies_to_one_read_go_out_together() {
-        let (patience, calls) = (Rc::<Patience>::default(), Arc::<Calls>::default());
-        let replies = Replies::new(usize::MAX, Rc::clone(&patience));
+        let (common, calls) = (Rc::<Common>::default(), Arc::<Calls>::default());
+        let replies = Replies::new(usize::MAX, Rc::clone(&common));
         let waker = Waker::from(Arc::clone(&calls));
         let [first, second] = [promise(&replies), promise(&replies)];
         replies.end_batch();
@@ -434,9 +444,10 @@ mod tests {
 
     #[test]
     fn patience_ends_at_the_second_look() {
-        let (patience, calls) = (Rc::<Patience>::default(), Arc::<Calls>::default());
-        let replies = Replies::new(usize::MAX, Rc::clone(&patience));
+        let (common, calls) = (Rc::<Common>::default(), Arc::<Calls>::default());
+        let replies = Replies::new(usize::MAX, Rc::clone(&common));
         let waker = Waker::from(Arc::clone(&calls));
+        let patience = &common.patience;
         let is_watched = || patience.poll_waiting(&mut Context::from_waker(&waker)).is_ready();
         let [early, later, late] = [(); 3].map(|()| promise(&replies));
         replies.end_batch();

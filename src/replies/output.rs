@@ -5,11 +5,10 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use super::Spares;
+
 /// Written bytes are cut off a tail that never runs empty once there are so many of them.
 const COMPACT_AT: usize = 64 * 1024;
-
-/// Most bytes a buffer starts with.
-pub(super) const USUAL_MAX: usize = 16 * 1024;
 
 /// An ordered queue of bytes to be written.
 #[derive(Debug, Default)]
@@ -21,16 +20,14 @@ pub struct Output {
     tail: Vec<u8>,
     /// How much of the tail has been written.
     written: usize,
-    /// Capacity the tail had when it was last given back: what the client's replies take at a time.
-    usual: usize,
 }
 
 impl Output {
     /// The buffer that small replies are appended to.
     #[inline]
-    pub fn tail(&mut self) -> &mut Vec<u8> {
+    pub(super) fn tail(&mut self, spares: &Spares) -> &mut Vec<u8> {
         if self.tail.capacity() == 0 {
-            self.tail.reserve(self.usual);
+            self.tail = spares.take();
         }
         &mut self.tail
     }
@@ -101,10 +98,9 @@ impl Output {
     }
 
     /// Gives back memory when nothing is left to write.
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self, spares: &Spares) {
         if self.is_empty() && self.tail.capacity() > 0 {
-            self.usual = self.tail.capacity().min(USUAL_MAX);
-            self.tail = Vec::new();
+            spares.give(std::mem::take(&mut self.tail));
         }
     }
 }

@@ -6,8 +6,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use super::output::USUAL_MAX;
-use super::{Company, Gate, Mute, Output, Patience, Reply};
+use super::{Common, Company, Gate, Mute, Output, Reply};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::{Claim, Standing};
@@ -31,8 +30,6 @@ pub(super) struct Queue {
     /// Small replies that came out of order, side by side.
     kept: Vec<u8>,
     kept_count: usize,
-    /// Capacity that buffer had when it was last given back: what the client's pipelines take.
-    kept_usual: usize,
     /// Bytes of the replies kept by themselves.
     apart: usize,
     output: Output,
@@ -46,7 +43,7 @@ pub(super) struct Queue {
     due: bool,
     /// What is ready is in the list of those that wait for the rest of their batch.
     waits: bool,
-    pub(super) patience: Rc<Patience>,
+    pub(super) common: Rc<Common>,
     /// Most bytes of replies that may wait.
     most: usize,
     /// The client is gone, or has let too much wait: replies are thrown away.
@@ -128,8 +125,8 @@ impl State {
 }
 
 impl Queue {
-    pub(super) fn new(most: usize, patience: Rc<Patience>) -> Self {
-        Self { patience, most, ..Self::default() }
+    pub(super) fn new(most: usize, common: Rc<Common>) -> Self {
+        Self { common, most, ..Self::default() }
     }
 
     #[inline]
@@ -138,7 +135,8 @@ impl Queue {
         self.put_out(Place::out(claim, reads, State::Empty))
     }
 
-    pub(super) fn push_gather(&mut self, gather: Gather) -> u32 {
+    pub(super) fn push_gather(&mut self, mut gather: Gather) -> u32 {
+        gather.lend(self.common.spares.take());
         gather.claims().for_each(|claim| self.claim(claim));
         let reads = !gather.writes();
         let state = State::Gathering(Box::new(gather));
@@ -191,7 +189,7 @@ impl Queue {
     /// Answers the next place at once.
     pub(super) fn answer(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
         if self.places.is_empty() {
-            return fill(self.output.tail());
+            return fill(self.output.tail(&self.common.spares));
         }
         let state = if self.kept.len() > KEPT_MAX {
             let mut reply = Vec::new();
@@ -214,7 +212,9 @@ impl Queue {
         let at_once = self.lets_messages_by();
         match message {
             Reply::Large(bytes) if at_once => self.output.append(bytes.clone()),
-            Reply::Small(bytes) if at_once => self.output.tail().extend_from_slice(bytes),
+            Reply::Small(bytes) if at_once => {
+                self.output.tail(&self.common.spares).extend_from_slice(bytes);
+            }
             Reply::Large(bytes) => {
                 let state = self.apart(bytes.clone());
                 self.put(Place::answered(state));
@@ -307,7 +307,7 @@ impl Queue {
     /// All that was ready has been sent.
     pub(super) fn sent(&mut self) {
         self.due = false;
-        self.output.shrink();
+        self.output.shrink(&self.common.spares);
     }
 
     /// Whether something is ready that is not to be sent yet.
@@ -439,7 +439,7 @@ impl Queue {
             return told.or_else(|| if self.bell.eager { self.bell.ring() } else { None }).into();
         }
         match reply {
-            Reply::Small(bytes) => self.output.tail().extend_from_slice(bytes),
+            Reply::Small(bytes) => self.output.tail(&self.common.spares).extend_from_slice(bytes),
             Reply::Large(bytes) => self.output.append(bytes),
         }
         self.pop();
@@ -489,7 +489,7 @@ impl Queue {
             match &mut place.state {
                 State::Kept { start, len } => {
                     let bytes = &self.kept[*start as usize..][..*len as usize];
-                    self.output.tail().extend_from_slice(bytes);
+                    self.output.tail(&self.common.spares).extend_from_slice(bytes);
                     self.kept_count -= 1;
                 }
                 State::Apart(bytes) => {
@@ -499,8 +499,9 @@ impl Queue {
                 State::Gathering(gather) if gather.is_complete() => {
                     self.apart -= gather.size();
                     if self.muted.front() != Some(&self.front) {
-                        gather.merge(self.output.tail());
+                        gather.merge(self.output.tail(&self.common.spares));
                     }
+                    self.common.spares.give(gather.give_back());
                 }
                 State::Empty | State::Gathering(_) => break,
             }
@@ -526,9 +527,8 @@ impl Queue {
         }
         self.kept.clear();
         if self.places.is_empty() {
-            if self.kept.capacity() > 4096 {
-                self.kept_usual = self.kept.capacity().min(USUAL_MAX);
-                self.kept = Vec::new();
+            if self.kept.capacity() > 0 {
+                self.common.spares.give(std::mem::take(&mut self.kept));
             }
             if self.places.capacity() > 256 {
                 self.places = VecDeque::new();
@@ -545,7 +545,7 @@ impl Queue {
             Reply::Small(bytes) => {
                 let start = self.kept.len();
                 if self.kept.capacity() == 0 {
-                    self.kept.reserve(self.kept_usual);
+                    self.kept = self.common.spares.take();
                 }
                 self.kept.extend_from_slice(bytes);
                 self.kept_from(start)

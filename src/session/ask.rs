@@ -49,7 +49,7 @@ impl Asking {
         protocol: Protocol,
     ) -> Step<Bytes> {
         let pool = &self.shared.pool;
-        let replies = Replies::new(self.room, self.shared.patience.clone());
+        let replies = Replies::new(self.room, Rc::clone(&self.shared.common));
         let class = Class { protocol, replica: false };
         let now = pool.clock.micros();
         for Question { slot, wire, nature } in questions {

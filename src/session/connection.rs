@@ -111,7 +111,7 @@ impl Session {
         let now = shared.pool.clock.millis();
         let client = Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), user, now);
         let client = Rc::new(RefCell::new(client));
-        let replies = Replies::new(shared.options.output_max, Rc::clone(&shared.patience));
+        let replies = Replies::new(shared.options.output_max, Rc::clone(&shared.common));
         replies.belong_to(id);
         let doomed = Rc::new(Cell::new(false));
         let blocked = Rc::<Blocked>::default();

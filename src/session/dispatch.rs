@@ -290,7 +290,7 @@ impl Session {
                 .writing(!decision.nature.reads);
         let gather = if cut.merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
         self.shared.pool.stats.commands_split.add(1);
-        let mut wire = Vec::with_capacity(request.bytes().len().min(1024));
+        let mut wire = self.shared.scratch.take();
         for (part, promise) in split.parts().zip(self.replies.gather(gather)) {
             wire.clear();
             part.write(request, &mut wire);
@@ -301,6 +301,7 @@ impl Session {
                 self.send(Payload::Large(&large), promise, part.slot, decision);
             }
         }
+        self.shared.scratch.replace(wire);
     }
 
     /// One part for each primary, addressed by a slot of it.

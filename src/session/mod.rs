@@ -38,7 +38,7 @@ use crate::cluster::Address;
 use crate::local::muster::{Muster, Share};
 use crate::local::{self, Facts, Proxy, denials, slowlog};
 use crate::pubsub::{Hub, Tally, Topic};
-use crate::replies::{Patience, Replies};
+use crate::replies::{Common, Replies};
 use crate::resp::frame::Limits;
 use crate::tracking::{Forward, Redirected, Tracker};
 
@@ -94,9 +94,11 @@ pub struct Shared {
     pub workers: Vec<mpsc::UnboundedSender<Message>>,
     /// What the cursors of `SCAN` stand for, the same for all workers.
     pub plans: Arc<Plans>,
-    /// The clients whose replies wait for the rest of their batch.
-    pub patience: Rc<Patience>,
+    /// What the replies of all clients share.
+    pub common: Rc<Common>,
     sizes: RefCell<errand::Sizes>,
+    /// Where the parts of a request are written, one after the other.
+    scratch: RefCell<Vec<u8>>,
     buffers: RefCell<Vec<BytesMut>>,
     /// What `CLIENT PAUSE` said, if it is not over.
     paused: Cell<Option<muster::Paused>>,
@@ -254,8 +256,9 @@ impl Shared {
             draining: Cell::new(false),
             workers,
             plans,
-            patience: Rc::default(),
+            common: Rc::default(),
             sizes: RefCell::default(),
+            scratch: RefCell::default(),
             buffers: RefCell::default(),
             paused: Cell::default(),
             monitors: RefCell::default(),

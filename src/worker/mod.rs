@@ -176,9 +176,9 @@ async fn tend(shared: Rc<Shared>) {
 /// Has replies sent that have waited long enough for the rest of their batch.
 async fn press(shared: Rc<Shared>) {
     loop {
-        poll_fn(|cx| shared.patience.poll_waiting(cx)).await;
+        poll_fn(|cx| shared.common.patience.poll_waiting(cx)).await;
         sleep(PATIENCE).await;
-        shared.patience.press();
+        shared.common.patience.press();
     }
 }
 

@@ -1,0 +1,82 @@
+//! Buffers for replies, used by one client after the other: hardly any client has replies to send at a time, and memory that
+//! was just used is at hand, where memory given back to the system costs a page fault for every 4 KiB.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+
+/// Most bytes that wait to be used again.
+const MOST: usize = 1 << 20;
+/// Largest buffer of which that is worth while.
+const LARGEST: usize = 64 * 1024;
+/// Bytes that a new one has room for.
+const FIRST: usize = 1024;
+
+/// The buffers that nobody uses just now, the one used last on top.
+#[derive(Default)]
+pub(super) struct Spares {
+    buffers: RefCell<Vec<Vec<u8>>>,
+    /// Bytes that they have room for.
+    size: Cell<usize>,
+}
+
+impl Spares {
+    /// An empty buffer.
+    pub(super) fn take(&self) -> Vec<u8> {
+        let Some(buffer) = self.buffers.borrow_mut().pop() else {
+            return Vec::with_capacity(FIRST);
+        };
+        self.size.set(self.size.get() - buffer.capacity());
+        buffer
+    }
+
+    /// Takes a buffer back that is not needed any more.
+    pub(super) fn give(&self, mut buffer: Vec<u8>) {
+        let size = self.size.get() + buffer.capacity();
+        if buffer.capacity() > LARGEST || size > MOST {
+            return;
+        }
+        buffer.clear();
+        self.size.set(size);
+        self.buffers.borrow_mut().push(buffer);
+    }
+}
+
+impl fmt::Debug for Spares {
+    /// Without what the buffers are full of, which is nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spares").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buffer_used_last_is_used_next() {
+        let spares = Spares::default();
+        let (mut one, other) = (spares.take(), spares.take());
+        one.resize(20_000, b'x');
+        let at = one.as_ptr();
+        spares.give(other);
+        spares.give(one);
+        let again = spares.take();
+        assert_eq!((again.as_ptr(), again.len()), (at, 0));
+        assert_eq!(spares.take().capacity(), FIRST);
+    }
+
+    #[test]
+    fn not_much_is_kept() {
+        let spares = Spares::default();
+        spares.give(Vec::with_capacity(LARGEST + 1));
+        assert_eq!(spares.size.get(), 0);
+        for _ in 0..100 {
+            spares.give(Vec::with_capacity(LARGEST));
+        }
+        assert_eq!(spares.buffers.borrow().len(), MOST / LARGEST);
+        for _ in 0..20 {
+            assert!(spares.take().is_empty());
+        }
+        assert_eq!(spares.size.get(), 0);
+    }
+}
