@@ -9,7 +9,7 @@ echo "version $(redis-benchmark --version | awk '{ print $2 }')"
 for name in $tests; do
     errors=
     for pipeline in 1 16; do
-        errors+=$(timeout 60 redis-benchmark -h "$1" -p "$2" -t "$name" -n 2000 -c 20 -r 1000 -P $pipeline --csv 2>&1 >/dev/null ||
+        errors+=$(timeout 60 redis-benchmark -h "$1" -p "$2" -t "$name" -n 1000 -c 20 -r 1000 -P $pipeline --csv 2>&1 >/dev/null ||
             echo " ended with $?")
     done
     if [[ -z $errors ]]; then

@@ -3,12 +3,12 @@
 
 use slotway::manage::mover::{Event, Method, MoveError, Reins};
 
-use crate::alone;
 use crate::cluster::Cluster;
 use crate::front;
 use crate::job::{Office, count, fill};
 use crate::load::{Load, Plan};
 use crate::tool;
+use crate::{beside_others, under_load};
 
 /// Batches that every client of a load does before something happens, and after it.
 const BATCHES: u64 = 15;
@@ -29,13 +29,13 @@ fn office(method: Method) -> Office {
 /// Scenario 20, where the servers know it.
 #[tokio::test]
 async fn the_servers_move_slots_under_load() {
-    let _turn = alone().await;
+    let _turn = under_load().await;
     if !is_known().await {
         return;
     }
     let (cluster, office) = (Cluster::start(3, 1).await, office(Method::Asm));
     let proxy = front::start(front::patient(cluster.addresses())).await;
-    let mut load = Load::start(Plan { focus: 0..1500, ..Plan::new(proxy.data) });
+    let mut load = Load::start(Plan { focus: 0..1500, ..Plan::light(proxy.data) });
     load.advance(BATCHES).await;
     let summary = office.moved(&cluster, &[(0, 1, 0..1500)]).await;
     load.advance(BATCHES).await;
@@ -49,7 +49,7 @@ async fn the_servers_move_slots_under_load() {
 /// Told to stop at once, it cancels what runs, and nothing is left behind.
 #[tokio::test]
 async fn a_migration_is_cancelled_and_gone_on_with() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     if !is_known().await {
         return;
     }
@@ -68,7 +68,7 @@ async fn a_migration_is_cancelled_and_gone_on_with() {
 /// Where the servers do not know it.
 #[tokio::test]
 async fn servers_without_it_are_left_alone_or_served_key_by_key() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     if is_known().await {
         return;
     }

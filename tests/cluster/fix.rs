@@ -17,7 +17,7 @@ use crate::job::{Office, control, count, fill, key, tag};
 use crate::ledger::Reader;
 use crate::load::{Load, Plan};
 use crate::tally::Oddity;
-use crate::{alone, beside_others, front, tool, until};
+use crate::{beside_others, front, tool, under_load, until};
 
 /// Clients of a load: few, since all of it is on the machine that does the work as well.
 const CLIENTS: usize = 4;
@@ -258,7 +258,7 @@ async fn fill_all(cluster: &Cluster, node: Node, slots: Range<usize>, each: usiz
 #[tokio::test]
 async fn slots_left_half_way_are_closed_under_load() {
     let (cluster, office) = (Cluster::start(3, 0).await, Office::new());
-    let _turn = alone().await;
+    let _turn = under_load().await;
     // The last slots of node 0, on their way to node 1, and its first ones on their way back.
     let count = LEFT.len() * EACH;
     let ways = [([0, 1], BORDER - count..BORDER), ([1, 0], BORDER..BORDER + count)];
@@ -268,7 +268,7 @@ async fn slots_left_half_way_are_closed_under_load() {
     }
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let focus = BORDER - count..BORDER + count;
-    let mut load = Load::start(Plan { focus, clients: CLIENTS, ..Plan::new(proxy.data) });
+    let mut load = Load::start(Plan { focus, clients: CLIENTS, ..Plan::light(proxy.data) });
     let reader = Reader::start(proxy.data, keys).await;
     load.advance(5).await;
     // Last those of which the source alone was told: a target may hear of them from it, take them and a new epoch at any time.
@@ -401,11 +401,11 @@ async fn slots_without_an_owner_are_covered() {
 #[tokio::test]
 async fn a_thousand_slots_left_open_are_closed() {
     let (cluster, office) = (Cluster::start(2, 0).await, Office::new());
-    let _turn = alone().await;
+    let _turn = under_load().await;
     let keys = fill_all(&cluster, 0, 0..1000, 40).await;
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let mut load =
-        Load::start(Plan { focus: 500..1000, clients: CLIENTS, ..Plan::new(proxy.data) });
+        Load::start(Plan { focus: 500..1000, clients: CLIENTS, ..Plan::light(proxy.data) });
     load.advance(5).await;
     let (mut source, mut target) = (control(&cluster, 0).await, control(&cluster, 1).await);
     let open = |state: &'static str, peer: &str| -> Vec<Vec<String>> {

@@ -83,4 +83,4 @@ mod versions;
 mod via;
 mod walkthrough;
 
-use patience::{Dice, alone, beside_others, until, within};
+use patience::{Dice, alone, beside_others, under_load, until, within};

@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, Node};
 use crate::front;
 use crate::job::{Office, control, count, fill, key, tag};
 use crate::load::{Load, Plan};
-use crate::{alone, beside_others, tool};
+use crate::{beside_others, tool, under_load};
 
 /// Batches that every client of a load does before something happens, and after it.
 const BATCHES: u64 = 15;
@@ -19,9 +19,9 @@ const BATCHES: u64 = 15;
 #[tokio::test]
 async fn a_reshard_under_load_loses_nothing() {
     let (cluster, office) = (Cluster::start(3, 1).await, Office::new());
-    let _turn = alone().await;
+    let _turn = under_load().await;
     let proxy = front::start(front::patient(cluster.addresses())).await;
-    let mut load = Load::start(Plan { focus: 0..1500, ..Plan::new(proxy.data) });
+    let mut load = Load::start(Plan { focus: 0..1500, ..Plan::light(proxy.data) });
     load.advance(BATCHES).await;
     let summary = office.moved(&cluster, &[(0, 1, 0..1500)]).await;
     load.advance(BATCHES).await;

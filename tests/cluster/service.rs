@@ -31,7 +31,7 @@ async fn clients_notice_nothing_of_what_is_done_to_their_cluster() {
         fill(&nodes, 0, slot, KEYS).await;
     }
     let proxy = front::start(front::patient(nodes.addresses())).await;
-    let mut load = Load::start(Plan { clients: 4, ..Plan::new(proxy.data) });
+    let mut load = Load::start(Plan { clients: 4, ..Plan::light(proxy.data) });
     load.advance(BATCHES).await;
 
     // A node comes, with a replica, and gets its share.

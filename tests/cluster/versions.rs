@@ -3,7 +3,7 @@
 
 use slotway::resp::value;
 
-use crate::alone;
+use crate::beside_others;
 use crate::tool::{Special, ask, cluster, text};
 
 /// The first slot of each of three primaries, and a tag of it.
@@ -24,7 +24,7 @@ async fn keys_go_to_the_other_kind_of_server_or_it_is_said_that_they_cannot() {
         eprintln!("skipped: SLOTWAY_TEST_OTHER_SERVER names no second server program");
         return;
     };
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let options = ["--cluster-enabled", "yes"];
     let nodes = [
         Special::start("127.0.0.1", &options).await,

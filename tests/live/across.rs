@@ -16,7 +16,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use crate::client::{Client, ok, wire};
 use crate::cluster::{Cluster, steady};
 use crate::commands::Server;
-use crate::{Dice, alone, front, until};
+use crate::{Dice, beside_others, front, until};
 
 /// How often the proxy is killed, and how many clients are at each case then.
 const ROUNDS: usize = 8;
@@ -60,9 +60,8 @@ async fn emulating(cluster: &Cluster) -> Running {
 }
 
 async fn check(protocol: Protocol) {
-    let _turn = alone().await;
     let cluster = steady().await;
-    let proxy = emulating(cluster).await;
+    let proxy = emulating(&cluster).await;
     let (mut client, mut server) = (Client::to(proxy.data).await, Server::start());
     if protocol == Protocol::Resp3 {
         client.hello3().await.expect("RESP3");
@@ -99,9 +98,8 @@ async fn commands_across_slots_are_those_of_one_server_in_resp3() {
 /// What waits for several nodes hears of what comes to one of them.
 #[tokio::test]
 async fn waiting_for_several_slots_ends_when_something_comes() {
-    let _turn = alone().await;
     let cluster = steady().await;
-    let proxy = emulating(cluster).await;
+    let proxy = emulating(&cluster).await;
     let mut other = Client::to(proxy.data).await;
     assert_eq!(other.call("FLUSHALL").await, ok());
     let checks = [
@@ -134,7 +132,6 @@ async fn waiting_for_several_slots_ends_when_something_comes() {
 /// Without being told to, the proxy does what only reads; what writes is refused as by a node, as all is within `MULTI`.
 #[tokio::test]
 async fn only_reads_are_done_across_slots_unless_told() {
-    let _turn = alone().await;
     let cluster = steady().await;
     assert_ne!(Slot::of(b"s"), Slot::of(b"t"));
     let refused = "-CROSSSLOT Keys in request don\\'t hash to the same slot\\r\\n";
@@ -405,14 +402,13 @@ async fn repeat(case: &Case, name: String, mut client: Client, answered: &Cell<u
 /// Whatever steps the clients' commands are at when the proxy is killed.
 #[tokio::test]
 async fn a_proxy_that_is_killed_loses_nothing() {
-    let _turn = alone().await;
     let cluster = steady().await;
-    let judge = emulating(cluster).await;
+    let judge = emulating(&cluster).await;
     let mut client = Client::to(judge.data).await;
     assert_eq!(client.call("FLUSHALL").await, ok());
     let mut dice = Dice::from_env();
     for round in 0..ROUNDS {
-        let (mut process, log, address) = program(cluster).await;
+        let (mut process, log, address) = program(&cluster).await;
         let answered = Cell::new(0);
         let mut names = Vec::new();
         let mut clients = Vec::new();
@@ -462,9 +458,8 @@ const CONTESTS: usize = 300;
 /// Clients that move the same member at once do not take it back from each other.
 #[tokio::test]
 async fn a_member_that_several_move_is_not_lost() {
-    let _turn = alone().await;
     let cluster = steady().await;
-    let proxies = [emulating(cluster).await, emulating(cluster).await];
+    let proxies = [emulating(&cluster).await, emulating(&cluster).await];
     let mut clients = Vec::new();
     for number in 0..RIVALS {
         clients.push(Client::to(proxies[number % proxies.len()].data).await);
@@ -487,9 +482,8 @@ async fn a_member_that_several_move_is_not_lost() {
 /// What others have written meanwhile is not deleted with what `MSETNX` takes back.
 #[tokio::test]
 async fn what_others_set_is_not_taken_back() {
-    let _turn = alone().await;
     let cluster = steady().await;
-    let proxies = [emulating(cluster).await, emulating(cluster).await];
+    let proxies = [emulating(&cluster).await, emulating(&cluster).await];
     let mut setter = Client::to(proxies[0].data).await;
     let mut rival = Client::to(proxies[1].data).await;
     assert_eq!(setter.call("FLUSHALL").await, ok());
@@ -513,7 +507,7 @@ async fn what_others_set_is_not_taken_back() {
 #[tokio::test]
 async fn a_slot_on_its_way_is_waited_for() {
     let cluster = Cluster::start(3, 0).await;
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let proxy = emulating(&cluster).await;
     let mut client = Client::to(proxy.data).await;
     let mut other = Client::to(proxy.data).await;

@@ -6,12 +6,12 @@ use slotway::proxy::Running;
 use slotway::resp::value::{self, Value};
 
 use crate::client::{Client, bulk, ok};
-use crate::cluster::steady;
+use crate::cluster::{Cluster, steady, steady_alone};
 use crate::grow::program;
-use crate::{alone, front, until};
+use crate::{front, until};
 
-async fn proxy() -> Running {
-    front::start(front::options(steady().await.addresses())).await
+async fn proxy(cluster: &Cluster) -> Running {
+    front::start(front::options(cluster.addresses())).await
 }
 
 fn error(text: &str) -> Value {
@@ -20,8 +20,8 @@ fn error(text: &str) -> Value {
 
 #[tokio::test]
 async fn waits_are_ended_by_others() {
-    let _turn = alone().await;
-    let proxy = proxy().await;
+    let cluster = steady().await;
+    let proxy = proxy(&cluster).await;
     let (mut client, mut waiting) = (Client::to(proxy.data).await, Client::to(proxy.data).await);
     let Value::Integer(id) = waiting.call("CLIENT ID").await else { panic!("no number") };
     let unblocked = || error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
@@ -50,8 +50,8 @@ async fn waits_are_ended_by_others() {
 
 #[tokio::test]
 async fn a_pause_of_writes_lets_scripts_pass_that_only_read() {
-    let _turn = alone().await;
-    let proxy = proxy().await;
+    let cluster = steady().await;
+    let proxy = proxy(&cluster).await;
     let (mut client, mut reader) = (Client::to(proxy.data).await, Client::to(proxy.data).await);
     let script = "#!lua flags=no-writes\nreturn 'read'";
     let digest = client.ask(&["SCRIPT", "LOAD", script]).await;
@@ -67,9 +67,8 @@ async fn a_pause_of_writes_lets_scripts_pass_that_only_read() {
 
 #[tokio::test]
 async fn settings_are_those_of_all_nodes() {
-    let _turn = alone().await;
     let cluster = steady().await;
-    let proxy = proxy().await;
+    let proxy = proxy(&cluster).await;
     let mut client = Client::to(proxy.data).await;
     let pair = |name: &str, value: &str| Value::Array(vec![bulk(name), bulk(value)]);
     assert_eq!(client.call("CONFIG SET list-compress-depth 3 maxmemory-samples 4").await, ok());
@@ -102,8 +101,8 @@ async fn settings_are_those_of_all_nodes() {
 
 #[tokio::test]
 async fn slow_commands_are_shown_with_their_clients() {
-    let _turn = alone().await;
-    let proxy = proxy().await;
+    let cluster = steady_alone().await;
+    let proxy = proxy(&cluster).await;
     let (mut client, mut slow) = (Client::to(proxy.data).await, Client::to(proxy.data).await);
     assert_eq!(slow.call("CLIENT SETNAME snail").await, ok());
     assert_eq!(client.call("CONFIG SET slowlog-log-slower-than 100000").await, ok());
@@ -144,8 +143,8 @@ async fn slow_commands_are_shown_with_their_clients() {
 
 #[tokio::test]
 async fn waits_are_ended_when_no_connection_is_left() {
-    let _turn = alone().await;
-    let mut options = front::options(steady().await.addresses());
+    let cluster = steady().await;
+    let mut options = front::options(cluster.addresses());
     options.backend.exclusive_connections = 1;
     options.workers = 1;
     let proxy = front::start(options).await;
@@ -174,8 +173,8 @@ async fn waits_are_ended_when_no_connection_is_left() {
 
 #[tokio::test]
 async fn calls_are_counted_over_all_nodes() {
-    let _turn = alone().await;
-    let proxy = proxy().await;
+    let cluster = steady().await;
+    let proxy = proxy(&cluster).await;
     let mut client = Client::to(proxy.data).await;
     assert_eq!(client.call("CONFIG RESETSTAT").await, ok());
     for n in 0..30 {
@@ -197,8 +196,8 @@ async fn calls_are_counted_over_all_nodes() {
 
 #[tokio::test]
 async fn info_has_what_clients_look_for() {
-    let _turn = alone().await;
-    let proxy = proxy().await;
+    let cluster = steady().await;
+    let proxy = proxy(&cluster).await;
     let mut client = Client::to(proxy.data).await;
     assert_eq!(client.call("FLUSHALL").await, ok());
     for n in 0..30 {
@@ -229,8 +228,8 @@ async fn info_has_what_clients_look_for() {
 
 #[tokio::test]
 async fn debug_is_passed_on_if_that_is_allowed() {
-    let _turn = alone().await;
-    let mut options = front::options(steady().await.addresses());
+    let cluster = steady().await;
+    let mut options = front::options(cluster.addresses());
     options.allow_debug = true;
     let proxy = front::start(options).await;
     let mut client = Client::to(proxy.data).await;
@@ -246,7 +245,6 @@ async fn debug_is_passed_on_if_that_is_allowed() {
 
 #[tokio::test]
 async fn all_nodes_are_called_and_set() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let mut options = front::options(cluster.addresses());
     options.admin = Some("127.0.0.1:0".to_owned());
@@ -291,9 +289,9 @@ async fn all_nodes_are_called_and_set() {
 
 #[tokio::test]
 async fn what_administrators_do_is_logged_until_they_end_it() {
-    let _turn = alone().await;
+    let cluster = steady().await;
     let state = tempfile::tempdir().expect("a folder");
-    let ((mut process, mut log), mut admin) = program(steady().await, state.path()).await;
+    let ((mut process, mut log), mut admin) = program(&cluster, state.path()).await;
     assert_eq!(admin.call("PROXY LOGLEVEL").await, bulk("info"));
     let refused = admin.call("PROXY LOGLEVEL loud").await;
     assert!(

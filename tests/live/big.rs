@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::client::{Client, bulk, ok, wire};
-use crate::cluster::{Cluster, steady};
+use crate::cluster::{Cluster, steady_alone};
 use crate::{Dice, alone, front, within};
 
 /// Bytes in which a shift or a gap would show.
@@ -43,8 +43,7 @@ async fn check(client: &mut Client, key: &str, len: usize) {
 
 #[tokio::test]
 async fn values_of_sixteen_megabytes() {
-    let _turn = alone().await;
-    let cluster = steady().await;
+    let cluster = steady_alone().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
     for len in [0, 1, 16_383, 16_384, 16_385, 65_536, 1 << 20, 16 << 20] {
@@ -122,13 +121,12 @@ async fn exchange(address: SocketAddr, requests: Vec<u8>, expected: usize) -> Ve
 }
 
 /// The proxy stops reading from a client that has a megabyte of replies to take, and goes on when they are taken.
-async fn check_pipeline(request: impl Fn(&[u8]) -> Vec<u8>, count: usize) {
-    let _turn = alone().await;
-    let cluster = steady().await;
+async fn check_pipeline(len: usize, count: usize, request: impl Fn(&[u8]) -> Vec<u8>) {
+    let cluster = steady_alone().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
-    let value = noise(300_000);
+    let value = noise(len);
     assert_eq!(Client::to(proxy.data).await.ask(&[b"SET", &b"large"[..], &value]).await, ok());
-    let reply = [b"$300000\r\n", &value[..], b"\r\n"].concat();
+    let reply = [format!("${len}\r\n").as_bytes(), &value, b"\r\n"].concat();
     let replies = exchange(proxy.data, request(&value).repeat(count), count * reply.len()).await;
     assert!(replies == reply.repeat(count));
     proxy.shutdown().await;
@@ -136,10 +134,10 @@ async fn check_pipeline(request: impl Fn(&[u8]) -> Vec<u8>, count: usize) {
 
 #[tokio::test]
 async fn a_pipeline_of_large_replies_goes_on() {
-    check_pipeline(|_| wire(&["GET", "large"]), 3_000).await;
+    check_pipeline(100_000, 3_000, |_| wire(&["GET", "large"])).await;
 }
 
 #[tokio::test]
 async fn a_pipeline_of_large_replies_of_the_proxy_goes_on() {
-    check_pipeline(|value| wire(&[b"ECHO", value]), 40).await;
+    check_pipeline(300_000, 40, |value| wire(&[b"ECHO", value])).await;
 }

@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStderr, Command};
 
 use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::{Cluster, steady};
-use crate::{alone, beside_others, until, within};
+use crate::{beside_others, until, within};
 
 /// How long anything but the end of a drain may take.
 const SOON: Duration = Duration::from_secs(5);
@@ -190,12 +190,12 @@ async fn a_second_signal_ends_it_at_once() {
 
 #[tokio::test]
 async fn a_configuration_is_read_again() {
-    let _turn = alone().await;
+    let cluster = steady().await;
     let file = tempfile::NamedTempFile::new().expect("a file");
     let write = |text: &str| std::fs::write(file.path(), text).expect("it is written");
     write("[client]\nmax_clients = 100\n");
     let more = ["--config", file.path().to_str().expect("UTF-8")];
-    let (mut program, line) = Program::serve_with(steady().await.addresses(), &more).await;
+    let (mut program, line) = Program::serve_with(cluster.addresses(), &more).await;
     let mut before = Client::to(address(&line, "admin=")).await;
     let mut client = Client::to(program.data).await;
     assert_eq!(client.call("SET reload 1").await, ok());
@@ -240,12 +240,12 @@ async fn a_configuration_is_read_again() {
 
 #[tokio::test]
 async fn users_are_read_again() {
-    let _turn = beside_others().await;
+    let cluster = steady().await;
     let file = tempfile::NamedTempFile::new().expect("a file");
     let write = |text: &str| std::fs::write(file.path(), text).expect("it is written");
     write("[client]\nusers = [\"user me on >a ~* +@all\", \"user you on >b ~* +@all\"]\n");
     let more = ["--config", file.path().to_str().expect("UTF-8")];
-    let (mut program, _) = Program::serve_with(steady().await.addresses(), &more).await;
+    let (mut program, _) = Program::serve_with(cluster.addresses(), &more).await;
     let [mut me, mut you] = [Client::to(program.data).await, Client::to(program.data).await];
     assert_eq!((me.call("AUTH me a").await, you.call("AUTH you b").await), (ok(), ok()));
     assert_eq!(me.call("ACL SETUSER me -echo").await, ok());
@@ -277,8 +277,8 @@ async fn users_are_read_again() {
 
 #[tokio::test]
 async fn a_terminal_that_closes_does_not_end_it() {
-    let _turn = alone().await;
-    let mut program = Program::serve(steady().await.addresses()).await;
+    let cluster = steady().await;
+    let mut program = Program::serve(cluster.addresses()).await;
     program.signal(Signal::HUP);
     program.logged("the proxy was started without a configuration file").await;
     let mut client = Client::to(program.data).await;

@@ -1,7 +1,7 @@
 //! A cluster of servers: formed with the nodes' own commands, changed, hurt, and asked until all nodes agree.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::process::Output;
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use slotway::cluster::parse::{self, View};
 use slotway::cluster::{Address, Slot};
 use slotway::resp::value::{self, Value};
 use tokio::process::Command;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
+use crate::patience::{Turn, alone, beside_others};
 use crate::server::{Server, free_ports, program};
 use crate::{until, within};
 
@@ -34,10 +35,38 @@ pub(crate) struct Cluster {
     absent: BTreeSet<Node>,
 }
 
-/// The cluster of the tests that leave it as they found it: three primaries, three replicas.
-pub(crate) async fn steady() -> &'static Cluster {
+/// The cluster of the tests that leave it as they found it: three primaries, three replicas. One of them has it at a time.
+pub(crate) struct Steady {
+    cluster: &'static Cluster,
+    /// Of the machine, and before it of the cluster.
+    _turns: [Turn; 2],
+}
+
+impl Deref for Steady {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.cluster
+    }
+}
+
+/// The steady cluster, beside tests that have others.
+pub(crate) async fn steady() -> Steady {
+    steady_with(beside_others()).await
+}
+
+/// The steady cluster, and the machine with it: see [`alone`].
+pub(crate) async fn steady_alone() -> Steady {
+    steady_with(alone()).await
+}
+
+async fn steady_with(turn: impl Future<Output = Turn>) -> Steady {
     static STEADY: OnceCell<Cluster> = OnceCell::const_new();
-    STEADY.get_or_init(|| Cluster::start(3, 1)).await
+    static FREE: Semaphore = Semaphore::const_new(1);
+    // Who waits for the cluster does not keep others from the machine.
+    let mine = FREE.acquire().await.expect("nobody closes it");
+    let cluster = STEADY.get_or_init(|| Cluster::start(3, 1)).await;
+    Steady { cluster, _turns: [turn.await, mine] }
 }
 
 impl Cluster {

@@ -7,15 +7,14 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::client::{Client, bulk, ok, wire};
-use crate::cluster::steady;
+use crate::cluster::steady_alone;
 use crate::load::{Load, Plan};
 use crate::tally::Oddity;
-use crate::{alone, front, until, within};
+use crate::{front, until, within};
 
 #[tokio::test]
 async fn two_proxies_side_by_side() {
-    let _turn = alone().await;
-    let cluster = steady().await;
+    let cluster = steady_alone().await;
     let one = front::start(front::options(cluster.addresses())).await;
     let other = front::start(front::options(cluster.addresses())).await;
     let plan = Plan { targets: vec![one.data, other.data], ..Plan::new(one.data) };
@@ -34,8 +33,7 @@ async fn two_proxies_side_by_side() {
 
 #[tokio::test]
 async fn a_proxy_that_stops_answers_what_it_took() {
-    let _turn = alone().await;
-    let cluster = steady().await;
+    let cluster = steady_alone().await;
     let leaving = front::start(front::options(cluster.addresses())).await;
     let staying = front::start(front::options(cluster.addresses())).await;
     let plan = Plan { targets: vec![leaving.data, staying.data], ..Plan::new(staying.data) };
@@ -59,8 +57,7 @@ async fn a_proxy_that_stops_answers_what_it_took() {
 
 #[tokio::test]
 async fn requests_under_way_are_answered_before_a_proxy_stops() {
-    let _turn = alone().await;
-    let cluster = steady().await;
+    let cluster = steady_alone().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
     assert_eq!(client.call("DEL counter").await, Value::Integer(0));
@@ -86,8 +83,7 @@ async fn requests_under_way_are_answered_before_a_proxy_stops() {
 /// A client that sends without ever waiting leaves no moment at which nothing is under way.
 #[tokio::test]
 async fn a_client_that_never_pauses_hears_of_all_that_ran() {
-    let _turn = alone().await;
-    let cluster = steady().await;
+    let cluster = steady_alone().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let check = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(check.data).await;

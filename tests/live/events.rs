@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::cluster::{Cluster, Node};
 use crate::load::{Load, Plan};
 use crate::tally::Tally;
-use crate::{alone, front};
+use crate::{alone, front, under_load};
 
 /// Batches that every client does before an event, and after it.
 const BATCHES: u64 = 15;
@@ -26,7 +26,7 @@ pub(crate) enum Event {
     Nothing,
     /// 1500 slots move from one primary to another.
     Reshard,
-    /// Four slots full of keys move so slowly that clients meet them half-way.
+    /// Eight slots full of keys move so slowly that clients meet them half-way.
     SlowSlots,
     /// A replica takes over by order.
     Failover,
@@ -66,7 +66,7 @@ impl Event {
         match self {
             Self::Nothing | Self::Minority => 0..16384,
             Self::Reshard => 0..1500,
-            Self::SlowSlots => 0..4,
+            Self::SlowSlots => 0..8,
             Self::JoinAndLeave => 0..500,
             Self::Failover
             | Self::Return
@@ -77,6 +77,11 @@ impl Event {
         }
     }
 
+    /// Whether it is judged by how long clients have to wait.
+    fn is_timed(self) -> bool {
+        matches!(self, Self::Hiccup | Self::Minority | Self::Sever | Self::Kill | Self::Freeze)
+    }
+
     /// Lets it happen, and gives the time for which the cluster could not serve all slots, as its nodes tell.
     async fn happen(self, cluster: &mut Cluster, load: &mut Load) -> Duration {
         let begun = Instant::now();
@@ -84,7 +89,7 @@ impl Event {
         match self {
             Self::Nothing => load.advance(10 * BATCHES).await,
             Self::Reshard => reshard(cluster, 0, 1, 1500).await,
-            Self::SlowSlots => move_slowly(cluster, 0..4, 1).await,
+            Self::SlowSlots => move_slowly(cluster, 0..8, 1).await,
             Self::Failover => fail_over(cluster, 3).await,
             Self::JoinAndLeave => join_and_leave(cluster, load).await,
             Self::Return => {
@@ -148,7 +153,7 @@ impl Event {
         Story { tally: load.stop().await, took, outage, met: cluster.errors_said().await }
     }
 
-    /// Lets it happen to a cluster of its own, behind a patient proxy, while nothing else happens.
+    /// Lets it happen to a cluster of its own, behind a patient proxy.
     pub(crate) async fn watch(self) -> Story {
         self.watch_behind(front::patient).await
     }
@@ -156,9 +161,9 @@ impl Event {
     /// Lets it happen to a cluster of its own, behind a proxy with these options.
     pub(crate) async fn watch_behind(self, options: fn(Vec<String>) -> Options) -> Story {
         let mut cluster = Cluster::start(3, 1).await;
-        let _turn = alone().await;
+        let _turn = if self.is_timed() { alone().await } else { under_load().await };
         let proxy = front::start(options(cluster.addresses())).await;
-        let story = self.happen_under_load(&mut cluster, Plan::new(proxy.data)).await;
+        let story = self.happen_under_load(&mut cluster, Plan::light(proxy.data)).await;
         proxy.shutdown().await;
         eprintln!("{self:?}: {story}");
         story

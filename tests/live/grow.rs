@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use slotway::cluster::Slot;
-use slotway::proxy::{self, Running};
+use slotway::proxy::{self, Options, Running};
 use slotway::resp::value::{self, Value};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -15,18 +15,23 @@ use crate::client::{Client, bulk, ok};
 use crate::cluster::Cluster;
 use crate::load::{Load, Plan};
 use crate::server::Server;
-use crate::{alone, beside_others, front, until};
+use crate::{beside_others, front, under_load, until};
 
 /// How long a job may take on a busy machine.
 pub(crate) const JOB: Duration = Duration::from_secs(120);
 
-/// A proxy with an admin port, and where its journals are.
-pub(crate) async fn administered(cluster: &Cluster) -> (Running, Client, TempDir) {
-    let folder = tempfile::tempdir().expect("a folder");
+/// As a proxy is that has an admin port, and keeps its journals there.
+pub(crate) fn options(cluster: &Cluster, folder: &TempDir) -> Options {
     let mut options = front::options(cluster.addresses());
     options.admin = Some("127.0.0.1:0".to_owned());
     options.state_folder = Some(folder.path().to_owned());
-    let proxy = front::start(options).await;
+    options
+}
+
+/// A proxy with an admin port, and where its journals are.
+pub(crate) async fn administered(cluster: &Cluster) -> (Running, Client, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let proxy = front::start(options(cluster, &folder)).await;
     let admin = Client::to(proxy.admin.expect("an admin port")).await;
     (proxy, admin, folder)
 }
@@ -76,11 +81,11 @@ pub(crate) fn error(text: &str) -> Value {
 #[tokio::test]
 async fn a_node_joins_and_leaves_under_load() {
     let mut cluster = Cluster::start(3, 0).await;
-    let _turn = alone().await;
+    let _turn = under_load().await;
     let new = cluster.start_node().await;
     let address = cluster.address(new);
     let (proxy, mut admin, _folder) = administered(&cluster).await;
-    let mut load = Load::start(Plan::new(proxy.data));
+    let mut load = Load::start(Plan::light(proxy.data));
     load.advance(10).await;
     let add = format!("ADDNODE {address} JOBID first");
     let plan = admin.call(&format!("PROXY CLUSTER ADDNODE {address} DRYRUN")).await;
@@ -115,7 +120,7 @@ async fn a_node_joins_and_leaves_under_load() {
 #[tokio::test]
 async fn a_job_is_paused_cut_off_and_resumed() {
     let cluster = Cluster::start(3, 0).await;
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let (proxy, mut admin, _folder) = administered(&cluster).await;
     let mut client = Client::to(proxy.data).await;
     for n in 0..3000 {
@@ -160,9 +165,7 @@ async fn requests_go_where_slots_have_moved() {
     let _turn = beside_others().await;
     let cluster = Cluster::start(4, 0).await;
     let folder = tempfile::tempdir().expect("a folder");
-    let mut options = front::options(cluster.addresses());
-    options.admin = Some("127.0.0.1:0".to_owned());
-    options.state_folder = Some(folder.path().to_owned());
+    let mut options = options(&cluster, &folder);
     let never = Duration::from_secs(3600);
     (options.discovery.interval, options.discovery.spacing) = (never, never);
     let proxy = front::start(options).await;
@@ -232,7 +235,7 @@ async fn cut_off(
 #[tokio::test]
 async fn a_job_of_a_proxy_that_was_killed_goes_on_with_the_next() {
     let mut cluster = Cluster::start(3, 0).await;
-    let _turn = alone().await;
+    let _turn = under_load().await;
     let new = cluster.start_node().await;
     let state = tempfile::tempdir().expect("a folder");
     let serving = front::start(front::options(cluster.addresses())).await;
@@ -240,13 +243,13 @@ async fn a_job_of_a_proxy_that_was_killed_goes_on_with_the_next() {
     for n in 0..3000 {
         assert_eq!(client.ask(&["SET", &format!("key{n}"), &n.to_string()]).await, ok());
     }
-    let mut load = Load::start(Plan::new(serving.data));
+    let mut load = Load::start(Plan::light(serving.data));
     let mut running = program(&cluster, state.path()).await;
     let address = cluster.address(new);
-    for (order, slots) in [("ADDNODE", 4096), ("DELNODE", 0)] {
+    let add = format!("ADDNODE {address} WEIGHT 0.25");
+    for (order, slots) in [(add, 16384 / 13), (format!("DELNODE {address}"), 0)] {
         let id;
-        (id, running) =
-            cut_off(&cluster, state.path(), running, &format!("{order} {address}")).await;
+        (id, running) = cut_off(&cluster, state.path(), running, &order).await;
         let admin = &mut running.1;
         let refused = admin.call("PROXY CLUSTER REBALANCE").await;
         assert_eq!(refused, error(&format!("JOBRUNNING {id}")));

@@ -61,6 +61,12 @@ impl Plan {
         let (targets, rest) = (vec![target], Duration::ZERO);
         Self { targets, clients: 16, resp3: true, focus: 0..16384, limit, rest }
     }
+
+    /// Eight clients that rest between their batches: what happens meanwhile is to meet with requests at every step, not to be
+    /// kept from the processor by them.
+    pub(crate) fn light(target: SocketAddr) -> Self {
+        Self { clients: 8, rest: Duration::from_millis(20), ..Self::new(target) }
+    }
 }
 
 /// A load that is under way. It ends when this is dropped.

@@ -58,4 +58,4 @@ mod transactions;
 mod users;
 mod words;
 
-use patience::{Dice, alone, beside_others, until, within};
+use patience::{Dice, alone, beside_others, under_load, until, within};

@@ -8,7 +8,7 @@ use slotway::resp::value::Value;
 use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::Cluster;
 use crate::events::{Event, HICCUP};
-use crate::{alone, front, until};
+use crate::{beside_others, front, until};
 
 #[tokio::test]
 async fn a_reshard_goes_unnoticed() {
@@ -54,7 +54,7 @@ async fn a_cluster_that_is_down_for_a_while_is_waited_for() {
 #[tokio::test]
 async fn a_pipeline_meets_a_slot_half_way() {
     let cluster = Cluster::start(3, 0).await;
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
     assert_eq!(client.call("MSET {bar}a 1 {bar}b 1").await, ok());
@@ -82,7 +82,7 @@ async fn a_pipeline_meets_a_slot_half_way() {
 #[tokio::test]
 async fn a_transaction_meets_a_slot_half_way() {
     let cluster = Cluster::start(3, 0).await;
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
     assert_eq!(client.call("MSET {bar}a 1 {bar}b 1").await, ok());

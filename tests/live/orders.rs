@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::client::{Client, ok};
 use crate::cluster::Cluster;
 use crate::scenarios::{PASSWORD, http};
-use crate::{alone, front, until};
+use crate::{beside_others, front, until};
 
 /// A proxy that is administered by both ways.
 async fn administered(cluster: &Cluster) -> (Running, Client, TempDir) {
@@ -56,7 +56,7 @@ fn error(text: &str) -> Value {
 
 #[tokio::test]
 async fn a_primary_joins_with_all_it_needs_and_leaves_for_good() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let mut cluster = Cluster::start(3, 0).await;
     let (new, replica) = (cluster.start_node().await, cluster.start_node().await);
     let [address, other] = [new, replica].map(|node| cluster.address(node));
@@ -127,7 +127,7 @@ async fn post(
 
 #[tokio::test]
 async fn keys_are_shared_and_slots_are_looked_after_one_by_one() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let cluster = Cluster::start(3, 0).await;
     let (proxy, mut admin, _folder) = administered(&cluster).await;
     let mut client = Client::to(proxy.data).await;

@@ -8,16 +8,26 @@ use tokio::time::{Instant, sleep, timeout};
 /// Tests that may use their clusters at the same time. Each needs a thread of the test program; there are as many of those as
 /// processors, or as `RUST_TEST_THREADS` says.
 const PLACES: u32 = 4;
+/// Places of a test that keeps a load going: it is to leave the processor to others half of the time.
+const LOAD: u32 = 2;
 static TURN: Semaphore = Semaphore::const_new(PLACES as usize);
 
-/// For a test that has the machine for itself: it makes a load, or shares a cluster that it changes for a while. One that has a
-/// cluster of its own starts it before, while others have their turn: most of that is waiting for its nodes.
-pub(crate) async fn alone() -> SemaphorePermit<'static> {
+/// What a test holds while it has its turn.
+pub(crate) type Turn = SemaphorePermit<'static>;
+
+/// For a test that has the machine for itself: it judges how long something takes, or needs all of the processor. One that has
+/// a cluster of its own starts it before, while others have their turn: most of that is waiting for its nodes.
+pub(crate) async fn alone() -> Turn {
     TURN.acquire_many(PLACES).await.expect("nobody closes it")
 }
 
-/// For a test with a cluster of its own that mostly waits for its nodes, as others do meanwhile.
-pub(crate) async fn beside_others() -> SemaphorePermit<'static> {
+/// For a test with a load that rests, see [`Plan::light`](crate::load::Plan::light).
+pub(crate) async fn under_load() -> Turn {
+    TURN.acquire_many(LOAD).await.expect("nobody closes it")
+}
+
+/// For a test that mostly waits for its nodes, as others do meanwhile.
+pub(crate) async fn beside_others() -> Turn {
     TURN.acquire().await.expect("nobody closes it")
 }
 

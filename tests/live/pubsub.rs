@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::{Client, bulk, ok, wire};
-use crate::cluster::{Cluster, Node, steady};
-use crate::{alone, beside_others, front, until, within};
+use crate::cluster::{Cluster, Node, steady, steady_alone};
+use crate::{beside_others, front, until, within};
 
 /// Longest wait for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -59,8 +59,8 @@ async fn subscribers_at(cluster: &Cluster, node: Node) -> usize {
 
 #[tokio::test]
 async fn clients_of_either_protocol_hear_in_order() {
-    let _turn = alone().await;
-    let proxy = front::start(front::options(steady().await.addresses())).await;
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
     let (mut old, mut new) = (Client::to(proxy.data).await, resp3(&proxy).await);
     old.send(&wire(&["SUBSCRIBE", "news", "more", "news"])).await.expect("it is taken");
     for (name, count) in [("news", ":1"), ("more", ":2"), ("news", ":2")] {
@@ -88,8 +88,8 @@ async fn clients_of_either_protocol_hear_in_order() {
 
 #[tokio::test]
 async fn subscribers_are_treated_as_by_a_server() {
-    let _turn = alone().await;
-    let proxy = front::start(front::options(steady().await.addresses())).await;
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
     let mut old = Client::to(proxy.data).await;
     assert_eq!(says(&mut old, "UNSUBSCRIBE").await, "*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n");
     subscribe(&mut old, "SUBSCRIBE a b").await;
@@ -125,7 +125,6 @@ async fn subscribers_are_treated_as_by_a_server() {
 /// A node takes those of one slot in one command, one server takes any.
 #[tokio::test]
 async fn shard_channels_may_be_of_several_slots() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let owners = cluster.owners().await;
@@ -149,7 +148,6 @@ async fn shard_channels_may_be_of_several_slots() {
 
 #[tokio::test]
 async fn subscribers_are_counted_over_all_workers() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut subscribers = Vec::new();
@@ -205,7 +203,7 @@ async fn subscribers_are_counted_over_all_workers() {
     until(PATIENCE, "nobody is subscribed at a node", async || {
         let mut left = 0;
         for node in 0..6 {
-            left += subscribers_at(cluster, node).await;
+            left += subscribers_at(&cluster, node).await;
         }
         if left == 0 { Ok(()) } else { Err(format!("{left}")) }
     })
@@ -215,7 +213,6 @@ async fn subscribers_are_counted_over_all_workers() {
 
 #[tokio::test]
 async fn notifications_come_from_every_primary() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let notify = async |flags| {
         for node in 0..6 {
@@ -372,8 +369,7 @@ async fn hear_all(mut client: Client, channel: String) {
 
 #[tokio::test]
 async fn two_thousand_subscribers_miss_nothing() {
-    let _turn = alone().await;
-    let cluster = steady().await;
+    let cluster = steady_alone().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut hearers = JoinSet::new();
     for n in 0..SUBSCRIBERS {
@@ -384,7 +380,7 @@ async fn two_thousand_subscribers_miss_nothing() {
     }
     let mut connections = 0;
     for node in 0..6 {
-        connections += subscribers_at(cluster, node).await;
+        connections += subscribers_at(&cluster, node).await;
     }
     assert!((1..=2).contains(&connections), "{connections} connections for 2 workers");
     let mut publishers = JoinSet::new();
@@ -408,8 +404,8 @@ async fn two_thousand_subscribers_miss_nothing() {
 
 #[tokio::test]
 async fn a_stalled_subscriber_is_cut_off_alone() {
-    let _turn = alone().await;
-    let mut options = front::options(steady().await.addresses());
+    let cluster = steady().await;
+    let mut options = front::options(cluster.addresses());
     options.session.pubsub_limit = 1 << 20;
     options.workers = 1;
     let proxy = front::start(options).await;

@@ -7,7 +7,7 @@ use tokio::net::ToSocketAddrs;
 
 use crate::client::{Client, ok, wire};
 use crate::cluster::steady;
-use crate::{alone, front};
+use crate::front;
 
 /// Scripts of commands divided by `;`, run from nothing, once through the proxy and once at the owner. `%` stands for the
 /// hash tag that all keys of a script share.
@@ -59,7 +59,6 @@ async fn connect(address: impl ToSocketAddrs, protocol: Protocol) -> Client {
 }
 
 async fn check(protocol: Protocol) {
-    let _turn = alone().await;
     let cluster = steady().await;
     let owners = cluster.owners().await;
     let proxy = front::start(front::options(cluster.addresses())).await;

@@ -4,7 +4,7 @@ use slotway::cluster::Slot;
 
 use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::{Cluster, steady};
-use crate::{alone, front};
+use crate::front;
 
 /// Keys with and without hash tags, and of every kind of byte.
 fn keys(prefix: &str) -> Vec<Vec<u8>> {
@@ -53,19 +53,18 @@ fn get(key: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn ten_thousand_keys_lie_at_their_owners() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
     let written = keys("through the proxy");
     let requests: Vec<Vec<u8>> = written.iter().map(|key| set(key)).collect();
     assert!(client.pipeline(&requests).await.iter().all(|reply| *reply == ok()));
-    let read = at_owners(cluster, &written, get).await;
+    let read = at_owners(&cluster, &written, get).await;
     for (key, reply) in written.iter().zip(read) {
         assert_eq!(reply, bulk(value(key)), "{}", key.escape_ascii());
     }
     let written = keys("past the proxy");
-    assert!(at_owners(cluster, &written, set).await.iter().all(|reply| *reply == ok()));
+    assert!(at_owners(&cluster, &written, set).await.iter().all(|reply| *reply == ok()));
     let requests: Vec<Vec<u8>> = written.iter().map(|key| get(key)).collect();
     for (key, reply) in written.iter().zip(client.pipeline(&requests).await) {
         assert_eq!(reply, bulk(value(key)), "{}", key.escape_ascii());

@@ -109,7 +109,7 @@ async fn new_primaries_have_the_functions() {
         if count == 1 { Ok(()) } else { Err(format!("{count} libraries")) }
     })
     .await;
-    reshard(&cluster, 0, node, 3000).await;
+    reshard(&cluster, 0, node, 1000).await;
     for n in 0..KEYS {
         let reply = client.call(&format!("FCALL twice 1 key:{n} 1")).await;
         assert_eq!(reply, Value::Integer(2));

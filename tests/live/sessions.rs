@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::{Cluster, steady};
-use crate::{Dice, alone, beside_others, front, until, within};
+use crate::{Dice, beside_others, front, under_load, until, within};
 
 const LONG: Duration = Duration::from_secs(300);
 
@@ -48,7 +48,7 @@ async fn count_up(proxy: SocketAddr, times: usize) {
 #[tokio::test]
 async fn transactions_on_one_counter_add_up_while_its_slot_moves() {
     let cluster = Cluster::start(3, 0).await;
-    let _turn = alone().await;
+    let _turn = under_load().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let each = times("SLOTWAY_TRANSACTIONS", 8000) / 8;
     let mut clients = JoinSet::new();
@@ -68,7 +68,6 @@ async fn transactions_on_one_counter_add_up_while_its_slot_moves() {
 
 #[tokio::test]
 async fn a_transaction_mixes_what_the_node_and_the_proxy_answer() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
@@ -113,7 +112,6 @@ async fn a_transaction_mixes_what_the_node_and_the_proxy_answer() {
 
 #[tokio::test]
 async fn an_aborted_transaction_tells_why() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
@@ -161,7 +159,7 @@ async fn count_watched(proxy: SocketAddr, times: usize) -> usize {
 #[tokio::test]
 async fn watched_counters_add_up_and_connections_are_used_again() {
     let cluster = Cluster::start(3, 0).await;
-    let _turn = alone().await;
+    let _turn = under_load().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let each = times("SLOTWAY_WATCHES", 1200) / 12;
     let run = async || {
@@ -273,7 +271,7 @@ async fn every_element_is_popped_once_while_slots_move_and_a_primary_fails_over(
     const QUEUES: usize = 30;
     const MOVED: usize = 10;
     let cluster = Cluster::start(3, 1).await;
-    let _turn = alone().await;
+    let _turn = under_load().await;
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let belt = Belt::start(proxy.data, QUEUES, 3 * QUEUES);
     for n in 0..MOVED {
@@ -319,7 +317,6 @@ async fn report_blocked() {
 
 #[tokio::test]
 async fn a_client_that_leaves_takes_nothing_with_it() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut leaving = Client::to(proxy.data).await;
@@ -345,7 +342,6 @@ async fn a_client_that_leaves_takes_nothing_with_it() {
 
 #[tokio::test]
 async fn waiting_ends_with_its_time_and_wrong_times_are_the_servers_matter() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;

@@ -5,7 +5,7 @@ use slotway::resp::value::{self, Value};
 use crate::client::{Client, ok, wire};
 use crate::cluster::steady;
 use crate::commands::Server;
-use crate::{Dice, alone, front};
+use crate::{Dice, front};
 
 /// Numbers that are elements.
 const ELEMENTS: usize = 40;
@@ -60,7 +60,6 @@ fn request(dice: &mut Dice) -> String {
 
 #[tokio::test]
 async fn sorting_by_other_keys_is_that_of_one_server() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
@@ -83,7 +82,6 @@ async fn sorting_by_other_keys_is_that_of_one_server() {
 
 #[tokio::test]
 async fn sorting_by_other_keys_keeps_its_place() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;

@@ -6,7 +6,7 @@ use slotway::resp::value::Value;
 
 use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::steady;
-use crate::{Dice, alone, front};
+use crate::{Dice, front};
 
 /// Few enough that commands meet keys that are there, and many enough to lie in many slots.
 const KEYS: usize = 60;
@@ -61,7 +61,6 @@ fn command(dice: &mut Dice, number: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn split_commands_are_those_of_one_server() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;
@@ -88,7 +87,6 @@ async fn split_commands_are_those_of_one_server() {
 
 #[tokio::test]
 async fn an_error_of_one_part_is_the_answer() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut client = Client::to(proxy.data).await;

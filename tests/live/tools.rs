@@ -7,8 +7,8 @@ use tokio::process::Command;
 
 use crate::client::wire;
 use crate::cluster::{run, steady};
+use crate::front;
 use crate::server::program;
-use crate::{alone, front};
 
 async fn cli(port: &str, args: &[&str]) -> String {
     let output = run(&program("cli"), &[&["-p", port], args].concat()).await;
@@ -19,7 +19,6 @@ async fn cli(port: &str, args: &[&str]) -> String {
 
 #[tokio::test]
 async fn redis_cli_works() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let port = &proxy.data.port().to_string();
@@ -40,7 +39,6 @@ async fn redis_cli_works() {
 
 #[tokio::test]
 async fn redis_cli_pipe_loads_many_keys() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let mut command = Command::new(program("cli"));
@@ -61,14 +59,13 @@ async fn redis_cli_pipe_loads_many_keys() {
 
 #[tokio::test]
 async fn redis_benchmark_has_no_errors() {
-    let _turn = alone().await;
     let cluster = steady().await;
     let proxy = front::start(front::options(cluster.addresses())).await;
     let port = proxy.data.port().to_string();
     let tests = "ping_inline,ping_mbulk,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,zadd,\
                  zpopmin,lrange_100,lrange_300,lrange_500,lrange_600,mset";
     for pipeline in ["1", "16"] {
-        let common = ["-p", &port, "-t", tests, "-n", "2000", "-c", "20", "-r", "1000"];
+        let common = ["-p", &port, "-t", tests, "-n", "1000", "-c", "20", "-r", "1000"];
         let rest = ["-P", pipeline, "--csv"];
         let output = run(&program("benchmark"), &[&common[..], &rest].concat()).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

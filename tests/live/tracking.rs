@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::client::{Client, ok, wire};
 use crate::cluster::{Cluster, steady};
-use crate::{Dice, alone, front, until, within};
+use crate::{Dice, front, under_load, until, within};
 
 /// Longest wait for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -259,7 +259,7 @@ async fn caches(proxy: SocketAddr, dice: &mut Dice) -> Vec<AtWork> {
 #[tokio::test]
 async fn what_is_kept_is_right() {
     let mut cluster = Cluster::start(3, 1).await;
-    let _turn = alone().await;
+    let _turn = under_load().await;
     let mut dice = Dice::from_env();
     let proxy = front::start(front::patient(cluster.addresses())).await;
     let data = proxy.data;
@@ -298,8 +298,8 @@ async fn what_is_kept_is_right() {
 /// A client of one worker is told in the place of one of another, and everybody is told of `FLUSHALL`.
 #[tokio::test]
 async fn clients_of_all_workers_are_told() {
-    let _turn = alone().await;
-    let proxy = front::start(front::options(steady().await.addresses())).await;
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
     let (mut writer, mut ear) = (Client::to(proxy.data).await, Client::to(proxy.data).await);
     ear.hello3().await.expect("RESP3");
     let Value::Integer(id) = ear.call("CLIENT ID").await else { panic!("no number") };

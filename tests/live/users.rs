@@ -7,7 +7,7 @@ use slotway::resp::value::Value;
 use crate::client::{Client, ok, wire};
 use crate::cluster::steady;
 use crate::server::Server;
-use crate::{Dice, beside_others, front};
+use crate::{Dice, front};
 
 const USERS: usize = 200;
 const REQUESTS: usize = 100;
@@ -230,7 +230,6 @@ impl Both {
 
 #[tokio::test]
 async fn users_may_do_what_a_server_lets_them() {
-    let _turn = beside_others().await;
     let (cluster, server) = (steady().await, Server::start().await);
     let proxy = front::start(front::options(cluster.addresses())).await;
     let clients = [Client::to(proxy.data).await, Client::to(server.address()).await];
