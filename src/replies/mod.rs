@@ -151,9 +151,17 @@ impl Replies {
         self.0.borrow_mut().owner = client;
     }
 
-    /// Whether more replies came than may wait. They are thrown away, and nothing else can be answered in order.
-    pub fn is_overflown(&self) -> bool {
-        self.0.borrow().is_overflown()
+    /// Whether nothing more can be answered in order, so that the client's session is to end: more replies came than may wait, or
+    /// somebody wants it to [end](Self::end). They are thrown away.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.0.borrow().is_over()
+    }
+
+    /// Has the client's session end, with what it has not been sent.
+    pub fn end(&self) {
+        self.0.borrow_mut().throw_away();
+        self.wake();
     }
 
     /// Takes the next place for a request; `reads` if it only reads.

@@ -46,7 +46,7 @@ pub(super) struct Queue {
     pub(super) common: Rc<Common>,
     /// Most bytes of replies that may wait.
     most: usize,
-    /// The client is gone, or has let too much wait: replies are thrown away.
+    /// The client is gone, is to go, or has let too much wait: replies are thrown away.
     closed: bool,
 }
 
@@ -337,12 +337,12 @@ impl Queue {
         self.throw_away();
     }
 
-    pub(super) fn is_overflown(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.closed
     }
 
     /// Replies are needed no more; the places stay, for the order of requests that are still out.
-    fn throw_away(&mut self) {
+    pub(super) fn throw_away(&mut self) {
         self.closed = true;
         self.output = Output::default();
         self.kept = Vec::new();

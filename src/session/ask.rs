@@ -88,12 +88,12 @@ impl Asking {
         poll_fn(|cx| {
             replies.listen(cx.waker());
             drain(replies, &mut wire);
-            let is_over = replies.waiting() == 0 || replies.is_overflown() || wire.len() > room;
+            let is_over = replies.waiting() == 0 || replies.is_over() || wire.len() > room;
             if is_over { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         match self.room.checked_sub(wire.len()) {
-            Some(room) if !replies.is_overflown() => self.room = room,
+            Some(room) if !replies.is_over() => self.room = room,
             _ => {
                 replies.close();
                 let name = self.name;

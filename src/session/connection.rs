@@ -10,7 +10,7 @@
 //! - an earlier request on the same slot claims it, was turned away, or is out while nodes come and go;
 //! - the command changes how later ones travel (`HELLO`, `AUTH`, `RESET`) and earlier ones are out.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -53,7 +53,6 @@ pub struct Session {
     stream: TcpStream,
     pub(super) client: Rc<RefCell<Client>>,
     pub(super) replies: Replies,
-    doomed: Rc<Cell<bool>>,
     pub(super) blocked: Rc<Blocked>,
     seat: usize,
     input: BytesMut,
@@ -113,12 +112,11 @@ impl Session {
         let client = Rc::new(RefCell::new(client));
         let replies = Replies::new(shared.options.output_max, Rc::clone(&shared.common));
         replies.belong_to(id);
-        let doomed = Rc::new(Cell::new(false));
         let blocked = Rc::<Blocked>::default();
         let seat = shared.roster.join(Member {
+            id,
             client: Rc::clone(&client),
             replies: replies.clone(),
-            doomed: Rc::clone(&doomed),
             blocked: Rc::clone(&blocked),
         });
         Self {
@@ -126,7 +124,6 @@ impl Session {
             stream,
             client,
             replies,
-            doomed,
             blocked,
             seat,
             input: BytesMut::new(),
@@ -146,7 +143,7 @@ impl Session {
 
     /// One round: what has been read, what is ready, what has arrived. Pending when only events can help.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.doomed.get() || self.replies.is_overflown() {
+        if self.replies.is_over() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if self.shared.draining.get() && self.phase == Phase::Open {

@@ -144,12 +144,12 @@ pub struct Roster(RefCell<slab::Slab<Member>>);
 /// A client as others see it.
 #[derive(Clone, Debug)]
 pub struct Member {
+    /// Its number.
+    pub id: u64,
     /// What is known of it.
     pub client: Rc<RefCell<Client>>,
     /// Its replies, which are also the way to wake its session.
     pub replies: Replies,
-    /// Set to end the session.
-    pub doomed: Rc<Cell<bool>>,
     /// What it waits for at a node.
     pub blocked: Rc<Blocked>,
 }
@@ -201,7 +201,7 @@ impl Roster {
     pub fn find(&self, id: u64) -> Option<Member> {
         let clients = self.0.borrow();
         let mut members = clients.iter().map(|(_, member)| member);
-        members.find(|member| member.client.borrow().id == id).cloned()
+        members.find(|member| member.id == id).cloned()
     }
 
     /// Does something with every client.
@@ -220,8 +220,7 @@ impl Roster {
             .cloned()
             .collect();
         for member in &ended {
-            member.doomed.set(true);
-            member.replies.wake();
+            member.replies.end();
         }
         ended.len() as u64
     }

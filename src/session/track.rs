@@ -110,7 +110,7 @@ async fn track(shared: Rc<Shared>, ear: Ear, wanted: Tracking, promise: Promise)
     };
     match shared.tracker.ready().await {
         // The client is gone.
-        _ if ear.replies.is_overflown() => {}
+        _ if ear.replies.is_over() => {}
         Ok(()) => {
             shared.tracker.join(ear, wanted, at);
             promise.fulfil(Reply::Small(b"+OK\r\n"));
