@@ -166,10 +166,7 @@ impl Connection {
     /// Takes note of the request whose reply has come if that took long.
     #[inline]
     fn note_if_slow(&self, now: u32) {
-        if self.pool.has_noted_enough() {
-            return;
-        }
-        let limit = self.pool.slow_us();
+        let limit = self.pool.noted_from();
         let Some((age, owner, bytes)) = self.lane.front_from(now, limit) else { return };
         self.pool.note_slow(owner, age, bytes);
     }

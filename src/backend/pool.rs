@@ -86,6 +86,8 @@ pub struct Pool {
     /// Microseconds from which on a request is slow; negative for none.
     pub(super) slow_from: Arc<AtomicI64>,
     pub(super) slow: RefCell<Vec<Slow>>,
+    /// Those are noted that took this long; it grows with them.
+    pub(super) slow_beyond: Cell<u64>,
     hints: UnboundedSender<Hint>,
 }
 
@@ -135,6 +137,7 @@ impl Pool {
             turn: Cell::new(0),
             slow_from,
             slow: RefCell::default(),
+            slow_beyond: Cell::default(),
             hints,
         });
         tokio::task::spawn_local(Retries::run(Rc::clone(&pool)));

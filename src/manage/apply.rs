@@ -26,6 +26,8 @@ const REPEAT: Duration = Duration::from_secs(1);
 /// Others that each node of a new cluster is introduced to. One would suffice, but then the rest is left to gossip, which
 /// takes seconds; all would be too many in a large cluster.
 const MEETS: usize = 16;
+/// How long one that loads is waited for to forget a node, twice: the others take it up again after a minute.
+const FORGET_PATIENCE: Duration = Duration::from_secs(15);
 /// Slots named in one `ADDSLOTS`, to servers that do not know `ADDSLOTSRANGE` (before 7.0).
 const SLOTS_AT_ONCE: usize = 1000;
 
@@ -429,7 +431,7 @@ impl Crew {
         for id in members {
             let (address, access, node) =
                 (self.members[&id].dialled.clone(), self.access.clone(), node.clone());
-            let patience = self.patience;
+            let patience = self.patience.min(FORGET_PATIENCE);
             asking
                 .spawn(async move { (id, forget_at((&address, &access), &node, patience).await) });
         }

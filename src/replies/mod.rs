@@ -404,6 +404,8 @@ mod tests {
     use std::task::{Context, Wake};
 
     use super::*;
+    use crate::command::Merge;
+    use crate::resp::Protocol;
 
     #[derive(Default)]
     struct Calls(AtomicUsize);
@@ -483,5 +485,24 @@ mod tests {
         replies.hurry();
         first.fulfil(Reply::Small(b"1"));
         assert_eq!((calls.take(), replies.wait_for_batch()), (1, true));
+    }
+
+    #[test]
+    fn a_session_that_holds_input_back_hears_of_every_part() {
+        let calls = Arc::<Calls>::default();
+        let replies = Replies::default();
+        let _first = promise(&replies);
+        let claims = [1, 2].into_iter().filter_map(Slot::new).map(Claim::Whole);
+        let gather = Gather::new(Merge::Sum, Protocol::Resp2, claims);
+        let mut parts = replies.gather(gather);
+        replies.listen(&Waker::from(Arc::clone(&calls)));
+        replies.hurry();
+        let (one, other) = (parts.next().unwrap(), parts.next().unwrap());
+        one.fulfil(Reply::Small(b":1\r\n"));
+        assert_eq!(calls.take(), 1);
+        replies.listen(&Waker::from(Arc::clone(&calls)));
+        replies.hurry();
+        other.fulfil(Reply::Small(b":1\r\n"));
+        assert_eq!(calls.take(), 1);
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Queue {
     places: VecDeque<Place>,
     /// Requests, or parts of them, that were turned away and are not answered.
     turned: usize,
-    /// Slots of `Claim::Whole` that are not settled; hardly ever more than one.
+    /// Slots of `Claim::Whole` that are not settled, sorted; hardly ever more than one.
     whole: Vec<Slot>,
     /// Number of `Claim::All` that are not settled.
     all: usize,
@@ -66,6 +66,11 @@ impl Bell {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             self.waker = Some(waker.clone());
         }
+    }
+
+    /// A request is answered whose reply is not due: what was held back on its slot may go now.
+    fn answered(&mut self) -> Option<Waker> {
+        if self.eager { self.ring() } else { None }
     }
 
     /// The waker, unless the session was told already.
@@ -135,8 +140,7 @@ impl Queue {
         self.put_out(Place::out(claim, reads, State::Empty))
     }
 
-    pub(super) fn push_gather(&mut self, mut gather: Gather) -> u32 {
-        gather.lend(self.common.spares.take());
+    pub(super) fn push_gather(&mut self, gather: Gather) -> u32 {
         gather.claims().for_each(|claim| self.claim(claim));
         let reads = !gather.writes();
         let state = State::Gathering(Box::new(gather));
@@ -196,7 +200,7 @@ impl Queue {
             fill(&mut reply);
             self.apart(reply.into())
         } else {
-            let start = self.kept.len();
+            let start = self.kept().len();
             fill(&mut self.kept);
             self.kept_from(start)
         };
@@ -250,7 +254,7 @@ impl Queue {
 
     #[inline(never)]
     pub(super) fn is_taken(&self, slot: Slot, care: bool) -> bool {
-        if self.whole.contains(&slot) {
+        if self.whole.binary_search(&slot).is_ok() {
             return true;
         }
         (care || self.turned > 0)
@@ -396,7 +400,10 @@ impl Queue {
     fn claim(&mut self, claim: Claim) {
         match claim {
             Claim::None | Claim::Slot(_) => {}
-            Claim::Whole(slot) => self.whole.push(slot),
+            Claim::Whole(slot) => {
+                let at = self.whole.partition_point(|claimed| *claimed < slot);
+                self.whole.insert(at, slot);
+            }
             Claim::All => self.all += 1,
         }
     }
@@ -405,8 +412,8 @@ impl Queue {
         match claim {
             Claim::None | Claim::Slot(_) => {}
             Claim::Whole(slot) => {
-                if let Some(at) = self.whole.iter().position(|claimed| *claimed == slot) {
-                    self.whole.swap_remove(at);
+                if let Ok(at) = self.whole.binary_search(&slot) {
+                    self.whole.remove(at);
                 }
             }
             Claim::All => self.all -= 1,
@@ -434,9 +441,7 @@ impl Queue {
         if at > 0 {
             let state = self.keep(reply);
             self.places[at].state = state;
-            let told = self.overflow();
-            // What was held back on its slot may go now.
-            return told.or_else(|| if self.bell.eager { self.bell.ring() } else { None }).into();
+            return self.overflow().or_else(|| self.bell.answered()).into();
         }
         match reply {
             Reply::Small(bytes) => self.output.tail(&self.common.spares).extend_from_slice(bytes),
@@ -455,12 +460,18 @@ impl Queue {
     ) -> Told {
         let State::Gathering(gather) = &mut self.places[at].state else { return Told::Nothing };
         let before = gather.mark(part as usize, standing);
+        if gather.size() == 0 {
+            gather.lend(self.common.spares.take());
+        }
         let claim = gather.answer(part as usize, reply.bytes());
         let done = gather.is_complete() && at == 0;
         self.apart += reply.bytes().len();
         self.unclaim(claim);
         self.count(before, standing);
-        if done { self.release() } else { self.overflow().into() }
+        if done {
+            return self.release();
+        }
+        self.overflow().or_else(|| self.bell.answered()).into()
     }
 
     /// Throws the replies away if too many bytes of them wait. Gives the waker if they have just been.
@@ -543,14 +554,19 @@ impl Queue {
                 self.apart(Bytes::copy_from_slice(bytes))
             }
             Reply::Small(bytes) => {
-                let start = self.kept.len();
-                if self.kept.capacity() == 0 {
-                    self.kept = self.common.spares.take();
-                }
+                let start = self.kept().len();
                 self.kept.extend_from_slice(bytes);
                 self.kept_from(start)
             }
         }
+    }
+
+    /// The shared buffer.
+    fn kept(&mut self) -> &mut Vec<u8> {
+        if self.kept.capacity() == 0 {
+            self.kept = self.common.spares.take();
+        }
+        &mut self.kept
     }
 
     fn kept_from(&mut self, start: usize) -> State {

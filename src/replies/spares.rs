@@ -8,7 +8,7 @@ use std::fmt;
 const MOST: usize = 1 << 20;
 /// Largest buffer of which that is worth while.
 const LARGEST: usize = 64 * 1024;
-/// Bytes that a new one has room for.
+/// Bytes that a new one has room for; smaller ones would only be in the way.
 const FIRST: usize = 1024;
 
 /// The buffers that nobody uses just now, the one used last on top.
@@ -32,7 +32,7 @@ impl Spares {
     /// Takes a buffer back that is not needed any more.
     pub(super) fn give(&self, mut buffer: Vec<u8>) {
         let size = self.size.get() + buffer.capacity();
-        if buffer.capacity() > LARGEST || size > MOST {
+        if !(FIRST..=LARGEST).contains(&buffer.capacity()) || size > MOST {
             return;
         }
         buffer.clear();
@@ -68,8 +68,10 @@ mod tests {
     #[test]
     fn not_much_is_kept() {
         let spares = Spares::default();
-        spares.give(Vec::with_capacity(LARGEST + 1));
-        assert_eq!(spares.size.get(), 0);
+        for capacity in [0, 8, FIRST - 1, LARGEST + 1] {
+            spares.give(Vec::with_capacity(capacity));
+            assert!(spares.buffers.borrow().is_empty(), "{capacity}");
+        }
         for _ in 0..100 {
             spares.give(Vec::with_capacity(LARGEST));
         }

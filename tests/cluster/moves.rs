@@ -27,6 +27,11 @@ async fn a_reshard_under_load_loses_nothing() {
     load.advance(BATCHES).await;
     load.stop().await.expect_flawless();
     proxy.shutdown().await;
+    let said = cluster.errors_said().await;
+    assert!(
+        said.contains_key("MOVED") && said.contains_key("ASK"),
+        "the load met nothing: {said:?}"
+    );
     let owners = cluster.owners().await;
     assert!(owners[..1500].iter().all(|owner| *owner == 1));
     assert_eq!(owners[1500], 0);

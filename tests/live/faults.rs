@@ -24,6 +24,8 @@ async fn check(event: Event) {
     let usual = front::options(Vec::new()).backend.request_budget;
     let mut story = event.watch_behind(front::options).await;
     if story.outage + NOTICE > usual {
+        eprintln!("the cluster took too long for the usual patience: {story}");
+        story.tally.expect_no_lies(&["outcome unknown", "CLUSTERDOWN"]);
         story = event.watch().await;
     }
     story.tally.expect_survived(story.outage + NOTICE);

@@ -145,13 +145,18 @@ impl Tally {
     /// Panics unless all that a client can tell of the loss of a primary is that some outcomes are unknown. Replication is
     /// asynchronous: the cluster may have lost what it had acknowledged.
     pub(crate) fn expect_survived(&self, longest_stall: Duration) {
+        self.expect_no_lies(&["outcome unknown"]);
+        self.expect_no_stall_of(longest_stall);
+    }
+
+    /// Panics if clients were told anything but that of the loss of a primary, or that a request was not executed.
+    pub(crate) fn expect_no_lies(&self, errors: &[&str]) {
         assert!(self.commands > 0, "nothing was done");
         let mut texts = self.errors.keys();
-        assert!(texts.all(|text| text.contains("outcome unknown")), "{self}");
+        assert!(texts.all(|text| errors.iter().any(|error| text.contains(error))), "{self}");
         let mut kinds = self.oddities.keys();
         let cluster = [Oddity::Excused, Oddity::Lost, Oddity::Unsaid];
         assert!(kinds.all(|kind| cluster.contains(kind)), "{self}");
-        self.expect_no_stall_of(longest_stall);
     }
 
     /// Panics if a client had to wait for so long, and not because the machine stood still.
