@@ -13,7 +13,7 @@ from pathlib import Path
 from playwright.sync_api import expect, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "suites"))
-from servers import HOST, Administered, Redis, answers, end, free_port, wait  # noqa: E402
+from servers import HOST, Administered, Redis, answers, end, free_node_port, wait  # noqa: E402
 
 PASSWORD = Administered.password
 KEYS, WIDE, NARROW = 3000, {"width": 1280, "height": 900}, {"width": 360, "height": 740}
@@ -25,7 +25,7 @@ class Stage(Administered):
     """The cluster, its proxy, and a seventh node that is nobody's."""
 
     def start_seventh(self):
-        folder, port = Path(self.folder) / "seventh", free_port()
+        folder, port = Path(self.folder) / "seventh", free_node_port()
         folder.mkdir()
         self.seventh = f"{HOST}:{port}"
         options = ["--port", port, "--cluster-enabled", "yes", "--save", "", "--dir", folder, "--logfile", "server.log"]

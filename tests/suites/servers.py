@@ -45,6 +45,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def free_node_port():
+    """One for a node of a cluster: the port 10000 above is its bus's."""
+    while True:
+        port = free_port()
+        with contextlib.suppress(OSError, OverflowError), socket.socket() as probe:
+            probe.bind((HOST, port + 10_000))
+            return port
+
+
 class Redis:
     """A connection that sends one command and reads one RESP2 reply; errors are raised as `Failed`."""
 
