@@ -234,6 +234,12 @@ async fn a_node_that_dies_while_it_is_filled_is_followed_by_its_replica() {
     let folder = state.path().display();
     let line = format!("rebalance {entry} --use-empty-masters --rate 1000 --state-dir {folder}");
     let mut process = begin(&line);
+    // Nobody takes the place of a primary that has no slots yet.
+    let owns = async || match nodes.slots_of(new).await.len() {
+        0 => Err("no slots yet".to_owned()),
+        _ => Ok(()),
+    };
+    until(Duration::from_secs(30), "it owns slots", owns).await;
     half_way(&nodes, 0, SLOTS[0], 2000).await;
     nodes.kill9(new);
     assert_eq!(ended(&mut process).await, Some(0));

@@ -97,9 +97,9 @@ pub(crate) fn signal(process: &Child, signal: Signal) {
     kill_process(pid.expect("it runs"), signal).expect("it is ours");
 }
 
-/// Waits until a program has ended, and gives its exit code.
+/// Waits until a program has ended, and gives its exit code. It may itself wait a minute for a node that is gone.
 pub(crate) async fn ended(process: &mut Child) -> Option<i32> {
-    within(Duration::from_secs(60), "it ends", process.wait()).await.expect("our child").code()
+    within(Duration::from_secs(180), "it ends", process.wait()).await.expect("our child").code()
 }
 
 /// Asks a node.
@@ -111,7 +111,12 @@ pub(crate) async fn ask(address: &str, line: &str) -> Result<Value, String> {
 
 /// Asks a node for text; it has to answer.
 pub(crate) async fn text(address: &str, line: &str) -> String {
-    let reply = ask(address, line).await.unwrap_or_else(|error| panic!("{line}: {error}"));
+    let loaded =
+        until(Duration::from_secs(60), "it has loaded", async || match ask(address, line).await {
+            Err(error) if error.contains("LOADING ") => Err(error),
+            answer => Ok(answer),
+        });
+    let reply = loaded.await.unwrap_or_else(|error| panic!("{line}: {error}"));
     value::text(&reply).unwrap_or_else(|| panic!("{line}: {reply:?}")).to_owned()
 }
 
