@@ -81,14 +81,9 @@ impl Gather {
         Self { spliced, ..self }
     }
 
-    /// With a buffer for the replies.
-    pub fn lend(&mut self, buffer: Vec<u8>) {
-        self.bytes = buffer;
-    }
-
-    /// The buffer of the replies, which are needed no more.
-    pub fn give_back(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+    /// Where the replies are put: it may be exchanged before the first one has come, and when they are needed no more.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
     }
 
     /// Of a command that writes: an error must not say that it did not run if a part of it did.

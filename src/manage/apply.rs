@@ -318,13 +318,8 @@ impl Crew {
         let mut wait = Wait::new(self.patience);
         let mut next = Instant::now() + REPEAT;
         loop {
-            let views = match self.look().await {
-                Err(error) if is_loading(&error) => {
-                    wait.once_more(&error.to_string(), &[], tell).await?;
-                    continue;
-                }
-                looked => looked?,
-            };
+            let looked = self.look().await;
+            let Some(views) = wait.unless_loading(looked, tell).await? else { continue };
             let Some(doubt) = check::unsettled(&views, None) else { return Ok(()) };
             if Instant::now() >= next {
                 next = Instant::now() + REPEAT;
@@ -390,13 +385,8 @@ impl Crew {
         // A node gives a try up after five seconds, and says so to nobody.
         let mut again = Instant::now();
         loop {
-            let view = match NodeView::ask(&place.dialled, &self.access).await.map_err(Into::into) {
-                Err(error) if is_loading(&error) => {
-                    wait.once_more(&error.to_string(), &[], tell).await?;
-                    continue;
-                }
-                looked => looked?,
-            };
+            let looked = NodeView::ask(&place.dialled, &self.access).await.map_err(Into::into);
+            let Some(view) = wait.unless_loading(looked, tell).await? else { continue };
             if !view.own.is_replica() {
                 return Ok(());
             }
@@ -564,6 +554,20 @@ impl Wait {
     fn new(limit: Duration) -> Self {
         let start = Instant::now();
         Self { start, limit, told: start }
+    }
+
+    /// What nodes answered; none, after a little, if one of them is loading its data.
+    async fn unless_loading<T>(
+        &mut self,
+        answer: Result<T, ApplyError>,
+        tell: Tell<'_>,
+    ) -> Result<Option<T>, ApplyError> {
+        match answer {
+            Err(error) if is_loading(&error) => {
+                self.once_more(&error.to_string(), &[], tell).await.map(|()| None)
+            }
+            answer => answer.map(Some),
+        }
     }
 
     /// Waits a little before it is tried once more; an error if there is no time left.

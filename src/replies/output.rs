@@ -26,10 +26,7 @@ impl Output {
     /// The buffer that small replies are appended to.
     #[inline]
     pub(super) fn tail(&mut self, spares: &Spares) -> &mut Vec<u8> {
-        if self.tail.capacity() == 0 {
-            self.tail = spares.take();
-        }
-        &mut self.tail
+        spares.lend(&mut self.tail)
     }
 
     /// Appends a large reply by reference.
@@ -99,8 +96,8 @@ impl Output {
 
     /// Gives back memory when nothing is left to write.
     pub(super) fn shrink(&mut self, spares: &Spares) {
-        if self.is_empty() && self.tail.capacity() > 0 {
-            spares.give(std::mem::take(&mut self.tail));
+        if self.is_empty() {
+            spares.take_back(&mut self.tail);
         }
     }
 }

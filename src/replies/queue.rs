@@ -460,9 +460,7 @@ impl Queue {
     ) -> Told {
         let State::Gathering(gather) = &mut self.places[at].state else { return Told::Nothing };
         let before = gather.mark(part as usize, standing);
-        if gather.size() == 0 {
-            gather.lend(self.common.spares.take());
-        }
+        self.common.spares.lend(gather.buffer());
         let claim = gather.answer(part as usize, reply.bytes());
         let done = gather.is_complete() && at == 0;
         self.apart += reply.bytes().len();
@@ -512,7 +510,7 @@ impl Queue {
                     if self.muted.front() != Some(&self.front) {
                         gather.merge(self.output.tail(&self.common.spares));
                     }
-                    self.common.spares.give(gather.give_back());
+                    self.common.spares.take_back(gather.buffer());
                 }
                 State::Empty | State::Gathering(_) => break,
             }
@@ -538,9 +536,7 @@ impl Queue {
         }
         self.kept.clear();
         if self.places.is_empty() {
-            if self.kept.capacity() > 0 {
-                self.common.spares.give(std::mem::take(&mut self.kept));
-            }
+            self.common.spares.take_back(&mut self.kept);
             if self.places.capacity() > 256 {
                 self.places = VecDeque::new();
             }
@@ -563,10 +559,7 @@ impl Queue {
 
     /// The shared buffer.
     fn kept(&mut self) -> &mut Vec<u8> {
-        if self.kept.capacity() == 0 {
-            self.kept = self.common.spares.take();
-        }
-        &mut self.kept
+        self.common.spares.lend(&mut self.kept)
     }
 
     fn kept_from(&mut self, start: usize) -> State {

@@ -20,8 +20,17 @@ pub(super) struct Spares {
 }
 
 impl Spares {
+    /// Has a buffer stand in for one without room, and gives it.
+    #[inline]
+    pub(super) fn lend<'a>(&self, buffer: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
+        if buffer.capacity() == 0 {
+            *buffer = self.take();
+        }
+        buffer
+    }
+
     /// An empty buffer.
-    pub(super) fn take(&self) -> Vec<u8> {
+    fn take(&self) -> Vec<u8> {
         let Some(buffer) = self.buffers.borrow_mut().pop() else {
             return Vec::with_capacity(FIRST);
         };
@@ -29,8 +38,12 @@ impl Spares {
         buffer
     }
 
-    /// Takes a buffer back that is not needed any more.
-    pub(super) fn give(&self, mut buffer: Vec<u8>) {
+    /// Takes a buffer back that is not needed any more, and leaves one without room.
+    pub(super) fn take_back(&self, buffer: &mut Vec<u8>) {
+        self.give(std::mem::take(buffer));
+    }
+
+    fn give(&self, mut buffer: Vec<u8>) {
         let size = self.size.get() + buffer.capacity();
         if !(FIRST..=LARGEST).contains(&buffer.capacity()) || size > MOST {
             return;
