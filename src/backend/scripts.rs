@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::resp::write;
+use crate::resp::{request, write};
 
 /// Most scripts that are remembered. The one that was used least recently is forgotten first, and then a node that does not
 /// know it says so to the client, which loads it again.
@@ -62,6 +62,12 @@ impl Scripts {
     /// Forgets all scripts.
     pub fn clear(&self) {
         self.book.store(Arc::default());
+    }
+
+    /// The text of a script.
+    pub fn text(&self, digest: &[u8]) -> Option<Bytes> {
+        let load = self.load(digest)?;
+        request::argument(&load, 2).map(|text| load.slice_ref(text))
     }
 
     /// The request that makes a script known to a node; `None` if the script is not known here either.
@@ -126,5 +132,6 @@ mod tests {
         scripts.remember(b"aB", b"return\r\n1");
         let load = b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$9\r\nreturn\r\n1\r\n";
         assert_eq!(scripts.load(b"Ab").unwrap(), &load[..]);
+        assert_eq!(scripts.text(b"AB").unwrap(), &b"return\r\n1"[..]);
     }
 }

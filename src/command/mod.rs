@@ -8,6 +8,7 @@ pub mod glob;
 pub mod info;
 pub mod keys;
 pub mod learned;
+mod lua;
 pub mod merge;
 pub mod script;
 pub mod sort;

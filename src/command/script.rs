@@ -1,9 +1,15 @@
 //! What a script's text says of what it may do.
 
-use super::{Flags, lookup};
+use super::keys;
+use super::lua::Token::{self, Name, Number, Sign, Text};
+use super::{Flags, lookup, lua, table};
 
 /// Ways to the server's functions other than by their plain names.
 const DETOURS: [&[u8]; 5] = [b"_G", b"getfenv", b"load", b"server", b"require"];
+/// Names by which a script may come to see the keys that it is given.
+const WINDOWS: [&[u8]; 6] = [b"KEYS", b"_G", b"getfenv", b"load", b"loadstring", b"require"];
+/// Most bytes of a script in which keys are looked for: more than people write, and little work.
+const READ_MAX: usize = 64 << 10;
 
 /// Whether a script may run a command that reads keys. Only a script that names each command where it calls it, and none
 /// that reads, is known not to.
@@ -30,6 +36,137 @@ fn reads(name: &[u8]) -> bool {
     lookup(name).is_none_or(|spec| spec.flags.has(Flags::READONLY))
 }
 
+/// The first key that a script names which is called without keys, as an argument of a command: in its text, or as one of
+/// the script's arguments. What it puts together is not guessed.
+pub fn named_key<'a>(script: &'a [u8], args: &[&'a [u8]]) -> Option<&'a [u8]> {
+    let tokens: Vec<Token<'_>> = readable(script).collect();
+    let calls = aliases(&tokens);
+    (0..tokens.len()).find_map(|at| {
+        let behind = call(&tokens[at..], &calls)?;
+        let (before, _) = tokens.split_at(at);
+        let said: Vec<Option<&[u8]>> =
+            arguments(behind).iter().map(|words| value(words, before, args)).collect();
+        first_key(&said)
+    })
+}
+
+/// Whether a script may come to see which keys it is given.
+pub fn may_see_keys(script: &[u8]) -> bool {
+    readable(script).any(|token| matches!(token, Name(name) if WINDOWS.contains(&name)))
+}
+
+/// The words of a script that is not too long.
+fn readable(script: &[u8]) -> lua::Tokens<'_> {
+    lua::tokens(if script.len() > READ_MAX { &[] } else { script })
+}
+
+/// Names that a script gives to `redis.call` and `redis.pcall`.
+fn aliases<'a>(tokens: &[Token<'a>]) -> Vec<&'a [u8]> {
+    let alias = |at: usize| match tokens[at..] {
+        [Name(alias), Sign(b'='), ref rest @ ..] => {
+            let behind = function(rest)?;
+            (behind.first() != Some(&Sign(b'('))).then_some(alias)
+        }
+        _ => None,
+    };
+    (0..tokens.len()).filter_map(alias).collect()
+}
+
+/// What stands behind the name of the server's function, if it is here.
+fn function<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<&'t [Token<'a>]> {
+    match tokens {
+        [Name(b"redis" | b"server"), Sign(b'.'), Name(b"call" | b"pcall"), rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+/// What stands behind the bracket of a call of the server, if there is one here.
+fn call<'t, 'a>(tokens: &'t [Token<'a>], aliases: &[&[u8]]) -> Option<&'t [Token<'a>]> {
+    let behind = match tokens {
+        [Name(name), rest @ ..] if aliases.contains(name) => rest,
+        _ => function(tokens)?,
+    };
+    behind.split_first().filter(|(sign, _)| **sign == Sign(b'(')).map(|(_, rest)| rest)
+}
+
+/// The arguments of the call whose opening bracket was the last token.
+fn arguments<'t, 'a>(tokens: &'t [Token<'a>]) -> Vec<&'t [Token<'a>]> {
+    let (mut all, mut start, mut depth) = (Vec::new(), 0, 0_usize);
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            Sign(b'(' | b'[' | b'{') => depth += 1,
+            Sign(b')' | b']' | b'}') if depth == 0 => {
+                all.push(&tokens[start..at]);
+                return all;
+            }
+            Sign(b')' | b']' | b'}') => depth -= 1,
+            Sign(b',') if depth == 0 => {
+                all.push(&tokens[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    // It is not closed, and no node will run it.
+    Vec::new()
+}
+
+/// What an expression comes to, if it is a text, a number, one of the script's arguments, or the name of one of these.
+fn value<'a>(
+    expression: &[Token<'a>],
+    before: &[Token<'a>],
+    args: &[&'a [u8]],
+) -> Option<&'a [u8]> {
+    match *expression {
+        [Name(b"unpack"), Sign(b'('), Name(b"ARGV"), Sign(b')')] => args.first().copied(),
+        [Name(name)] => local(name, before, args),
+        _ => plain(expression, args).filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value),
+    }
+}
+
+/// What a plain expression comes to, and what stands behind it.
+fn plain<'t, 'a>(
+    tokens: &'t [Token<'a>],
+    args: &[&'a [u8]],
+) -> Option<(&'a [u8], &'t [Token<'a>])> {
+    match tokens {
+        [Text(text), rest @ ..] => Some(((*text)?, rest)),
+        [Number(digits), rest @ ..] if is_index(digits) => Some((digits, rest)),
+        [Name(b"ARGV"), Sign(b'['), Number(digits), Sign(b']'), rest @ ..] => {
+            let at: usize = str::from_utf8(digits).ok()?.parse().ok()?;
+            Some((*args.get(at.checked_sub(1)?)?, rest))
+        }
+        _ => None,
+    }
+}
+
+/// Whether Lua writes a number as it stands here.
+fn is_index(digits: &[u8]) -> bool {
+    digits.len() < 10 && digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit)
+}
+
+/// What a name was given when it was last made, if all that it was given is plain.
+fn local<'a>(name: &[u8], before: &[Token<'a>], args: &[&'a [u8]]) -> Option<&'a [u8]> {
+    let made = |at: &usize| matches!(before[*at..], [Name(b"local"), Name(of), Sign(b'='), ..] if of == name);
+    let at = (0..before.len()).rev().find(made)?;
+    let (value, rest) = plain(&before[at + 3..], args)?;
+    let is_whole = match rest {
+        [] | [Sign(b';'), ..] => true,
+        [Name(word), ..] => !matches!(*word, b"and" | b"or"),
+        _ => false,
+    };
+    is_whole.then_some(value)
+}
+
+/// The first key of a command of which some arguments are known.
+fn first_key<'a>(said: &[Option<&'a [u8]>]) -> Option<&'a [u8]> {
+    let words: Vec<&[u8]> = said.iter().map(|word| word.unwrap_or_default()).collect();
+    let command = lookup(words.first()?)?;
+    let command = words.get(1).and_then(|sub| table::subcommand(command, sub)).unwrap_or(command);
+    let mut positions = keys::positions(command.keys, &words[..]).ok()?;
+    positions.find_map(|at| said[at])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +189,72 @@ mod tests {
         check("_G['re' .. 'dis'].call('get', KEYS[1])", true);
         check("redis.call('nonsense', KEYS[1])", true);
         check("redis.call('set", true);
+    }
+
+    #[test]
+    fn keys_are_found_where_they_are_named() {
+        let args: [&[u8]; 2] = [b"one", b"two"];
+        let check = |script: &str, expected: Option<&str>| {
+            assert_eq!(
+                named_key(script.as_bytes(), &args),
+                expected.map(str::as_bytes),
+                "{script}"
+            );
+        };
+        check("return redis.call('get', 'foo')", Some("foo"));
+        check("return redis.pcall(\"GET\",\"foo\")", Some("foo"));
+        check("redis.call([[SET]], [=[foo]=], 1)", Some("foo"));
+        check("return server.call ( 'get' , 'foo' )", Some("foo"));
+        check("redis.call('incr', ARGV[1])", Some("one"));
+        check("redis.call('incr', ARGV[ 2 ])", Some("two"));
+        check("redis.call('del', unpack(ARGV))", Some("one"));
+        check("redis.call('lpush', 'l', unpack(t))", Some("l"));
+        check("redis.call('get', 17)", Some("17"));
+        check("redis.pcall('randomkey'); return redis.pcall('set','x','ciao')", Some("x"));
+        check(
+            "if redis.call('EXISTS', 'a') == 1 then return redis.call('GET', 'b') end",
+            Some("a"),
+        );
+        check("redis.call('set', 'a', redis.call('get', 'b'))", Some("a"));
+        check("redis.call('zunionstore', 'd', 2, 'a', 'b')", Some("d"));
+        check("redis.call('bitop', 'and', 'd', 'a')", Some("d"));
+        check("redis.call('xread', 'count', '1', 'streams', 's', '0')", Some("s"));
+        check("redis.call('object', 'encoding', 'k')", Some("k"));
+        check("local c = redis.call c('get', 'foo')", Some("foo"));
+        check("local call, x = redis.call, 1 call('get', 'foo')", None);
+        check("local k = ARGV[1]\nreturn redis.call('get', k)", Some("one"));
+        check("local k = 'a'; local k = 'b'; return redis.call('get', k)", Some("b"));
+        check("local k = 'a' .. ARGV[1] return redis.call('get', k)", None);
+        check("local k = ARGV[1] or 'a' return redis.call('get', k)", None);
+        check("local k = f('a') return redis.call('get', k)", None);
+        check("for _, k in ipairs(ARGV) do redis.call('del', k) end", None);
+        check("redis.call('get', 'a' .. ARGV[1])", None);
+        check("redis.call('get', ARGV[1] .. 'a'); redis.call('get', 'b')", Some("b"));
+        check("redis.call('get', prefix(ARGV[1], 2))", None);
+        check("redis.call('get', 'a\\n')", None);
+        check("redis.call('get', ARGV[3])", None);
+        check("redis.call('get', ARGV[0])", None);
+        check("redis.call('get', KEYS[1])", None);
+        check("-- redis.call('get', 'a')\nreturn redis.call('get', 'b')", Some("b"));
+        check("--[[ redis.call('get', 'a')\n]] return redis.call('get', 'b')", Some("b"));
+        check("return \"redis.call('get', 'a')\"", None);
+        check("redis.call('publish', 'a', 'b')", None);
+        check("redis.call('nonsense', 'a')", None);
+        check("redis.call('get'", None);
+        check("redis.call('get', 'a'", None);
+        check("redis.call(", None);
+        check("return 1", None);
+    }
+
+    #[test]
+    fn who_says_keys_may_see_them() {
+        let check = |script: &str, expected| {
+            assert_eq!(may_see_keys(script.as_bytes()), expected, "{script}");
+        };
+        check("return #KEYS", true);
+        check("return _G['KE' .. 'YS']", true);
+        check("return loadstring('return KEYS')()", true);
+        check("return redis.call('get', 'KEYS') -- no KEYS", false);
+        check("local MYKEYS = redis.call('keys', '*')", false);
     }
 }

@@ -100,11 +100,14 @@ impl Session {
     }
 
     #[inline(never)]
-    fn dispatch_any(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
+    pub(super) fn dispatch_any(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
         if request.is_empty() {
             return Flow::Next;
         }
         let decision = self.decide(request);
+        if let Some(wire) = self.declared(&decision, request) {
+            return self.dispatch_instead(&wire);
+        }
         if self.holds(&decision, request) {
             return Flow::Hold;
         }
@@ -166,7 +169,9 @@ impl Session {
 
     pub(super) fn decide(&self, request: &Request<'_>) -> Decision {
         let learned = &self.shared.facts.borrow().learned;
-        route::decide(request, &self.client.borrow(), learned, self.shared.options.cross_slot)
+        let cross_slot = self.shared.options.cross_slot;
+        let decision = route::decide(request, &self.client.borrow(), learned, cross_slot);
+        self.placed(decision, request)
     }
 
     /// Whether a request has to wait now.

@@ -13,6 +13,7 @@ mod inquiries;
 mod monitor;
 mod muster;
 mod scan;
+mod script;
 mod slow;
 mod sort;
 mod subscribe;

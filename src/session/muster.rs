@@ -9,7 +9,7 @@ use super::slow::Timed;
 use super::{Message, Shared};
 use crate::local::muster::{Held, Kill, Muster, Pause, Share, Unblock};
 use crate::replies::{Promise, Reply};
-use crate::resp::request::{self, Request};
+use crate::resp::request::Request;
 use crate::route::{Decision, Route};
 use crate::tracking;
 
@@ -72,16 +72,8 @@ impl Session {
 impl Session {
     /// Whether a command may change data. A script may say that it does not; what a function says is known to nodes alone.
     pub(super) fn may_write(&self, decision: &Decision, request: &Request<'_>) -> bool {
-        let only_reads = match decision.name {
-            "eval" => declares_no_writes(request.arg(1)),
-            "evalsha" => {
-                let load = self.shared.pool.scripts.load(request.arg(1));
-                let script = load.as_deref().and_then(|load| request::argument(load, 2));
-                script.is_some_and(declares_no_writes)
-            }
-            _ => false,
-        };
-        decision.writes && !only_reads
+        let only_reads = || self.of_script(decision.name, request, declares_no_writes);
+        decision.writes && !only_reads().unwrap_or(false)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::command::{Claim, Verb, keys, script};
 use crate::local::muster::Muster;
 use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
-use crate::resp::request::{self, Request};
+use crate::resp::request::Request;
 use crate::resp::write;
 use crate::route::{Decision, Route};
 use crate::tracking::{Ear, Redirected};
@@ -84,11 +84,8 @@ impl Session {
         request: &Request<'a>,
     ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let reads = match decision.name {
-            "eval" | "eval_ro" => script::may_read(request.arg(1)),
-            "evalsha" | "evalsha_ro" => {
-                let load = self.shared.pool.scripts.load(request.arg(1));
-                let script = load.as_deref().and_then(|load| request::argument(load, 2));
-                script.is_none_or(script::may_read)
+            "eval" | "eval_ro" | "evalsha" | "evalsha_ro" => {
+                self.of_script(decision.name, request, script::may_read).unwrap_or(true)
             }
             _ => decision.nature.reads || decision.nature.scripted,
         };

@@ -1,6 +1,6 @@
 //! Scripts that were loaded through the proxy run on every node, whether it knows them or not.
 
-use crate::client::bulk;
+use crate::client::{Client, bulk};
 use crate::fake::Act;
 use crate::rig::{Rig, rig};
 
@@ -112,5 +112,63 @@ fn a_slot_that_leaves_while_its_node_is_told_is_followed() {
         let line = format!("EVALSHA {digest} 1 {key}");
         assert_eq!(client.ask_all(&[&line, &line]).await, [":1\r\n", ":2\r\n"]);
         assert_eq!(rig.cluster.ran(), [format!("APPEND {key} s"), format!("APPEND {key} s")]);
+    });
+}
+
+/// A script without keys goes where the key is that it names, which is declared unless the script can see that.
+#[test]
+fn a_script_goes_where_the_key_is_that_it_names() {
+    rig(3).run(async |rig| {
+        let mut client = rig.client().await;
+        for node in 0..3 {
+            let key = rig.key(node);
+            let check = async |client: &mut Client, script: &str, args: &str, seen: &str| {
+                client.ask(&format!("EVAL {script} 0{args}")).await;
+                let asked = rig.node(node).seen();
+                let seen = seen.replace('$', &key);
+                assert_eq!(asked.last(), Some(&format!("EVAL {script} {seen}")), "{script}");
+            };
+            let literal = format!("redis.call([[get]],[[{key}]])");
+            check(&mut client, &literal, "", "1 $").await;
+            check(&mut client, &literal, " x y", "1 $ x y").await;
+            let argument = "redis.pcall([[get]],ARGV[1])";
+            check(&mut client, argument, &format!(" {key}"), "1 $ $").await;
+            let looks = format!("return{{#KEYS,{literal}}}");
+            check(&mut client, &looks, "", "0").await;
+            let large = "x".repeat(20_000);
+            check(&mut client, &literal, &format!(" {large}"), &format!("1 $ {large}")).await;
+        }
+    });
+}
+
+#[test]
+fn a_loaded_script_goes_where_the_key_is_that_it_names() {
+    rig(3).run(async |rig| {
+        let mut client = rig.client().await;
+        for node in 0..3 {
+            let key = rig.key(node);
+            let script = format!("redis.call([[get]],[[{key}]])");
+            for node in 0..3 {
+                rig.node(node).next("SCRIPT", Act::Reply(bulk("digest").into()));
+            }
+            assert_eq!(client.ask(&format!("SCRIPT LOAD {script}")).await, bulk("digest"));
+            client.ask("EVALSHA DIGEST 0 x").await;
+            let asked = format!("EVALSHA DIGEST 1 {key} x");
+            assert!(rig.node(node).seen().contains(&asked), "{:?}", rig.node(node).seen());
+        }
+    });
+}
+
+/// So it is redirected as any command on that key is.
+#[test]
+fn a_script_follows_the_key_that_it_names() {
+    rig(2).run(async |rig| {
+        let (key, mut client) = (rig.key(0), rig.client().await);
+        let line = |count| format!("EVAL redis.call([[get]],[[{key}]]) {count}");
+        rig.cluster.model().give(&key, 1);
+        client.ask(&line("0")).await;
+        let (before, now) = (rig.node(0).seen(), rig.node(1).seen());
+        let declared = line(&format!("1 {key}"));
+        assert_eq!((before.last(), now.last()), (Some(&declared), Some(&declared)));
     });
 }

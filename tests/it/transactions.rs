@@ -140,6 +140,25 @@ fn a_command_without_keys_goes_with_the_one_before_it() {
     });
 }
 
+/// A script without keys goes with those of the key that it names, unless all have to be of another slot.
+#[test]
+fn a_script_goes_with_the_key_that_it_names() {
+    per_slot().run(async |rig| {
+        let ([a, b, _], mut client) = (keys(rig), rig.client().await);
+        let (at_a, at_b) = (format!("SET {a} 1"), format!("SET {b} 1"));
+        let script = format!("EVAL redis.call([[incr]],[[{a}]]) 0");
+        exec(&mut client, &[&at_a, &at_b, &script]).await;
+        let declared = script.replace(" 0", &format!(" 1 {a}"));
+        assert_eq!(rig.node(0).seen(), ["MULTI", &at_a, &declared, "EXEC"]);
+    });
+    rig(3).run(async |rig| {
+        let ([a, b, _], mut client) = (keys(rig), rig.client().await);
+        let (at_b, script) = (format!("SET {b} 1"), format!("EVAL redis.call([[incr]],[[{a}]]) 0"));
+        exec(&mut client, &[&at_b, &script]).await;
+        assert_eq!(rig.node(1).seen(), ["MULTI", &at_b, &script, "EXEC"]);
+    });
+}
+
 #[test]
 fn a_part_follows_its_slot() {
     per_slot().run(async |rig| {

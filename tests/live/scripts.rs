@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use slotway::cluster::Slot;
 use slotway::resp::value::{self, Value};
 
 use crate::client::{Client, bulk, ok};
@@ -117,5 +118,44 @@ async fn new_primaries_have_the_functions() {
     assert_eq!(client.call("FUNCTION DELETE lib").await, ok());
     let gone = cluster.call(node, &["FUNCTION", "LIST"]).await;
     assert_eq!(gone, Value::Array(Vec::new()));
+    proxy.shutdown().await;
+}
+
+/// What one server runs without keys runs here where the key is that the script names, also while its slot moves.
+#[tokio::test]
+async fn scripts_without_keys_run_where_the_key_is_that_they_name() {
+    let _turn = beside_others().await;
+    let cluster = Cluster::start(3, 0).await;
+    let proxy = front::start(front::patient(cluster.addresses())).await;
+    let mut client = Client::to(proxy.data).await;
+    for n in 0..KEYS {
+        let key = format!("named:{n}");
+        let literal = format!("redis.pcall('time') return redis.call('INCR', '{key}')");
+        assert_eq!(client.ask(&["EVAL", &literal, "0"]).await, Value::Integer(1), "{key}");
+        let argument = "local key = ARGV[1]; return redis.call('INCR', key)";
+        assert_eq!(client.ask(&["EVAL", argument, "0", &key]).await, Value::Integer(2), "{key}");
+        let digest = client.ask(&["SCRIPT", "LOAD", argument]).await;
+        let digest = value::text(&digest).expect("a digest");
+        assert_eq!(client.ask(&["EVALSHA", digest, "0", &key]).await, Value::Integer(3), "{key}");
+    }
+    let (mut count, count_up) = (0, "return redis.call('INCR', ARGV[1])");
+    let slot = Slot::of(b"{moves}");
+    let to = usize::from(cluster.owners().await[slot.index()] == 0);
+    for n in 0..3 {
+        client.call(&format!("SET {{moves}}{n} 0")).await;
+    }
+    cluster
+        .move_slot(slot, to, async || {
+            count += 1;
+            for n in 0..3 {
+                let key = format!("{{moves}}{n}");
+                let reply = client.ask(&["EVAL", count_up, "0", &key]).await;
+                assert_eq!(reply, Value::Integer(count), "{key}");
+            }
+        })
+        .await;
+    assert_eq!(count, 4);
+    let reply = client.ask(&["EVAL", count_up, "0", "{moves}0"]).await;
+    assert_eq!(reply, Value::Integer(5));
     proxy.shutdown().await;
 }

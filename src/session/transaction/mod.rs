@@ -10,6 +10,7 @@ mod queued;
 use bytes::Bytes;
 
 use super::connection::{Flow, Session};
+use super::script;
 use crate::command::merge::Source;
 use crate::command::{Claim, Flags, Local, Spec, Verb, lookup};
 use crate::refusal::Refusal;
@@ -53,7 +54,13 @@ impl Session {
         if request.is_empty() {
             return Flow::Next;
         }
-        let decision = self.decide(request);
+        let mut decision = self.decide(request);
+        if !self.suits(&decision, request) {
+            decision.route = Route::Any;
+        }
+        if let Some(wire) = self.declared(&decision, request) {
+            return self.dispatch_instead(&wire);
+        }
         match decision.route {
             Route::Session(Verb::Exec) => return self.execute(&decision),
             Route::Session(Verb::Discard) => {
@@ -90,6 +97,16 @@ impl Session {
             }
         }
         Flow::Next
+    }
+
+    /// Whether a command can go where it was decided. A script that only names a key of another slot than the transaction's
+    /// goes with the others.
+    fn suits(&self, decision: &Decision, request: &Request<'_>) -> bool {
+        let Some(transaction) = &self.transaction else { return true };
+        match decision.route {
+            Route::One(slot, _) if script::is_keyless(decision, request) => transaction.takes(slot),
+            _ => true,
+        }
     }
 
     /// Gives up the transaction and what is watched; false if that has to wait.

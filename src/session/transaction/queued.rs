@@ -155,13 +155,18 @@ impl Transaction {
         Ok(())
     }
 
+    /// Whether a command on this slot can be among its commands.
+    pub(super) fn takes(&self, slot: Slot) -> bool {
+        self.kind == Transactions::PerSlot || self.parts[0].slot.is_none_or(|own| own == slot)
+    }
+
     /// The part that a command on this slot belongs to.
     fn part_of(&mut self, slot: Slot) -> Result<usize, Refusal> {
         // The first one goes with all that came before it and had no keys.
         if *self.parts[0].slot.get_or_insert(slot) == slot {
             return Ok(0);
         }
-        if self.kind == Transactions::Whole {
+        if !self.takes(slot) {
             return Err(Refusal::CrossSlot);
         }
         let next = self.parts.len();
