@@ -10,6 +10,9 @@ const DETOURS: [&[u8]; 5] = [b"_G", b"getfenv", b"load", b"server", b"require"];
 const WINDOWS: [&[u8]; 6] = [b"KEYS", b"_G", b"getfenv", b"load", b"loadstring", b"require"];
 /// Most bytes of a script in which keys are looked for: more than people write, and little work.
 const READ_MAX: usize = 64 << 10;
+/// Most calls of the server in which a key is looked for, and most names of its function: it is mostly in the first one.
+const CALLS_MAX: usize = 32;
+const ALIASES_MAX: usize = 4;
 
 /// Whether a script may run a command that reads keys. Only a script that names each command where it calls it, and none
 /// that reads, is known not to.
@@ -41,9 +44,9 @@ fn reads(name: &[u8]) -> bool {
 pub fn named_key<'a>(script: &'a [u8], args: &[&'a [u8]]) -> Option<&'a [u8]> {
     let tokens: Vec<Token<'_>> = readable(script).collect();
     let calls = aliases(&tokens);
-    (0..tokens.len()).find_map(|at| {
-        let behind = call(&tokens[at..], &calls)?;
-        let (before, _) = tokens.split_at(at);
+    let found = (0..tokens.len()).filter_map(|at| Some((at, call(&tokens[at..], &calls)?)));
+    found.take(CALLS_MAX).find_map(|(at, behind)| {
+        let before = &tokens[..at];
         let said: Vec<Option<&[u8]>> =
             arguments(behind).iter().map(|words| value(words, before, args)).collect();
         first_key(&said)
@@ -69,7 +72,7 @@ fn aliases<'a>(tokens: &[Token<'a>]) -> Vec<&'a [u8]> {
         }
         _ => None,
     };
-    (0..tokens.len()).filter_map(alias).collect()
+    (0..tokens.len()).filter_map(alias).take(ALIASES_MAX).collect()
 }
 
 /// What stands behind the name of the server's function, if it is here.
