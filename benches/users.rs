@@ -36,7 +36,7 @@ pub(crate) async fn start(nodes: u16, folder: &Path) -> Outcome<Local> {
 /// A proxy as it is by default, with one worker.
 pub(crate) fn proxy_options(view: &ClusterView) -> Outcome<proxy::Options> {
     let mut options = Config::default().into_options()?;
-    options.listen = String::from("127.0.0.1:0");
+    options.listen = Some("127.0.0.1:0".to_owned());
     options.http = None;
     options.admin = None;
     options.workers = 1;

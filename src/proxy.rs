@@ -22,6 +22,7 @@ use crate::discovery::{self, Discovery, Outcomes, published};
 use crate::local::{self, Muster, Proxy};
 use crate::manage::access::Access;
 use crate::manage::plan::Move;
+use crate::net::tls::ServerTls;
 use crate::observe::{self, Observed, Process};
 use crate::session::Message;
 use crate::stats::Stats;
@@ -45,8 +46,10 @@ const TRACKED_MAX: u64 = 1_000_000;
 /// Everything a proxy can be told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Address of the data listener.
-    pub listen: String,
+    /// Address of the data listener; `None` for none but that for TLS.
+    pub listen: Option<String>,
+    /// Where clients connect that speak TLS, and how that is done; `None` for nowhere.
+    pub listen_tls: Option<(String, ServerTls)>,
     /// Address of the HTTP listener; `None` for none.
     pub http: Option<String>,
     /// Address of the admin listener; `None` for none.
@@ -120,6 +123,13 @@ impl Options {
         Patience { delay: self.drain_delay, timeout: self.drain_timeout }
     }
 
+    /// The host or address that clients connect to.
+    fn bind(&self) -> &str {
+        let secure = self.listen_tls.as_ref().map(|(address, _)| address);
+        let address = self.listen.as_ref().or(secure);
+        address.and_then(|address| address.rsplit_once(':')).map_or("", |(host, _)| host)
+    }
+
     fn idle_ms(&self) -> u64 {
         u64::try_from(self.session.idle_timeout.as_millis()).unwrap_or(u64::MAX)
     }
@@ -128,8 +138,10 @@ impl Options {
 /// A proxy that is up.
 #[derive(Debug)]
 pub struct Running {
-    /// Address of the data listener.
+    /// Address of the data listener; of that for TLS if there is no other.
     pub data: SocketAddr,
+    /// Address of the listener for TLS.
+    pub tls: Option<SocketAddr>,
     /// Address of the HTTP listener.
     pub http: Option<SocketAddr>,
     /// Address of the admin listener.
@@ -226,10 +238,8 @@ impl Drop for Running {
 /// Starts a proxy. It listens at once, and is ready when a topology is known. Needs a tokio runtime for its control plane,
 /// and stops when the returned value is dropped.
 pub async fn start(options: Options) -> Result<Running> {
-    let listener = TcpListener::bind(&options.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} for clients", options.listen))?;
-    let data = listener.local_addr()?;
+    let listeners = listen(&options).await?;
+    let (data, tls) = addresses(&listeners)?;
     let proxy = Arc::new(describe(&options, data.port()));
     let topology = Arc::new(ArcSwap::from_pointee(Topology::default()));
     let outcomes = Arc::new(Outcomes::default());
@@ -275,9 +285,13 @@ pub async fn start(options: Options) -> Result<Running> {
     };
     let workers = spawn_workers(&setup, receivers, &stats)?;
     control.spawn(discovery.run(hinted, announcer(inboxes.clone())));
-    control.spawn(accept(listener, Acceptor { proxy, inboxes: inboxes.clone(), stats }, stages));
+    let acceptor = Arc::new(Acceptor { proxy, inboxes: inboxes.clone(), stats });
+    for listener in listeners {
+        control.spawn(accept(listener, Arc::clone(&acceptor), stages.clone()));
+    }
     Ok(Running {
         data,
+        tls,
         http,
         admin,
         administration,
@@ -291,6 +305,38 @@ pub async fn start(options: Options) -> Result<Running> {
         control,
         pages,
     })
+}
+
+/// Where clients come in.
+struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    /// What they have to speak.
+    tls: Option<ServerTls>,
+}
+
+/// Where clients connect: without TLS if that is possible, and with it.
+fn addresses(listeners: &[Listener]) -> Result<(SocketAddr, Option<SocketAddr>)> {
+    let address = |secure: bool| {
+        let mut listeners = listeners.iter().filter(|listener| listener.tls.is_some() == secure);
+        listeners.next().map(|listener| listener.address)
+    };
+    let tls = address(true);
+    Ok((address(false).or(tls).context("no listener for clients")?, tls))
+}
+
+/// All listeners for clients.
+async fn listen(options: &Options) -> Result<Vec<Listener>> {
+    let plain = options.listen.as_ref().map(|address| (address, None));
+    let secure = options.listen_tls.as_ref().map(|(address, tls)| (address, Some(tls.clone())));
+    let mut listeners = Vec::new();
+    for (address, tls) in plain.into_iter().chain(secure) {
+        let socket = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for clients"))?;
+        listeners.push(Listener { address: socket.local_addr()?, socket, tls });
+    }
+    Ok(listeners)
 }
 
 /// One worker for each inbox.
@@ -360,6 +406,7 @@ fn reloading(
     let (given, proxy, patience) = (Arc::clone(&rights), Arc::clone(proxy), Arc::clone(patience));
     let (reread, last) = (options.reread.clone(), ArcSwap::from_pointee(options.clone()));
     let users = ArcSwap::from_pointee(options.users.clone());
+    let (way, listen_tls) = (options.backend.way.clone(), options.listen_tls.clone());
     let reload = move || {
         let Some(Reread(reread)) = &reread else {
             return Err("the proxy was started without a configuration file".to_owned());
@@ -375,6 +422,12 @@ fn reloading(
         }
         patience.store(Arc::new(options.patience()));
         given.store(Arc::new(options.rights()));
+        if let (Some(tls), Some(now)) = (&way.tls, &options.backend.way.tls) {
+            tls.renew(now);
+        }
+        if let (Some((_, tls)), Some((_, now))) = (&listen_tls, &options.listen_tls) {
+            tls.renew(now);
+        }
         // A file of users is for `ACL LOAD`, which says so.
         let is_of_files = proxy.acl_file.is_some() || options.acl_file.is_some();
         if !is_of_files && **users.load() != options.users {
@@ -409,7 +462,7 @@ fn administration(
     let (drain, drains) = mpsc::unbounded_channel();
     let admin = Admin {
         rights,
-        access: Access { credentials: options.discovery.credentials.clone(), ..Access::default() },
+        access: Access { limit: Access::default().limit, ..options.discovery.access.clone() },
         seeds: seeds.collect(),
         observed,
         // Discovery lives as long as the proxy.
@@ -464,7 +517,7 @@ fn describe(options: &Options, port: u16) -> Proxy {
         port,
         users: ArcSwap::from_pointee(options.users.clone()),
         acl_file: options.acl_file.clone(),
-        bind: options.listen.rsplit_once(':').map_or("", |(host, _)| host).to_owned(),
+        bind: options.bind().to_owned(),
         max_clients: AtomicU64::new(options.max_clients as u64),
         idle_ms: AtomicU64::new(options.idle_ms()),
         slow_us: Arc::new(AtomicI64::new(SLOW_US)),
@@ -506,14 +559,14 @@ struct Acceptor {
     stats: Vec<Arc<Stats>>,
 }
 
-async fn accept(listener: TcpListener, acceptor: Acceptor, mut stages: watch::Receiver<Stage>) {
+async fn accept(listener: Listener, acceptor: Arc<Acceptor>, mut stages: watch::Receiver<Stage>) {
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.socket.accept() => accepted,
             _ = stages.changed() => return,
         };
         match accepted {
-            Ok((stream, _)) => acceptor.place(stream),
+            Ok((stream, _)) => acceptor.place(stream, listener.tls.as_ref()),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
                 // Out of file descriptors, most likely: time for some to be closed.
@@ -524,22 +577,24 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, mut stages: watch::Re
 }
 
 impl Acceptor {
-    fn place(&self, stream: TcpStream) {
+    fn place(&self, stream: TcpStream, tls: Option<&ServerTls>) {
         if self.proxy.clients.fetch_add(1, Relaxed) >= self.proxy.max_clients.load(Relaxed) {
             self.proxy.clients.fetch_sub(1, Relaxed);
             self.proxy.rejected.fetch_add(1, Relaxed);
-            // A fresh socket's buffer takes this at once, or the client is gone.
-            let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
+            if tls.is_none() {
+                // A fresh socket's buffer takes this at once, or the client is gone.
+                let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
+            }
             return;
         }
-        let placed = self.hand_over(stream);
+        let placed = self.hand_over(stream, tls);
         if let Err(error) = placed {
             self.proxy.clients.fetch_sub(1, Relaxed);
             tracing::warn!(%error, "cannot hand a client to a worker");
         }
     }
 
-    fn hand_over(&self, stream: TcpStream) -> Result<()> {
+    fn hand_over(&self, stream: TcpStream, tls: Option<&ServerTls>) -> Result<()> {
         stream.set_nodelay(true)?;
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
         socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
@@ -547,6 +602,6 @@ impl Acceptor {
             .min_by_key(|n| self.stats[*n].clients.load(Relaxed))
             .context("no workers")?;
         self.stats[number].clients.fetch_add(1, Relaxed);
-        Ok(self.inboxes[number].send(Message::Accept(stream.into_std()?))?)
+        Ok(self.inboxes[number].send(Message::Accept(stream.into_std()?, tls.cloned()))?)
     }
 }

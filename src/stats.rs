@@ -106,6 +106,7 @@ pub struct Stats {
     pub lost_connections: Count,
     pub failed_connections: Count,
     pub client_timeouts: Count,
+    pub failed_handshakes: Count,
     pub pubsub_links: Count,
     pub pubsub_links_lost: Count,
     pub pubsub_messages: Count,

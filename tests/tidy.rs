@@ -26,10 +26,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("route", PURE),
     ("local", PURE),
     ("backend", &["resp", "cluster", "refusal", "command", "replies", "stats", "net"]),
-    ("pubsub", &["resp", "cluster", "refusal", "command", "client", "replies", "stats", "backend"]),
+    (
+        "pubsub",
+        &["resp", "cluster", "refusal", "command", "client", "replies", "stats", "backend", "net"],
+    ),
     (
         "tracking",
-        &["resp", "cluster", "refusal", "command", "client", "replies", "stats", "backend"],
+        &["resp", "cluster", "refusal", "command", "client", "replies", "stats", "backend", "net"],
     ),
     (
         "session",
@@ -46,7 +49,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "cluster",
             "backend::control",
             "backend::Control",
-            "backend::Credentials",
             "backend::Hint",
             "local::Facts",
             "command::learned",
@@ -83,6 +85,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "backend::Options",
             "backend::Credentials",
             "backend::ReadFrom",
+            "backend::control::Access",
+            "net",
             "session::CrossSlot",
             "session::Transactions",
             "acl::Users",

@@ -65,7 +65,7 @@ pub(super) fn stats(admin: &Admin) -> Answer {
     let sums = sums![
         commands commands_local commands_split commands_across commands_refused reads client_read_bytes client_written_bytes read_bytes
         written_bytes moved ask try_again not_now demoted retries node_errors lanes leases lease_waits lost_connections
-        failed_connections client_timeouts pubsub_links pubsub_links_lost pubsub_messages pubsub_cut_off
+        failed_connections client_timeouts failed_handshakes pubsub_links pubsub_links_lost pubsub_messages pubsub_cut_off
     ];
     let mut fields: Vec<(String, Answer)> =
         sums.into_iter().map(|(name, sum)| (name.to_owned(), sum)).collect();

@@ -8,14 +8,16 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Duration, Sleep, sleep};
 
 use super::Options;
+use super::control::advice;
 use super::handshake;
 use super::lane::{Lane, Order, Status, Ticket};
 use super::pool::{Hint, Pool};
 use super::scripts;
+use crate::net::Stream;
+use crate::net::tls::TlsTrouble;
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Reply};
 use crate::resp::frame::{self, Progress, ReplyFramer};
@@ -47,8 +49,8 @@ pub(super) struct Connection {
 enum Link {
     /// Nothing to do, or not yet.
     Idle,
-    Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>),
-    Up(TcpStream),
+    Connecting(Pin<Box<dyn Future<Output = io::Result<Stream>>>>),
+    Up(Stream),
     /// Waiting before the next attempt.
     Waiting(Pin<Box<Sleep>>),
 }
@@ -220,7 +222,7 @@ impl Connection {
         Ok(())
     }
 
-    /// One write. Pending when there is nothing to write, or the socket takes nothing more. To a node under suspicion
+    /// One write. Pending when there is nothing to write and nothing stays behind, or the socket takes nothing more. To a node under suspicion
     /// nothing is written but the rest of a request that it has in part.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Link::Up(stream) = &mut self.link else { return Poll::Pending };
@@ -230,11 +232,14 @@ impl Connection {
             Status::Suspect => usize::try_from(front).unwrap_or(usize::MAX).min(ROUND),
             _ => ROUND,
         };
-        let stream = Pin::new(stream);
+        let mut stream = Pin::new(stream);
         let written = self.lane.write_with(|log| {
             let mut room = [IoSlice::new(&[]); SLICES];
             let written = match log.slices(&mut room, most) {
-                0 => return Poll::Pending,
+                0 => {
+                    ready!(stream.as_mut().poll_flush(cx))?;
+                    return Poll::Pending;
+                }
                 1 => ready!(stream.poll_write(cx, &room[0])),
                 used => ready!(stream.poll_write_vectored(cx, &room[..used])),
             };
@@ -290,7 +295,14 @@ impl Connection {
 
     /// The attempt to connect failed: the next one waits a little, longer each time.
     fn back_off(&mut self, error: &io::Error) {
-        tracing::debug!(node = %self.lane.address, %error, "cannot connect");
+        let node = &self.lane.address;
+        match TlsTrouble::of(error) {
+            // Time will not mend it: that is told once.
+            Some(trouble) if self.backoff_ms == *BACKOFF_MS.start() => {
+                tracing::warn!(%node, error = %trouble, help = advice(&trouble), "no TLS with the node");
+            }
+            _ => tracing::debug!(%node, %error, "cannot connect"),
+        }
         self.pool.stats.failed_connections.add(1);
         self.pool.hint(Hint::Refresh);
         let jitter = u64::from(self.pool.clock.micros()) % (self.backoff_ms / 4 + 1);
@@ -299,7 +311,7 @@ impl Connection {
         self.pool.reroute(&self.lane);
     }
 
-    fn connected(&mut self, stream: TcpStream) {
+    fn connected(&mut self, stream: Stream) {
         self.link = Link::Up(stream);
         self.backoff_ms = *BACKOFF_MS.start();
         self.lane.heard.set(self.pool.clock.micros());

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, split};
 use tokio::time::timeout;
 
 use super::Credentials;
+use crate::cluster::Address;
 use crate::net::tls::TlsTrouble;
 use crate::net::{Stream, Way};
 use crate::resp::frame::{Progress, ReplyError, ReplyFramer};
@@ -40,12 +41,71 @@ pub enum ControlError {
 }
 
 impl ControlError {
+    /// What helps against it, in the words of the proxy's configuration; nothing if that is not known. `is_secure` is whether
+    /// TLS was spoken.
+    pub fn advice(&self, is_secure: bool) -> &'static str {
+        match self {
+            Self::Tls(_, trouble) => advice(trouble),
+            Self::Io(_, error) if !is_secure && is_hung_up(error) => {
+                "if this is a port for TLS (tls-port), set [node] tls = true"
+            }
+            _ => "",
+        }
+    }
+
     /// The text of an error reply, if it was one.
     pub fn reply(&self) -> Option<&str> {
         match self {
             Self::Reply(_, text) => Some(text),
             _ => None,
         }
+    }
+}
+
+/// What every connection to a node of a cluster needs.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// User and password, the same on all nodes.
+    pub credentials: Option<Credentials>,
+    /// TLS, and kinds of addresses.
+    pub way: Way,
+    /// How long connecting, and each answer after that, may take.
+    pub limit: Duration,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { credentials: None, way: Way::default(), limit: Duration::from_secs(5) }
+    }
+}
+
+impl Access {
+    /// A connection to the node at an address, logged in.
+    pub async fn open(&self, address: &Address) -> Result<Control, ControlError> {
+        let mut control = Control::connect_by(&self.way, &address.to_string(), self.limit).await?;
+        if let Some(credentials) = &self.credentials {
+            control.authenticate(credentials).await?;
+        }
+        Ok(control)
+    }
+}
+
+/// What helps against trouble with TLS, in the words of the proxy's configuration.
+pub fn advice(trouble: &TlsTrouble) -> &'static str {
+    match trouble {
+        TlsTrouble::Plain | TlsTrouble::Silent => {
+            "give the ports on which the nodes do (tls-port; the cluster needs tls-cluster yes), or leave [node] tls out"
+        }
+        TlsTrouble::Stranger => "name the CA's certificate with [node] tls_ca_cert_file",
+        TlsTrouble::Name { .. } => {
+            "give the right name with [node] tls_name, or look at who signed it only, with tls_check = \"signature\""
+        }
+        TlsTrouble::Date => "renew it, and look at the clocks of both machines",
+        TlsTrouble::Anonymous => "give one with [node] tls_cert_file and tls_key_file",
+        TlsTrouble::Refused(_) => {
+            "give one with [node] tls_cert_file and tls_key_file that a CA of the node (tls-ca-cert-file) has signed"
+        }
+        TlsTrouble::Unnamed | TlsTrouble::Other(_) => "",
     }
 }
 
@@ -82,19 +142,6 @@ impl Control {
             .map_err(|_| ControlError::Tls(address.to_owned(), TlsTrouble::Silent))?
             .map_err(|e| io_error(address, e))?;
         Ok(Self { address: address.to_owned(), stream, buf: BytesMut::new(), limit })
-    }
-
-    /// Connects and authenticates.
-    pub async fn login(
-        address: &str,
-        limit: Duration,
-        credentials: Option<&Credentials>,
-    ) -> Result<Self, ControlError> {
-        let mut control = Self::connect(address, limit).await?;
-        if let Some(credentials) = credentials {
-            control.authenticate(credentials).await?;
-        }
-        Ok(control)
     }
 
     /// Says who we are.
@@ -198,6 +245,14 @@ fn io_error(address: &str, error: io::Error) -> ControlError {
         Some(trouble) => ControlError::Tls(address.to_owned(), trouble),
         None => ControlError::Io(address.to_owned(), error),
     }
+}
+
+/// A node that speaks TLS hangs up on those who do not.
+fn is_hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
+    )
 }
 
 fn host_and_port(address: &str) -> Option<(&str, u16)> {

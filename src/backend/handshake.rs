@@ -7,12 +7,12 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::lane::Class;
 use super::{Credentials, Options};
 use crate::cluster::Address;
+use crate::net::Stream;
 use crate::resp::frame::{Progress, ReplyFramer};
 use crate::resp::{Protocol, write};
 
@@ -24,25 +24,22 @@ pub(super) async fn connect(
     address: Address,
     class: Class,
     options: Options,
-) -> io::Result<TcpStream> {
+) -> io::Result<Stream> {
     let limit = options.connect_timeout;
-    timeout(limit, greet(&address, class, options.credentials.as_ref()))
+    timeout(limit, greet(&address, class, &options))
         .await
         .unwrap_or_else(|_| Err(timed_out(&address, limit)))
 }
 
-async fn greet(
-    address: &Address,
-    class: Class,
-    credentials: Option<&Credentials>,
-) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect((address.host(), address.port())).await?;
-    stream.set_nodelay(true)?;
+async fn greet(address: &Address, class: Class, options: &Options) -> io::Result<Stream> {
+    let stream = options.way.dial(address.host(), address.port()).await?;
     // Finds out that an idle connection's other end is gone before a request is written to it.
     socket2::SockRef::from(&stream)
         .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
-    let (wire, replies) = greeting(class, credentials);
+    let mut stream = options.way.secure(stream, address.host()).await?;
+    let (wire, replies) = greeting(class, options.credentials.as_ref());
     stream.write_all(&wire).await?;
+    stream.flush().await?;
     read_replies(&mut stream, replies).await?;
     Ok(stream)
 }
@@ -74,7 +71,7 @@ fn greeting(class: Class, credentials: Option<&Credentials>) -> (Vec<u8>, usize)
 }
 
 /// Reads the replies to the handshake and nothing beyond: no request has been sent yet.
-async fn read_replies(stream: &mut TcpStream, mut replies: usize) -> io::Result<()> {
+async fn read_replies(stream: &mut Stream, mut replies: usize) -> io::Result<()> {
     let mut buf = Vec::new();
     let mut framer = ReplyFramer::default();
     while replies > 0 {

@@ -4,8 +4,8 @@ use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::net::tcp::ReadHalf;
 
+use crate::net::Stream;
 use crate::resp::frame::{self, Progress, ReplyFramer};
 
 /// Most bytes read at a time.
@@ -19,10 +19,10 @@ pub struct Inlet {
 }
 
 impl Inlet {
-    /// Reads what there is, and says how much.
-    pub async fn read(&mut self, reader: &mut ReadHalf<'_>) -> io::Result<usize> {
+    /// Reads what there is, and says how much. Nothing is lost if the wait is given up.
+    pub async fn read(&mut self, stream: &mut Stream) -> io::Result<usize> {
         self.buf.reserve(READ);
-        match reader.read_buf(&mut (&mut self.buf).limit(READ)).await? {
+        match stream.read_buf(&mut (&mut self.buf).limit(READ)).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             read => Ok(read),
         }

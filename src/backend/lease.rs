@@ -10,13 +10,13 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::handshake;
 use super::lane::Class;
 use super::pool::{Hint, Pool};
 use crate::cluster::{Address, Slot};
+use crate::net::Stream;
 use crate::refusal::Refusal;
 use crate::resp::Protocol;
 use crate::resp::frame::{Progress, ReplyFramer};
@@ -59,17 +59,9 @@ impl Drop for Place {
 #[derive(Debug)]
 struct Link {
     _place: Place,
-    stream: TcpStream,
+    stream: Stream,
     /// The node's number for the connection.
     id: Bytes,
-}
-
-impl Link {
-    /// Whether the node has neither closed the connection nor said anything on it.
-    fn is_quiet(&self) -> bool {
-        let read = self.stream.try_read(&mut [0]);
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-    }
 }
 
 /// What a node said to a request on a lease.
@@ -192,8 +184,8 @@ impl Pool {
         protocol: Protocol,
     ) -> io::Result<Lease> {
         let key = (address.clone(), protocol);
-        while let Some(link) = self.leases.take(&key) {
-            if link.is_quiet() {
+        while let Some(mut link) = self.leases.take(&key) {
+            if link.stream.is_quiet() {
                 return Ok(Lease::new(Rc::clone(self), key, link));
             }
         }
@@ -267,7 +259,8 @@ impl Lease {
 
     /// Sends requests.
     pub async fn send(&mut self, requests: &[u8]) -> io::Result<()> {
-        self.link.stream.write_all(requests).await
+        self.link.stream.write_all(requests).await?;
+        self.link.stream.flush().await
     }
 
     /// Sends `ASKING`, so that the node serves the next request although the slot is not its own yet.

@@ -29,6 +29,7 @@ use bytes::Bytes;
 
 use crate::cluster::Address;
 use crate::command::glob;
+use crate::net::Way;
 
 pub use control::Control;
 pub use inlet::Inlet;
@@ -59,6 +60,8 @@ pub struct Options {
     pub near: Vec<String>,
     /// How the proxy authenticates with the nodes.
     pub credentials: Option<Credentials>,
+    /// What connections to the nodes travel on.
+    pub way: Way,
 }
 
 impl Options {

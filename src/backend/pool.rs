@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
@@ -26,6 +25,7 @@ use super::slow::Slow;
 use super::{Options, Payload};
 use crate::cluster::{Address, NodeIndex, Slot, Topology};
 use crate::command::Standing;
+use crate::net::Stream;
 use crate::refusal::Refusal;
 use crate::replies::{Promise, Reply};
 use crate::resp::Protocol;
@@ -272,7 +272,7 @@ impl Pool {
     }
 
     /// A new connection to this node that nobody else uses.
-    pub async fn connect(&self, address: &Address, protocol: Protocol) -> io::Result<TcpStream> {
+    pub async fn connect(&self, address: &Address, protocol: Protocol) -> io::Result<Stream> {
         let class = Class { protocol, replica: false };
         handshake::connect(address.clone(), class, self.options.clone()).await
     }

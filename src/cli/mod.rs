@@ -5,6 +5,7 @@ pub mod local;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -79,9 +80,9 @@ struct Serve {
     /// Configuration file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where clients connect [default: 0.0.0.0:6380].
-    #[arg(long, value_name = "ADDR", value_parser = config::endpoint)]
-    listen: Option<String>,
+    /// Where clients connect, or off [default: 0.0.0.0:6380].
+    #[arg(long, value_name = "ADDR|off", value_parser = or_off)]
+    listen: Option<Choice<String>>,
     /// Where metrics and health are served, or off [default: 127.0.0.1:9380].
     #[arg(long, value_name = "ADDR|off", value_parser = or_off)]
     http: Option<Choice<String>>,
@@ -162,7 +163,7 @@ impl Serve {
         if !self.seeds.is_empty() {
             config.cluster.seeds = self.seeds;
         }
-        replace(&mut config.listen.data, self.listen);
+        replace(&mut config.listen.data, self.listen.map(|choice| choice.0));
         replace(&mut config.listen.http, self.http.map(|choice| choice.0));
         replace(&mut config.listen.admin, self.admin.map(|choice| choice.0));
         replace(&mut config.proxy.workers, self.workers.map(|choice| choice.0));
@@ -235,9 +236,12 @@ async fn serve_until_told(options: proxy::Options) -> anyhow::Result<()> {
         started = proxy::start(options) => started?,
         () = stop.told() => return Ok(()),
     };
-    let http = running.http.map_or("off".to_owned(), |address| address.to_string());
-    let admin = running.admin.map_or("off".to_owned(), |address| address.to_string());
-    info!(data = %running.data, %http, %admin, "listening");
+    let shown = |address: Option<SocketAddr>| {
+        address.map_or("off".to_owned(), |address| address.to_string())
+    };
+    let data = shown(Some(running.data).filter(|data| running.tls != Some(*data)));
+    let (tls, http, admin) = (shown(running.tls), shown(running.http), shown(running.admin));
+    info!(%data, %tls, %http, %admin, "listening");
     loop {
         tokio::select! {
             () = stop.told() => break,
@@ -350,7 +354,7 @@ mod tests {
         );
         assert_eq!((both.cluster.password, both.cluster.password_file), (None, Some("/p".into())));
         assert_eq!((both.listen.http, both.listen.admin), (None, None));
-        assert_eq!((both.listen.data.as_str(), both.proxy.workers), ("[::]:0", Some(2)));
+        assert_eq!((both.listen.data.as_deref(), both.proxy.workers), (Some("[::]:0"), Some(2)));
         assert_eq!(both.log.filter, log::Filter::parse("debug").unwrap());
         assert_eq!(both.client.session.window, 7);
     }

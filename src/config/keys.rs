@@ -6,12 +6,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::value::{
-    address, address_or_off, choice, count, duration, log_filter, path, seeds, size, switch, text,
-    texts, worker_count,
+    address_or_off, choice, count, duration, log_filter, path, seeds, size, switch, text, texts,
+    worker_count,
 };
 use super::{Config, Problem, Secret};
 use crate::backend::ReadFrom;
 use crate::local::View;
+use crate::net::tls::{AuthClients, Check};
 use crate::observe::log::Format;
 use crate::session::{CrossSlot, Transactions};
 
@@ -38,6 +39,11 @@ const fn key(
 }
 
 impl Key {
+    /// Whether it says how TLS is spoken, if it is.
+    pub(super) fn is_of_tls(&self) -> bool {
+        self.name.starts_with("tls_")
+    }
+
     /// Whether it says who clients may be, in lines and not in a file of users.
     pub(super) fn is_of_users(&self) -> bool {
         self.section == "client" && matches!(self.name, "password" | "password_file" | "users")
@@ -76,7 +82,14 @@ pub(super) const KEYS: &[Key] = &[
     key("cluster", "refresh_interval", |c, v| put(&mut c.cluster.refresh_interval, duration(v, 100..=H))),
     key("cluster", "refresh_spacing", |c, v| put(&mut c.cluster.refresh_spacing, duration(v, 10..=60 * S))),
     key("cluster", "query_timeout", |c, v| put(&mut c.cluster.query_timeout, duration(v, 10..=60 * S))),
-    key("listen", "data", |c, v| put(&mut c.listen.data, address(v))),
+    key("listen", "data", |c, v| put(&mut c.listen.data, address_or_off(v))),
+    key("listen", "tls", |c, v| put(&mut c.listen.tls, address_or_off(v))),
+    live("listen", "tls_cert_file", |c, v| put(&mut c.listen.tls_files.cert_file, path(v))),
+    live("listen", "tls_key_file", |c, v| put(&mut c.listen.tls_files.key_file, path(v))),
+    live("listen", "tls_auth_clients", |c, v| put(&mut c.listen.tls_auth_clients, choice(v, AUTH_CLIENTS))),
+    live("listen", "tls_ca_cert_file", |c, v| put(&mut c.listen.tls_files.ca_cert_file, path(v))),
+    live("listen", "tls_ca_cert_dir", |c, v| put(&mut c.listen.tls_files.ca_cert_dir, path(v))),
+    live("listen", "tls_handshake_timeout", |c, v| put(&mut c.listen.tls_handshake_timeout, duration(v, 100..=60 * S))),
     key("listen", "http", |c, v| put(&mut c.listen.http, address_or_off(v))),
     key("listen", "admin", |c, v| put(&mut c.listen.admin, address_or_off(v))),
     key("proxy", "workers", |c, v| put(&mut c.proxy.workers, worker_count(v))),
@@ -109,6 +122,13 @@ pub(super) const KEYS: &[Key] = &[
     key("node", "exclusive_connections", |c, v| put(&mut c.node.exclusive_connections, count(v, 1..=1_000_000))),
     key("node", "read_from", |c, v| put(&mut c.node.read_from, choice(v, READ_FROM))),
     key("node", "near", |c, v| put(&mut c.node.near, texts(v))),
+    key("node", "tls", |c, v| put(&mut c.node_tls.on, switch(v))),
+    live("node", "tls_ca_cert_file", |c, v| put(&mut c.node_tls.files.ca_cert_file, path(v))),
+    live("node", "tls_ca_cert_dir", |c, v| put(&mut c.node_tls.files.ca_cert_dir, path(v))),
+    live("node", "tls_cert_file", |c, v| put(&mut c.node_tls.files.cert_file, path(v))),
+    live("node", "tls_key_file", |c, v| put(&mut c.node_tls.files.key_file, path(v))),
+    live("node", "tls_name", |c, v| put(&mut c.node_tls.name, text(v))),
+    live("node", "tls_check", |c, v| put(&mut c.node_tls.check, choice(v, CHECK))),
     live("admin", "password", |c, v| put(&mut c.admin.password, text(v).map(|t| t.map(Secret)))),
     live("admin", "password_file", |c, v| put(&mut c.admin.password_file, path(v))),
     live("admin", "call", |c, v| put(&mut c.admin.call, switch(v))),
@@ -130,6 +150,10 @@ const TRANSACTIONS: &[(&str, Transactions)] =
     &[("whole", Transactions::Whole), ("per_slot", Transactions::PerSlot)];
 const VIEW: &[(&str, View)] =
     &[("hidden", View::Hidden), ("single", View::Single), ("real", View::Real)];
+const CHECK: &[(&str, Check)] =
+    &[("name", Check::Name), ("signature", Check::Signature), ("nothing", Check::Nothing)];
+const AUTH_CLIENTS: &[(&str, AuthClients)] =
+    &[("no", AuthClients::No), ("optional", AuthClients::Optional), ("yes", AuthClients::Yes)];
 const FORMAT: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json)];
 
 /// Reads `text` into `config` and gives all that is wrong with it.

@@ -17,14 +17,17 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::acl::Users;
+use crate::backend::control::Access;
 use crate::cluster::Address;
 use crate::local::View;
+use crate::net::Way;
+use crate::net::tls::{AuthClients, Check, ServerOptions, ServerTls, Tls, TlsOptions};
 use crate::observe::log;
 use crate::resp::frame::Limits;
 use crate::{backend, discovery, proxy, session};
 
 use keys::Key;
-pub use value::{endpoint, endpoint_or_off, seed, workers};
+pub use value::{endpoint_or_off, seed, workers};
 
 /// All that can be configured, by section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct Config {
     pub client: Client,
     /// `[node]`: how nodes are dealt with; their credentials stand in `[cluster]`.
     pub node: backend::Options,
+    /// `[node] tls…`: how the nodes' connections are secured.
+    pub node_tls: NodeTls,
     /// `[admin]`: the admin port.
     pub admin: Admin,
     /// `[log]`: what is logged, and how.
@@ -68,7 +73,15 @@ pub struct Cluster {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// For clients.
-    pub data: String,
+    pub data: Option<String>,
+    /// For clients that speak TLS.
+    pub tls: Option<String>,
+    /// What they are shown, and who signs for them.
+    pub tls_files: TlsFiles,
+    /// Whether they have to show a certificate.
+    pub tls_auth_clients: AuthClients,
+    /// How long they may take to agree on TLS.
+    pub tls_handshake_timeout: Duration,
     /// For metrics and health.
     pub http: Option<String>,
     /// For administrators.
@@ -107,6 +120,32 @@ pub struct Client {
     pub max_clients: usize,
     /// What a single client may do.
     pub session: session::Options,
+}
+
+/// How the connections to nodes are secured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeTls {
+    /// Whether they are.
+    pub on: bool,
+    /// Whom we trust, and what we show.
+    pub files: TlsFiles,
+    /// The name that certificates have to be for, if not the host that is dialled.
+    pub name: Option<String>,
+    /// What is looked at in a node's certificate.
+    pub check: Check,
+}
+
+/// The files that stand behind secure connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates of CAs.
+    pub ca_cert_file: Option<PathBuf>,
+    /// Folder of such files.
+    pub ca_cert_dir: Option<PathBuf>,
+    /// Our certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
 }
 
 /// The admin port.
@@ -193,8 +232,16 @@ impl Config {
         let node_password = secret("cluster", self.cluster.password, self.cluster.password_file)?;
         let admin_password = secret("admin", self.admin.password, self.admin.password_file)?;
         let credentials = credentials(self.cluster.username, node_password)?;
+        let way = Way { tls: self.node_tls.into_tls()?, ..Way::default() };
+        let listen_tls = self.listen.server_tls()?;
+        if self.listen.data.is_none() && listen_tls.is_none() {
+            return Err(contradiction(
+                "[listen] data and tls are both off; clients need one of them",
+            ));
+        }
         Ok(proxy::Options {
             listen: self.listen.data,
+            listen_tls,
             http: self.listen.http,
             admin: self.listen.admin,
             admin_password,
@@ -211,13 +258,16 @@ impl Config {
             drain_delay: self.proxy.drain_delay,
             drain_timeout: self.proxy.drain_timeout,
             session: self.client.session,
-            backend: backend::Options { credentials: credentials.clone(), ..self.node },
+            backend: backend::Options {
+                credentials: credentials.clone(),
+                way: way.clone(),
+                ..self.node
+            },
             discovery: discovery::Options {
                 seeds: self.cluster.seeds.iter().map(Address::to_string).collect(),
                 interval: self.cluster.refresh_interval,
                 spacing: self.cluster.refresh_spacing,
-                query_timeout: self.cluster.query_timeout,
-                credentials,
+                access: Access { credentials, way, limit: self.cluster.query_timeout },
             },
         })
     }
@@ -247,7 +297,9 @@ impl Default for Config {
                 read_from: backend::ReadFrom::Primary,
                 near: Vec::new(),
                 credentials: None,
+                way: Way::default(),
             },
+            node_tls: NodeTls::default(),
             admin: Admin::default(),
             log: log::Options::default(),
         }
@@ -271,7 +323,11 @@ impl Default for Cluster {
 impl Default for Listen {
     fn default() -> Self {
         Self {
-            data: "0.0.0.0:6380".to_owned(),
+            data: Some("0.0.0.0:6380".to_owned()),
+            tls: None,
+            tls_files: TlsFiles::default(),
+            tls_auth_clients: AuthClients::No,
+            tls_handshake_timeout: Duration::from_secs(10),
             http: Some("127.0.0.1:9380".to_owned()),
             admin: Some("127.0.0.1:6381".to_owned()),
         }
@@ -304,6 +360,82 @@ impl Default for Client {
     }
 }
 
+impl TlsFiles {
+    /// The certificate that is shown, with its key.
+    fn identity(&self, section: &str) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+        match (self.cert_file.clone(), self.key_file.clone()) {
+            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            (None, None) => Ok(None),
+            _ => Err(contradiction(format!(
+                "[{section}] tls_cert_file and tls_key_file need each other"
+            ))),
+        }
+    }
+
+    /// The file or folder that a key names.
+    fn named(&self, key: &str) -> Option<&Path> {
+        match key {
+            "tls_ca_cert_file" => self.ca_cert_file.as_deref(),
+            "tls_ca_cert_dir" => self.ca_cert_dir.as_deref(),
+            "tls_cert_file" => self.cert_file.as_deref(),
+            "tls_key_file" => self.key_file.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+impl Listen {
+    /// Where TLS is spoken with clients, and how. Reads the files.
+    fn server_tls(&self) -> Result<Option<(String, ServerTls)>, ConfigError> {
+        let Some(address) = self.tls.clone() else { return Ok(None) };
+        let Some((certificate, key)) = self.tls_files.identity("listen")? else {
+            return Err(contradiction("[listen] tls needs tls_cert_file and tls_key_file"));
+        };
+        let TlsFiles { ca_cert_file, ca_cert_dir, .. } = self.tls_files.clone();
+        let names_ca = ca_cert_file.is_some() || ca_cert_dir.is_some();
+        let asks = self.tls_auth_clients != AuthClients::No;
+        if asks != names_ca {
+            return Err(contradiction(
+                "[listen] tls_auth_clients = \"yes\" or \"optional\" and tls_ca_cert_file or tls_ca_cert_dir need each other",
+            ));
+        }
+        let options = ServerOptions {
+            certificate,
+            key,
+            ca_file: ca_cert_file,
+            ca_folder: ca_cert_dir,
+            auth_clients: self.tls_auth_clients,
+            limit: self.tls_handshake_timeout,
+        };
+        let tls = ServerTls::new(&options);
+        Ok(Some((address, tls.map_err(|fault| contradiction(format!("[listen] tls: {fault}")))?)))
+    }
+}
+
+impl NodeTls {
+    /// Reads the files. What is said of TLS without saying that it is wanted would have secrets sent in the clear.
+    fn into_tls(self) -> Result<Option<Tls>, ConfigError> {
+        let off = Self { on: false, ..self.clone() };
+        if !self.on && off != Self::default() {
+            return Err(contradiction(
+                "[node] tls_… is set, but nothing is secured: add tls = true",
+            ));
+        }
+        if !self.on {
+            return Ok(None);
+        }
+        let options = TlsOptions {
+            identity: self.files.identity("node")?,
+            name: self.name,
+            ca_file: self.files.ca_cert_file,
+            ca_folder: self.files.ca_cert_dir,
+            check: self.check,
+            ..TlsOptions::default()
+        };
+        Tls::new(&options).map(Some).map_err(|fault| contradiction(format!("[node] tls: {fault}")))
+    }
+}
+
 /// The text of a file.
 pub fn text_of(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path)
@@ -324,9 +456,14 @@ pub struct Given {
 /// What is other than before, as `section.key`: first what takes effect, held against what was read last, then what does
 /// not, held against what the proxy was started with.
 pub fn changes(begun: &Given, last: &Given, now: &Given) -> [Vec<String>; 2] {
-    // Users stay those of lines, or those of a file, for as long as the proxy runs.
+    // Users stay those of lines, or those of a file, for as long as the proxy runs, and so does TLS, or its absence.
     let is_other_kind = begun.config.client.acl_file != now.config.client.acl_file;
-    let is_live = |key: &Key| key.is_live && !(is_other_kind && key.is_of_users());
+    let is_idle = |key: &Key| match key.section {
+        "node" => key.is_of_tls() && begun.options.backend.way.tls.is_none(),
+        "listen" => key.is_of_tls() && begun.options.listen_tls.is_none(),
+        _ => false,
+    };
+    let is_live = |key: &Key| key.is_live && !(is_other_kind && key.is_of_users()) && !is_idle(key);
     let names = |before: &Given, live: bool| {
         let keys = changed(before, now).into_iter().filter(|key| is_live(key) == live);
         keys.map(|key| format!("{}.{}", key.section, key.name)).collect()
@@ -334,7 +471,8 @@ pub fn changes(begun: &Given, last: &Given, now: &Given) -> [Vec<String>; 2] {
     [names(last, true), names(begun, false)]
 }
 
-/// The keys that say something else than before, of which a file of a password may be the same with another text.
+/// The keys that say something else than before, of which a file of a password or a certificate may be the same with another
+/// text.
 fn changed(before: &Given, now: &Given) -> Vec<&'static Key> {
     let default_user = |given: &Given| given.options.users.default_user().clone();
     let is_other = |key: &Key| match (key.section, key.name) {
@@ -344,6 +482,16 @@ fn changed(before: &Given, now: &Given) -> Vec<&'static Key> {
         ("admin", "password_file") => {
             now.config.admin.password_file.is_some()
                 && before.options.admin_password != now.options.admin_password
+        }
+        ("node", name) => {
+            let tls = [before, now].map(|given| given.options.backend.way.tls.as_ref());
+            let file = now.config.node_tls.files.named(name);
+            matches!((tls, file), ([Some(then), Some(now)], Some(file)) if now.is_other(then, file))
+        }
+        ("listen", name) => {
+            let tls = [before, now].map(|given| given.options.listen_tls.as_ref());
+            let file = now.config.listen.tls_files.named(name);
+            matches!((tls, file), ([Some((_, then)), Some((_, now))], Some(file)) if now.is_other(then, file))
         }
         _ => false,
     };
@@ -601,7 +749,7 @@ mod tests {
         .unwrap();
         assert_eq!(options.discovery.seeds, ["10.0.0.1:7001", "::1:7002"]);
         assert_eq!(options.backend.credentials.unwrap().username.as_deref(), Some("u"));
-        assert_eq!(options.discovery.credentials.unwrap().password, "p");
+        assert_eq!(options.discovery.access.credentials.unwrap().password, "p");
         assert_eq!((options.workers, options.http), (3, None));
         assert_eq!(options.session.idle_timeout, Duration::from_secs(90));
         assert_eq!(options.session.limits.bulk, 16 * 1024);
@@ -618,6 +766,29 @@ mod tests {
         check(
             "[client]\nmax_request = \"1mb\"",
             "[client] max_bulk must not be greater than max_request",
+        );
+        check(
+            "[listen]\ndata = \"off\"",
+            "[listen] data and tls are both off; clients need one of them",
+        );
+        check(
+            "[listen]\ntls = \"h:1\"\ntls_cert_file = \"/f\"",
+            "[listen] tls_cert_file and tls_key_file need each other",
+        );
+        check("[listen]\ntls = \"h:1\"", "[listen] tls needs tls_cert_file and tls_key_file");
+        let listen =
+            "[listen]\ntls = \"h:1\"\ntls_cert_file = \"/nowhere\"\ntls_key_file = \"/f\"\n";
+        check(listen, "[listen] tls: /nowhere: No such file or directory (os error 2)");
+        let need_each_other = "[listen] tls_auth_clients = \"yes\" or \"optional\" and tls_ca_cert_file or tls_ca_cert_dir need each other";
+        check(&format!("{listen}tls_auth_clients = \"yes\""), need_each_other);
+        check(&format!("{listen}tls_ca_cert_dir = \"/f\""), need_each_other);
+        check(
+            "[node]\ntls_ca_cert_file = \"/f\"",
+            "[node] tls_… is set, but nothing is secured: add tls = true",
+        );
+        check(
+            "[node]\ntls = true\ntls_ca_cert_file = \"/nowhere\"",
+            "[node] tls: /nowhere: No such file or directory (os error 2)",
         );
         check(
             "[cluster]\nusername = \"u\"",

@@ -28,7 +28,7 @@ pub fn seed(text: &str) -> Result<Address, String> {
 }
 
 /// Reads an address to listen on, `host:port`. Port 0 takes any free one.
-pub fn endpoint(text: &str) -> Result<String, String> {
+fn endpoint(text: &str) -> Result<String, String> {
     let parts = text.rsplit_once(':');
     let fits = parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     if fits { Ok(text.to_owned()) } else { Err("must be \"host:port\"".to_owned()) }
@@ -65,10 +65,6 @@ pub(super) fn seeds(value: &DeValue<'_>) -> Parsed<Vec<Address>> {
         seed(value.get_ref().as_str().ok_or(ALLOWED)?).map_err(|what| format!("{what}; {ALLOWED}"))
     };
     list.iter().map(address).collect()
-}
-
-pub(super) fn address(value: &DeValue<'_>) -> Parsed<String> {
-    endpoint(value.as_str().unwrap_or_default())
 }
 
 pub(super) fn address_or_off(value: &DeValue<'_>) -> Parsed<Option<String>> {

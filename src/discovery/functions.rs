@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::backend::control::ControlError;
-use crate::backend::{Control, Credentials};
+use crate::backend::control::{Access, ControlError};
 use crate::cluster::{Address, NodeId, Topology};
 use crate::resp::value::{self, Value};
 
@@ -23,14 +22,9 @@ pub(super) fn primaries(topology: &Topology) -> BTreeMap<NodeId, Address> {
 }
 
 /// Loads the libraries of one node on another that lacks them.
-pub(super) async fn equip(
-    source: Address,
-    target: Address,
-    limit: Duration,
-    credentials: Option<Credentials>,
-) {
+pub(super) async fn equip(source: Address, target: Address, access: Access) {
     for attempt in 1..=ATTEMPTS {
-        match copy(&source, &target, limit, credentials.as_ref()).await {
+        match copy(&source, &target, &access).await {
             Ok(0) => return,
             Ok(count) => {
                 tracing::info!(node = %target, count, "gave the new primary its functions");
@@ -50,19 +44,14 @@ pub(super) async fn equip(
 }
 
 /// Number of libraries that were loaded.
-async fn copy(
-    source: &Address,
-    target: &Address,
-    limit: Duration,
-    credentials: Option<&Credentials>,
-) -> Result<usize, ControlError> {
-    let mut source = Control::login(&source.to_string(), limit, credentials).await?;
+async fn copy(source: &Address, target: &Address, access: &Access) -> Result<usize, ControlError> {
+    let mut source = access.open(source).await?;
     let listed = source.call(&[b"FUNCTION", b"LIST", b"WITHCODE"]).await?;
     let libraries = libraries(&listed);
     if libraries.is_empty() {
         return Ok(0);
     }
-    let mut node = Control::login(&target.to_string(), limit, credentials).await?;
+    let mut node = access.open(target).await?;
     let listed = node.call(&[b"FUNCTION", b"LIST"]).await?;
     let known: BTreeSet<String> = names(&listed).collect();
     let mut count = 0;

@@ -18,7 +18,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::backend::{Control, Credentials, Hint};
+use crate::backend::control::{Access, ControlError};
+use crate::backend::{Control, Hint};
 use crate::cluster::membership::{self, Witness};
 use crate::cluster::parse::{self, View};
 use crate::cluster::{Address, Topology};
@@ -46,10 +47,8 @@ pub struct Options {
     pub interval: Duration,
     /// Least time between two refreshes.
     pub spacing: Duration,
-    /// How long one node may take to answer.
-    pub query_timeout: Duration,
-    /// How the proxy authenticates with the nodes.
-    pub credentials: Option<Credentials>,
+    /// How one node is reached, and how long it may take to answer.
+    pub access: Access,
 }
 
 /// What came of the refreshes.
@@ -167,12 +166,12 @@ impl Discovery {
     /// Asks once, and publishes what is new.
     pub async fn refresh(&mut self) -> News {
         let before = self.topology.load_full();
-        let (answers, asked) = self.ask().await;
+        let Asked { answers, count: asked, complaint } = self.ask().await;
         let views = self.keep_ours(answers, asked);
         self.few_answered = views.len() * 2 < asked;
         let mut news = News::default();
         if views.is_empty() {
-            self.note_failure();
+            self.note_failure(complaint.as_deref().unwrap_or("they are not of one cluster"));
             return news;
         }
         self.note_success();
@@ -198,16 +197,14 @@ impl Discovery {
         let Some(source) = now.iter().find(|(id, _)| old.contains_key(*id)) else { return };
         for (id, address) in now.iter().filter(|(id, _)| !old.contains_key(*id)) {
             tracing::debug!(node = %id.0, %address, "new primary");
-            let (limit, credentials) =
-                (self.options.query_timeout, self.options.credentials.clone());
             let (source, target) = (source.1.clone(), address.clone());
-            self.equipping.spawn(functions::equip(source, target, limit, credentials));
+            self.equipping.spawn(functions::equip(source, target, self.options.access.clone()));
         }
     }
 
-    fn note_failure(&mut self) {
+    fn note_failure(&mut self, why: &str) {
         if self.outcomes.failed.fetch_add(1, Relaxed) == self.silent_since {
-            tracing::warn!(seeds = ?self.options.seeds, "no node of the cluster answers; still trying");
+            tracing::warn!(seeds = ?self.options.seeds, why, "no node of the cluster answers; still trying");
         }
         self.missing_since.get_or_insert_with(Instant::now);
     }
@@ -219,29 +216,42 @@ impl Discovery {
         self.missing_since = None;
     }
 
-    /// What the nodes answered that did so in time, and how many were asked.
-    async fn ask(&mut self) -> (Vec<Answer>, usize) {
+    /// Asks those who may know.
+    async fn ask(&mut self) -> Asked {
         let mut asking = JoinSet::new();
         for (address, seed) in self.whom_to_ask().await {
             let idle = self.idle.remove(&address);
-            let (limit, credentials) =
-                (self.options.query_timeout, self.options.credentials.clone());
+            let access = self.access_to(seed.as_ref());
+            let seed = seed.map(|seed| seed.at);
             asking.spawn(async move {
-                let view = view_of(&address, idle, limit, credentials);
-                let (control, view) = timeout(limit, view).await.ok()??;
-                Some(Answer { address, seed, control, view })
+                let view = timeout(access.limit, view_of(&address, idle, &access)).await;
+                let late = |_| ControlError::Timeout(address.to_string(), access.limit).to_string();
+                let (control, view) = view.map_err(late)??;
+                Ok(Answer { address, seed, control, view })
             });
         }
-        let asked = asking.len();
-        let mut answers = Vec::new();
-        let mut until = Instant::now() + self.options.query_timeout * 2;
+        let mut asked = Asked { answers: Vec::new(), count: asking.len(), complaint: None };
+        let mut until = Instant::now() + self.options.access.limit * 2;
         while let Ok(Some(answer)) = timeout_at(until, asking.join_next()).await {
-            answers.extend(answer.ok().flatten());
-            if answers.len() * 2 > asked {
+            match answer {
+                Ok(Ok(answer)) => asked.answers.push(answer),
+                Ok(Err(complaint)) => asked.complaint = Some(complaint),
+                Err(_) => {}
+            }
+            if asked.answers.len() * 2 > asked.count {
                 until = until.min(Instant::now() + GRACE);
             }
         }
-        (answers, asked)
+        asked
+    }
+
+    /// The way to a node, or to one of the addresses of a seed's name, which its certificate is for.
+    fn access_to(&self, seed: Option<&Seed>) -> Access {
+        let access = self.options.access.clone();
+        match seed {
+            Some(seed) => Access { way: access.way.to_host(&seed.host), ..access },
+            None => access,
+        }
     }
 
     /// The views of our cluster's nodes, whose connections are kept for the next time.
@@ -289,9 +299,8 @@ impl Discovery {
         }
     }
 
-    /// The nodes that redirects named, primaries and other nodes in turn, and the seeds while too few are known; each
-    /// seed with its position.
-    async fn whom_to_ask(&mut self) -> BTreeMap<Address, Option<usize>> {
+    /// The nodes that redirects named, primaries and other nodes in turn, and the seeds while too few are known.
+    async fn whom_to_ask(&mut self) -> BTreeMap<Address, Option<Seed>> {
         let mut chosen = std::mem::take(&mut self.hinted);
         let topology = self.topology.load_full();
         let mut known: Vec<&Address> =
@@ -309,17 +318,20 @@ impl Discovery {
         }
         let mut chosen: BTreeMap<_, _> = chosen.into_iter().map(|node| (node, None)).collect();
         // The earliest position of a seed that is listed twice comes last, and stays.
-        chosen.extend(seeds.into_iter().enumerate().rev().map(|(at, seed)| (seed, Some(at))));
+        let seeds = seeds.into_iter().enumerate().rev();
+        chosen.extend(seeds.map(|(at, (address, host))| (address, Some(Seed { at, host }))));
         chosen
     }
 
-    /// Seeds by name stand for all the addresses of the name, as a Kubernetes headless service has.
-    async fn resolve_seeds(&self) -> Vec<Address> {
+    /// Seeds by name stand for all the addresses of the name, as a Kubernetes headless service has; each with the name.
+    async fn resolve_seeds(&self) -> Vec<(Address, String)> {
         let mut addresses = Vec::new();
         for seed in &self.options.seeds {
-            match timeout(self.options.query_timeout, lookup_host(seed)).await {
+            match timeout(self.options.access.limit, lookup_host(seed)).await {
                 Ok(Ok(found)) => {
-                    addresses.extend(found.filter_map(|a| Address::parse(&a.to_string(), None)));
+                    let found = found.filter_map(|a| Address::parse(&a.to_string(), None));
+                    let host = seed.rsplit_once(':').map_or("", |(host, _)| host);
+                    addresses.extend(found.map(|address| (address, host.to_owned())));
                 }
                 Ok(Err(error)) => tracing::warn!(seed, %error, "cannot resolve the seed"),
                 Err(_) => tracing::warn!(seed, "resolving the seed takes too long"),
@@ -353,6 +365,26 @@ impl Discovery {
     }
 }
 
+/// One of the addresses that the seeds stand for.
+#[derive(Debug)]
+struct Seed {
+    /// Its position among them.
+    at: usize,
+    /// The name or address that it was given by.
+    host: String,
+}
+
+/// What came of asking.
+#[derive(Debug)]
+struct Asked {
+    /// Of those that answered in time.
+    answers: Vec<Answer>,
+    /// How many were asked.
+    count: usize,
+    /// What is wrong with one of the others.
+    complaint: Option<String>,
+}
+
 /// What one node answered.
 #[derive(Debug)]
 struct Answer {
@@ -370,24 +402,30 @@ impl Answer {
     }
 }
 
-/// One node's view; `None` if it cannot be had.
+/// One node's view, or why it cannot be had and what helps.
 async fn view_of(
     address: &Address,
     idle: Option<Control>,
-    limit: Duration,
-    credentials: Option<Credentials>,
-) -> Option<(Control, View)> {
+    access: &Access,
+) -> Result<(Control, View), String> {
+    let complain = |error: ControlError| {
+        tracing::debug!(%error, "no view");
+        match error.advice(access.way.tls.is_some()) {
+            "" => error.to_string(),
+            advice => format!("{error}; {advice}"),
+        }
+    };
     let mut control = match idle {
         Some(control) => control,
-        None => Control::login(&address.to_string(), limit, credentials.as_ref()).await.ok()?,
+        None => access.open(address).await.map_err(complain)?,
     };
-    let nodes = control.call(&[b"CLUSTER", b"NODES"]).await;
-    let nodes = nodes.inspect_err(|error| tracing::debug!(%error, "no view")).ok()?;
-    let endpoints = control.call(&[b"CLUSTER", b"SLOTS"]).await.ok()?;
-    let view = parse::nodes(value::text(&nodes)?, address);
-    let view = view.inspect_err(|error| tracing::warn!(%error, "unreadable view")).ok()?;
+    let nodes = control.call(&[b"CLUSTER", b"NODES"]).await.map_err(complain)?;
+    let endpoints = control.call(&[b"CLUSTER", b"SLOTS"]).await.map_err(complain)?;
+    let view = parse::nodes(value::text(&nodes).unwrap_or_default(), address);
+    let view = view.inspect_err(|error| tracing::warn!(%error, "unreadable view"));
+    let view = view.map_err(|error| error.to_string())?;
     let endpoints = parse::endpoints(&endpoints, address);
-    Some((control, view.with_endpoints(&endpoints)))
+    Ok((control, view.with_endpoints(&endpoints)))
 }
 
 fn version(info: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! What bytes to nodes travel on: TCP, or TLS over it.
+//! What bytes travel on, to nodes and to clients: TCP, or TLS over it.
 //!
 //! ```text
 //!  stream   either of the two, as one type
@@ -17,7 +17,7 @@ pub use stream::Stream;
 use tls::Tls;
 
 /// How connections are made, the same for all nodes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Way {
     /// TLS, if that is spoken.
     pub tls: Option<Tls>,
@@ -48,6 +48,12 @@ impl Family {
 }
 
 impl Way {
+    /// The same to a host whose address is dialled in place of its name.
+    #[must_use]
+    pub fn to_host(&self, name: &str) -> Self {
+        Self { tls: self.tls.as_ref().map(|tls| tls.to_host(name)), ..self.clone() }
+    }
+
     /// A TCP connection, on which nothing has been said yet.
     pub async fn dial(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let found = lookup_host((host, port)).await?;

@@ -50,6 +50,8 @@ metrics! {
         "Connections closed at once because too many clients were connected.";
     CLIENT_TIMEOUTS = Counter "slotway_client_timeouts_total" Count [],
         "Clients disconnected because they were idle for too long.";
+    CLIENT_TLS_FAILED = Counter "slotway_client_tls_failed_total" Count [],
+        "Connections closed because TLS did not come about: no TLS, no certificate that is trusted, or no word in time.";
     CLIENT_READ = Counter "slotway_client_read_bytes_total" Bytes [], "Bytes read from clients.";
     CLIENT_WRITTEN = Counter "slotway_client_written_bytes_total" Bytes [],
         "Bytes written to clients.";

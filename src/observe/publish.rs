@@ -25,6 +25,7 @@ type Row<T> = (Metric, Tag, fn(&T) -> u64);
 #[rustfmt::skip]
 const COUNTERS: &[Row<Stats>] = &[
     (names::CLIENT_TIMEOUTS, None, |s| s.client_timeouts.get()),
+    (names::CLIENT_TLS_FAILED, None, |s| s.failed_handshakes.get()),
     (names::CLIENT_READ, None, |s| s.client_read_bytes.get()),
     (names::CLIENT_WRITTEN, None, |s| s.client_written_bytes.get()),
     (names::COMMANDS, Some(("kind", "forwarded")), forwarded),

@@ -8,8 +8,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::WriteHalf;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -17,6 +15,7 @@ use super::Hub;
 use super::topic::Topic;
 use crate::backend::Inlet;
 use crate::cluster::Address;
+use crate::net::Stream;
 use crate::resp::Protocol;
 
 /// First wait before a node that could not be reached is tried again; doubled up to the longest.
@@ -234,15 +233,14 @@ impl Link {
     }
 
     /// Speaks with the node until nothing is wanted of it, or the connection is lost.
-    async fn serve(&self, hub: &Rc<Hub>, mut stream: TcpStream) -> io::Result<()> {
+    async fn serve(&self, hub: &Rc<Hub>, mut stream: Stream) -> io::Result<()> {
         self.came_up();
-        let (mut reader, mut writer) = stream.split();
         let mut inlet = Inlet::default();
         let patience = hub.pool.response_timeout() / 2;
         let mut pinged = false;
         while !self.is_idle() {
             tokio::select! {
-                read = timeout(patience, inlet.read(&mut reader)) => match read {
+                read = timeout(patience, inlet.read(&mut stream)) => match read {
                     Ok(read) => {
                         pinged = false;
                         hub.pool.stats.read_bytes.add(read? as u64);
@@ -256,7 +254,7 @@ impl Link {
                 },
                 () = self.work.notified() => {}
             }
-            self.write(hub, &mut writer).await?;
+            self.write(hub, &mut stream).await?;
         }
         Ok(())
     }
@@ -278,13 +276,17 @@ impl Link {
     }
 
     /// Writes all there is to write. It is little, and the node reads it even when its own output is stuck.
-    async fn write(&self, hub: &Hub, writer: &mut WriteHalf<'_>) -> io::Result<()> {
+    async fn write(&self, hub: &Hub, stream: &mut Stream) -> io::Result<()> {
         let out = std::mem::take(&mut self.inner.borrow_mut().out);
         if out.is_empty() {
             return Ok(());
         }
         hub.pool.stats.written_bytes.add(out.len() as u64);
-        timeout(hub.pool.response_timeout(), writer.write_all(&out)).await?
+        let written = async {
+            stream.write_all(&out).await?;
+            stream.flush().await
+        };
+        timeout(hub.pool.response_timeout(), written).await?
     }
 }
 

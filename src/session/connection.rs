@@ -20,7 +20,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::blocking::Blocked;
@@ -31,6 +30,7 @@ use super::{Member, Shared};
 use crate::backend::Payload;
 use crate::client::Client;
 use crate::local::muster::Unblock;
+use crate::net::Stream;
 use crate::pubsub::Subscriber;
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Replies};
@@ -50,7 +50,7 @@ const SLICES: usize = 16;
 #[derive(Debug)]
 pub struct Session {
     pub(super) shared: Rc<Shared>,
-    stream: TcpStream,
+    stream: Stream,
     pub(super) client: Rc<RefCell<Client>>,
     pub(super) replies: Replies,
     pub(super) blocked: Rc<Blocked>,
@@ -104,11 +104,12 @@ pub(super) enum Flow {
 
 impl Session {
     /// A session with a client that has just connected.
-    pub fn new(shared: Rc<Shared>, stream: TcpStream) -> Self {
+    pub fn new(shared: Rc<Shared>, stream: Stream) -> Self {
         let id = shared.proxy.accepted.fetch_add(1, Relaxed) + 1;
         let user = shared.proxy.users.load().default_user();
         let now = shared.pool.clock.millis();
-        let client = Client::new(id, stream.peer_addr().ok(), stream.local_addr().ok(), user, now);
+        let (peer, local) = (stream.tcp().peer_addr().ok(), stream.tcp().local_addr().ok());
+        let client = Client::new(id, peer, local, user, now);
         let client = Rc::new(RefCell::new(client));
         let replies = Replies::new(shared.options.output_max, Rc::clone(&shared.common));
         replies.belong_to(id);
@@ -190,7 +191,10 @@ impl Session {
 
     /// Whether the session ends here: everything is answered and sent, and no more will come.
     fn is_over(&self) -> bool {
-        self.phase != Phase::Open && self.replies.waiting() == 0 && self.replies.unsent() == 0
+        self.phase != Phase::Open
+            && self.replies.waiting() == 0
+            && self.replies.unsent() == 0
+            && self.stream.is_flushed()
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -383,7 +387,7 @@ impl Session {
                 0 => {
                     drop(output);
                     self.replies.sent();
-                    return Poll::Ready(Ok(()));
+                    return stream.poll_flush(cx);
                 }
                 1 => ready!(stream.poll_write(cx, &room[0]))?,
                 used => ready!(stream.poll_write_vectored(cx, &room[..used]))?,
@@ -408,9 +412,9 @@ impl Future for Session {
         let this = self.get_mut();
         this.replies.listen(cx.waker());
         for _ in 0..TURNS {
-            match ready!(this.turn(cx)) {
-                Ok(()) => {}
-                Err(_) => return Poll::Ready(()),
+            if ready!(this.turn(cx)).is_err() {
+                this.stream.take_leave(cx);
+                return Poll::Ready(());
             }
         }
         cx.waker().wake_by_ref();
@@ -426,7 +430,6 @@ impl Drop for Session {
         self.blocked.abort();
         self.end_monitor();
         self.shared.roster.leave(self.seat);
-        self.shared.proxy.clients.fetch_sub(1, Relaxed);
-        self.shared.pool.stats.clients.fetch_sub(1, Relaxed);
+        self.shared.see_off();
     }
 }

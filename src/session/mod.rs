@@ -27,6 +27,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -38,6 +39,7 @@ use crate::client::Client;
 use crate::cluster::Address;
 use crate::local::muster::{Muster, Share};
 use crate::local::{self, Facts, Proxy, denials, slowlog};
+use crate::net::tls::ServerTls;
 use crate::pubsub::{Hub, Tally, Topic};
 use crate::replies::{Common, Replies};
 use crate::resp::frame::Limits;
@@ -115,8 +117,8 @@ pub struct Shared {
 /// What is said to a worker from outside.
 #[derive(Debug)]
 pub enum Message {
-    /// A client has connected.
-    Accept(std::net::TcpStream),
+    /// A client has connected, and is to speak TLS, if that is given.
+    Accept(std::net::TcpStream, Option<ServerTls>),
     /// A new topology was published.
     Refresh,
     /// Something new was learned of the nodes.
@@ -271,6 +273,12 @@ impl Shared {
     /// An empty read buffer, lent until it is given back.
     fn lend_buffer(&self) -> BytesMut {
         self.buffers.borrow_mut().pop().unwrap_or_else(|| BytesMut::with_capacity(connection::READ))
+    }
+
+    /// A client is gone.
+    pub fn see_off(&self) {
+        self.proxy.clients.fetch_sub(1, Relaxed);
+        self.pool.stats.clients.fetch_sub(1, Relaxed);
     }
 
     /// Takes a read buffer back if it is still of the usual size.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::{Tracker, notice};
 use crate::backend::Inlet;
 use crate::cluster::Address;
+use crate::net::Stream;
 use crate::refusal::Refusal;
 use crate::resp::Protocol;
 
@@ -89,14 +89,13 @@ impl Link {
     async fn serve(
         &self,
         tracker: &Rc<Tracker>,
-        mut stream: TcpStream,
+        mut stream: Stream,
     ) -> io::Result<std::convert::Infallible> {
-        let (mut reader, mut writer) = stream.split();
         let (mut inlet, mut pinged) = (Inlet::default(), false);
         let patience = tracker.pool.response_timeout() / 2;
-        writer.write_all(TRACK).await?;
+        say(&mut stream, TRACK).await?;
         loop {
-            match timeout(patience, inlet.read(&mut reader)).await {
+            match timeout(patience, inlet.read(&mut stream)).await {
                 Ok(read) => {
                     pinged = false;
                     tracker.pool.stats.read_bytes.add(read? as u64);
@@ -104,7 +103,7 @@ impl Link {
                 Err(_) if pinged => return Err(io::ErrorKind::TimedOut.into()),
                 Err(_) => {
                     pinged = true;
-                    writer.write_all(PING).await?;
+                    say(&mut stream, PING).await?;
                 }
             }
             let mut told = 0;
@@ -139,4 +138,9 @@ impl Link {
         tracker.gap();
         Ok(())
     }
+}
+
+async fn say(stream: &mut Stream, request: &[u8]) -> io::Result<()> {
+    stream.write_all(request).await?;
+    stream.flush().await
 }

@@ -20,6 +20,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use crate::backend::{self, Hint, Pool, Scripts};
 use crate::cluster::Topology;
 use crate::local::{Facts, Proxy};
+use crate::net::Stream;
+use crate::net::tls::{ServerTls, TlsTrouble};
 use crate::session::{self, Message, Plans, Session, Shared};
 use crate::stats::Stats;
 
@@ -113,7 +115,7 @@ async fn run(setup: Setup, mut inbox: UnboundedReceiver<Message>) {
 
 fn take(shared: &Rc<Shared>, message: Message) {
     match message {
-        Message::Accept(stream) => accept(shared, stream),
+        Message::Accept(stream, tls) => accept(shared, stream, tls),
         Message::Refresh => {
             shared.pool.refresh();
             shared.hub.tick();
@@ -138,15 +140,37 @@ fn take(shared: &Rc<Shared>, message: Message) {
     }
 }
 
-fn accept(shared: &Rc<Shared>, stream: std::net::TcpStream) {
-    match TcpStream::from_std(stream) {
+fn accept(shared: &Rc<Shared>, stream: std::net::TcpStream, tls: Option<ServerTls>) {
+    match (TcpStream::from_std(stream), tls) {
+        (Ok(stream), None) => {
+            tokio::task::spawn_local(Session::new(Rc::clone(shared), Stream::Plain(stream)));
+        }
+        (Ok(stream), Some(tls)) => {
+            tokio::task::spawn_local(welcome(Rc::clone(shared), stream, tls));
+        }
+        (Err(error), _) => {
+            shared.see_off();
+            tracing::warn!(%error, "cannot take over a client's connection");
+        }
+    }
+}
+
+/// Agrees with a client on TLS, while others are served.
+async fn welcome(shared: Rc<Shared>, stream: TcpStream, tls: ServerTls) {
+    let client = stream.peer_addr().map_or_else(|_| "?".to_owned(), |peer| peer.to_string());
+    match tls.welcome(stream).await {
         Ok(stream) => {
-            tokio::task::spawn_local(Session::new(Rc::clone(shared), stream));
+            tokio::task::spawn_local(Session::new(shared, stream));
         }
         Err(error) => {
-            shared.proxy.clients.fetch_sub(1, Relaxed);
-            shared.pool.stats.clients.fetch_sub(1, Relaxed);
-            tracing::warn!(%error, "cannot take over a client's connection");
+            shared.see_off();
+            shared.pool.stats.failed_handshakes.add(1);
+            if let Some(trouble) = TlsTrouble::of(&error) {
+                tracing::info!(client, error = %trouble, "no TLS with a client");
+            } else {
+                // Who only looks whether somebody listens comes and goes like this.
+                tracing::debug!(client, %error, "no TLS with a client");
+            }
         }
     }
 }

@@ -51,6 +51,9 @@ mod front;
 #[path = "../live/load.rs"]
 #[allow(dead_code, reason = "`tests/live` uses all of it")]
 mod load;
+#[path = "../live/papers.rs"]
+#[allow(dead_code, reason = "`tests/live` uses all of it")]
+mod papers;
 #[path = "../live/patience.rs"]
 #[allow(dead_code, reason = "`tests/live` uses all of it")]
 mod patience;

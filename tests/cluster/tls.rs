@@ -1,76 +1,21 @@
 //! Clusters that speak TLS, and what is said when it does not come about.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use slotway::backend::Control;
-use slotway::manage::access::{Tls, TlsOptions, Way};
 use slotway::resp::value::{self, Value};
-use tempfile::TempDir;
 
 use crate::beside_others;
 use crate::job::tag;
+use crate::papers::Papers;
 use crate::server::program;
 use crate::tool::{Special, Told, call};
 
 /// What servers and clients are to know, and the environment keeps from the list of processes.
 const SECRET: &str = "xyzzy-s3cret";
 
-/// Certificates and their keys, in files.
-struct Papers {
-    folder: TempDir,
-}
-
+/// What speaks with servers that want a password.
 impl Papers {
-    /// A CA called `ca` with certificates for a `node` and a `client`, and the same of a `stranger`.
-    fn issue() -> Self {
-        let papers = Self { folder: tempfile::tempdir().expect("a directory") };
-        let ca = papers.authority("ca");
-        papers.sign("node", &["127.0.0.1", "localhost"], &ca);
-        papers.sign("client", &[], &ca);
-        papers.sign("stranger", &["127.0.0.1"], &papers.authority("stranger-ca"));
-        papers
-    }
-
-    fn authority(&self, name: &str) -> Issuer<'static, KeyPair> {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).expect("a certificate");
-        self.write(&format!("{name}.crt"), &certificate.pem());
-        Issuer::new(params, key)
-    }
-
-    fn sign(&self, name: &str, hosts: &[&str], ca: &Issuer<'_, KeyPair>) {
-        let key = KeyPair::generate().expect("a key");
-        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let mut params = CertificateParams::new(hosts).expect("names of hosts");
-        params.distinguished_name.push(DnType::CommonName, name);
-        let certificate = params.signed_by(&key, ca).expect("a certificate");
-        self.write(&format!("{name}.crt"), &certificate.pem());
-        self.write(&format!("{name}.key"), &key.serialize_pem());
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).expect("a file");
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// A line in which `@name` is the file of that name.
-    fn filled(&self, line: &str) -> Vec<String> {
-        let folder = self.folder.path().display();
-        let fill = |word: &str| match word.strip_prefix('@') {
-            Some(name) => format!("{folder}/{name}"),
-            None => word.to_owned(),
-        };
-        line.split_whitespace().map(fill).collect()
-    }
-
     /// A server that knows nothing but TLS, and what it demands of others.
     async fn node(&self, more: &str) -> Special {
         let options = "--port 0 --cluster-enabled yes --tls-replication yes --tls-ca-cert-file @ca.crt \
@@ -92,13 +37,7 @@ impl Papers {
         &self,
         address: &str,
     ) -> Result<Control, slotway::backend::control::ControlError> {
-        let options = TlsOptions {
-            ca_file: Some(self.path("ca.crt")),
-            identity: Some((self.path("client.crt"), self.path("client.key"))),
-            ..TlsOptions::default()
-        };
-        let way = Way { tls: Some(Tls::new(&options).expect("papers in order")), ..Way::default() };
-        let mut control = Control::connect_by(&way, address, Duration::from_secs(2)).await?;
+        let mut control = Control::connect_by(&self.way(), address, Duration::from_secs(2)).await?;
         control.call(&[b"AUTH", SECRET.as_bytes()]).await?;
         Ok(control)
     }
@@ -221,7 +160,7 @@ async fn trouble_is_named(papers: &Papers, node: &str) {
     check(
         "--tls --cacert @ca.crt --cert @stranger.crt --key @stranger.key",
         1,
-        &failed("it does not accept our client certificate"),
+        &failed("it does not accept our certificate"),
     )
     .await;
     check(

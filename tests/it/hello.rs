@@ -340,7 +340,7 @@ fn the_proxy_authenticates_with_the_nodes() {
         let credentials =
             slotway::backend::Credentials { username: None, password: "node-secret".to_owned() };
         options.backend.credentials = Some(credentials.clone());
-        options.discovery.credentials = Some(credentials);
+        options.discovery.access.credentials = Some(credentials);
     };
     rig(2).with(credentials).run_from(require, async |rig| {
         rig.proxy().ready().await;

@@ -448,7 +448,7 @@ fn serve_from(model: &mut Model, first: usize) {
 #[test]
 fn a_cluster_whose_nodes_were_all_replaced_is_found_by_its_seeds() {
     let quick = |options: &mut slotway::proxy::Options| {
-        options.discovery.query_timeout = Duration::from_millis(100);
+        options.discovery.access.limit = Duration::from_millis(100);
     };
     rig(6).with(quick).seeds(&[0, 5]).run_from(stand_by, async |rig| {
         rig.proxy().ready().await;

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use slotway::acl::Users;
 use slotway::backend::ReadFrom;
+use slotway::backend::control::Access;
 use slotway::cluster::Topology;
 use slotway::local::View;
+use slotway::net::Way;
 use slotway::proxy::{self, Options, Running};
 use slotway::resp::frame::Limits;
 use slotway::{backend, discovery, session};
@@ -110,7 +112,8 @@ impl Setup {
 /// Everything short, and one worker, so that what one client does meets what others do.
 fn options(seeds: Vec<String>) -> Options {
     Options {
-        listen: "127.0.0.1:0".to_owned(),
+        listen: Some("127.0.0.1:0".to_owned()),
+        listen_tls: None,
         http: None,
         admin: None,
         admin_password: None,
@@ -152,13 +155,13 @@ fn options(seeds: Vec<String>) -> Options {
             read_from: ReadFrom::Primary,
             near: Vec::new(),
             credentials: None,
+            way: Way::default(),
         },
         discovery: discovery::Options {
             seeds,
             interval: Duration::from_millis(30),
             spacing: Duration::from_millis(5),
-            query_timeout: Duration::from_millis(500),
-            credentials: None,
+            access: Access { limit: Duration::from_millis(500), ..Access::default() },
         },
     }
 }

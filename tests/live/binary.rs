@@ -19,7 +19,7 @@ use crate::{beside_others, until, within};
 const SOON: Duration = Duration::from_secs(5);
 
 /// The program, which runs until it is told to end or dropped.
-struct Program {
+pub(crate) struct Program {
     process: Child,
     log: Option<Lines<BufReader<ChildStderr>>>,
     data: SocketAddr,
@@ -33,7 +33,7 @@ impl Program {
     }
 
     /// Also gives what it has logged of where it listens.
-    async fn serve_with(seeds: Vec<String>, more: &[&str]) -> (Self, String) {
+    pub(crate) async fn serve_with(seeds: Vec<String>, more: &[&str]) -> (Self, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
         command.arg("serve").args(seeds).args(["--workers", "2"]).args(more);
         command.args([
@@ -55,7 +55,7 @@ impl Program {
         (program, line)
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         kill_process(pid.expect("it runs"), signal).expect("it is ours");
     }
@@ -99,7 +99,7 @@ impl Program {
     }
 
     /// The next line of the log that contains this.
-    async fn logged(&mut self, text: &str) -> String {
+    pub(crate) async fn logged(&mut self, text: &str) -> String {
         let log = self.log.as_mut().expect("it is read");
         let found = async {
             while let Some(line) = log.next_line().await.expect("the log") {
@@ -123,7 +123,7 @@ fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
-fn address(line: &str, field: &str) -> SocketAddr {
+pub(crate) fn address(line: &str, field: &str) -> SocketAddr {
     let value = line.split(' ').find_map(|word| word.strip_prefix(field));
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {field} in {line}"))
 }

@@ -1,11 +1,13 @@
 //! A plain client: requests out, whole replies in, nothing clever.
 
 use std::io;
+use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use redis_protocol::resp2::decode::decode_bytes_mut;
 use redis_protocol::resp3::decode::complete::decode_bytes_mut as decode_resp3;
 use redis_protocol::resp3::types::BytesFrame;
+use slotway::net::{Stream, Way};
 use slotway::resp::value::Value;
 use slotway::resp::{Protocol, write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +15,7 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 
 /// A connection to a proxy or to a node.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Stream,
     buffer: BytesMut,
     protocol: Protocol,
 }
@@ -29,7 +31,18 @@ impl Client {
     pub(crate) async fn connect(address: impl ToSocketAddrs) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: BytesMut::new(), protocol: Protocol::Resp2 })
+        Ok(Self::on(Stream::Plain(stream)))
+    }
+
+    /// Connects by another way than plain TCP.
+    pub(crate) async fn connect_by(way: &Way, address: SocketAddr) -> io::Result<Self> {
+        let host = address.ip().to_string();
+        let stream = way.dial(&host, address.port()).await?;
+        Ok(Self::on(way.secure(stream, &host).await?))
+    }
+
+    fn on(stream: Stream) -> Self {
+        Self { stream, buffer: BytesMut::new(), protocol: Protocol::Resp2 }
     }
 
     /// Connects to something that must be there.
@@ -38,7 +51,8 @@ impl Client {
     }
 
     pub(crate) async fn send(&mut self, wire: &[u8]) -> io::Result<()> {
-        self.stream.write_all(wire).await
+        self.stream.write_all(wire).await?;
+        self.stream.flush().await
     }
 
     /// Goes over to RESP3.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, Range};
 use std::process::Output;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -13,6 +14,7 @@ use slotway::resp::value::{self, Value};
 use tokio::process::Command;
 use tokio::sync::{OnceCell, Semaphore};
 
+use crate::papers::Papers;
 use crate::patience::{Turn, alone, beside_others};
 use crate::server::{Server, free_ports, program};
 use crate::{until, within};
@@ -33,6 +35,8 @@ pub(crate) struct Cluster {
     ids: Vec<String>,
     /// Nodes that do not answer, or are not part of it.
     absent: BTreeSet<Node>,
+    /// What its nodes speak TLS with, and nothing else.
+    papers: Option<Arc<Papers>>,
 }
 
 /// The cluster of the tests that leave it as they found it: three primaries, three replicas. One of them has it at a time.
@@ -73,7 +77,17 @@ impl Cluster {
     /// Forms a cluster: nodes `0..primaries` share the slots evenly, and each has so many replicas. The replicas of node
     /// `n` are `n + primaries`, `n + 2 * primaries`, ….
     pub(crate) async fn start(primaries: usize, replicas: usize) -> Self {
-        let mut cluster = Self { servers: Vec::new(), ids: Vec::new(), absent: BTreeSet::new() };
+        Self::start_with(primaries, replicas, None).await
+    }
+
+    /// The same of nodes that speak TLS with these, if there are any.
+    pub(crate) async fn start_with(
+        primaries: usize,
+        replicas: usize,
+        papers: Option<Arc<Papers>>,
+    ) -> Self {
+        let (servers, ids, absent) = Default::default();
+        let mut cluster = Self { servers, ids, absent, papers };
         for _ in 0..primaries * (1 + replicas) {
             cluster.start_node().await;
         }
@@ -99,7 +113,7 @@ impl Cluster {
     /// Starts one more server, which nobody knows yet.
     pub(crate) async fn start_node(&mut self) -> Node {
         let node = self.servers.len();
-        self.servers.push(Server::start().await);
+        self.servers.push(Server::start_with(self.papers.clone()).await);
         let id = self.call(node, &["CLUSTER", "MYID"]).await;
         self.ids.push(value::text(&id).expect("a name").to_owned());
         self.absent.insert(node);
@@ -278,7 +292,8 @@ impl Cluster {
     }
 
     async fn try_call(&self, node: Node, args: &[&str]) -> Result<Value, String> {
-        let control = Control::connect(&self.address(node), CALL).await;
+        let way = self.servers[node].way();
+        let control = Control::connect_by(&way, &self.address(node), CALL).await;
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
         control.map_err(|e| e.to_string())?.call(&args).await.map_err(|e| e.to_string())
     }
@@ -448,7 +463,10 @@ impl Cluster {
 
     /// Runs the server's own command-line tool; it has to succeed.
     pub(crate) async fn cli(&self, args: &[&str]) -> String {
-        let output = run(&program("cli"), args).await;
+        let papers = self.papers.as_ref().map(|papers| papers.flags()).unwrap_or_default();
+        let all: Vec<&str> =
+            papers.iter().map(String::as_str).chain(args.iter().copied()).collect();
+        let output = run(&program("cli"), &all).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{args:?}: {text}{}", self.logs());
         text

@@ -10,7 +10,7 @@ use crate::within;
 /// As a proxy is that was told nothing but the nodes of its cluster, with two workers and without HTTP and admin port.
 pub(crate) fn options(seeds: Vec<String>) -> Options {
     let mut options = Config::default().into_options().expect("the defaults fit each other");
-    options.listen = String::from("127.0.0.1:0");
+    options.listen = Some("127.0.0.1:0".to_owned());
     options.http = None;
     options.admin = None;
     options.workers = 2;

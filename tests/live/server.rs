@@ -3,15 +3,17 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use slotway::backend::Control;
+use slotway::net::Way;
 use slotway::resp::value;
 use tempfile::TempDir;
 
+use crate::papers::Papers;
 use crate::until;
 
 /// Ports tried; the bus ports lie 10000 above. Both stay below the ports that the kernel gives to outgoing connections.
@@ -35,6 +37,8 @@ pub(crate) struct Server {
     durable: bool,
     /// Where the other nodes are told to find it, if not at its own bus port.
     bus: Option<u16>,
+    /// What it speaks TLS with, and nothing else.
+    papers: Option<Arc<Papers>>,
 }
 
 /// The server program, or a tool that stands beside it.
@@ -51,8 +55,13 @@ pub(crate) fn program(role: &str) -> String {
 impl Server {
     /// Starts a server that answers.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Starts one that speaks TLS with these, if there are any.
+    pub(crate) async fn start_with(papers: Option<Arc<Papers>>) -> Self {
         for port in free_ports().take(20) {
-            let mut server = Self::spawn(port);
+            let mut server = Self::spawn(port, papers.clone());
             if server.is_up().await {
                 return server;
             }
@@ -66,21 +75,23 @@ impl Server {
         let _ = self.guard.kill();
         let _ = self.guard.wait();
         self.process.wait().expect("our child");
-        (self.process, self.guard) =
-            processes(self.port, self.directory.path(), self.durable, self.bus);
+        let options = options(self.port, self.durable, self.bus, self.papers.as_deref());
+        (self.process, self.guard) = processes(&options, self.directory.path());
         assert!(self.is_up().await, "somebody else has taken the port");
     }
 
-    fn spawn(port: u16) -> Self {
+    fn spawn(port: u16, papers: Option<Arc<Papers>>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (process, guard) = processes(port, directory.path(), false, None);
-        Self { port, process, guard, directory, durable: false, bus: None }
+        let options = options(port, false, None, papers.as_deref());
+        let (process, guard) = processes(&options, directory.path());
+        Self { port, process, guard, directory, durable: false, bus: None, papers }
     }
 
     /// Waits until the server answers; false if somebody else has its port.
     async fn is_up(&mut self) -> bool {
         let pid = format!("process_id:{}\r", self.process.id());
         let (address, log) = (self.address(), self.directory.path().join("log"));
+        let way = self.way();
         let process = &mut self.process;
         until(Duration::from_secs(10), "a server", async || {
             if process.try_wait().expect("our child").is_some() {
@@ -89,7 +100,7 @@ impl Server {
                 return Ok(false);
             }
             let limit = Duration::from_secs(1);
-            let control = Control::connect(&address, limit).await;
+            let control = Control::connect_by(&way, &address, limit).await;
             let info = control.map_err(|e| e.to_string())?.call(&[b"INFO", b"server"]).await;
             let info = info.map_err(|e| e.to_string())?;
             Ok(value::text(&info).is_some_and(|info| info.contains(&pid)))
@@ -99,6 +110,11 @@ impl Server {
 
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What connections to it travel on.
+    pub(crate) fn way(&self) -> Way {
+        self.papers.as_ref().map(|papers| papers.way()).unwrap_or_default()
     }
 
     /// When it is started again it is to have its data: the caller has it write them.
@@ -138,21 +154,34 @@ impl Drop for Server {
     }
 }
 
-/// Starts a server, and a shell that ends it if this process is gone before it could.
-fn processes(port: u16, directory: &Path, durable: bool, bus: Option<u16>) -> (Child, Child) {
-    let mut command = Command::new(program("server"));
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-    command.args(["--appendonly", if durable { "yes" } else { "no" }]);
-    command.args(["--repl-diskless-sync-delay", "0"]);
-    command.args(["--cluster-enabled", "yes", "--cluster-node-timeout"]);
-    command.arg(NODE_TIMEOUT.as_millis().to_string());
-    command.arg("--dir").arg(directory).args(["--logfile", "log"]);
-    if let Some(bus) = bus {
-        command.args(["--cluster-announce-bus-port", &bus.to_string()]);
-    }
+/// The options of a server.
+fn options(port: u16, durable: bool, bus: Option<u16>, papers: Option<&Papers>) -> Vec<String> {
+    let mut lines = vec![match papers {
+        None => format!("--port {port}"),
+        Some(_) => format!(
+            "--port 0 --tls-port {port} --tls-cluster yes --tls-replication yes --tls-ca-cert-file @ca.crt \
+             --tls-cert-file @node.crt --tls-key-file @node.key"
+        ),
+    }];
+    lines.push(format!("--appendonly {}", if durable { "yes" } else { "no" }));
+    lines.push("--bind 127.0.0.1 --repl-diskless-sync-delay 0 --logfile log".to_owned());
+    let timeout = NODE_TIMEOUT.as_millis();
+    lines.push(format!("--cluster-enabled yes --cluster-node-timeout {timeout}"));
+    lines.extend(bus.map(|bus| format!("--cluster-announce-bus-port {bus}")));
     if knows_options_of_7() {
-        command.args(["--enable-debug-command", "local", "--shutdown-timeout", "0"]);
+        lines.push("--enable-debug-command local --shutdown-timeout 0".to_owned());
     }
+    let line = lines.join(" ");
+    match papers {
+        None => line.split(' ').map(str::to_owned).collect(),
+        Some(papers) => papers.filled(&line),
+    }
+}
+
+/// Starts a server, and a shell that ends it if this process is gone before it could.
+fn processes(options: &[String], directory: &Path) -> (Child, Child) {
+    let mut command = Command::new(program("server"));
+    command.args(options).args(["--save", ""]).arg("--dir").arg(directory);
     let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
     let process = process.unwrap_or_else(|error| panic!("{}: {error}", program("server")));
     let mut guard = Command::new("sh");

@@ -117,7 +117,7 @@ pub(super) fn advice(trouble: &TlsTrouble) -> &'static str {
         TlsTrouble::Refused(_) => {
             ". Give one with --cert and --key that a CA of the node (tls-ca-cert-file) has signed."
         }
-        TlsTrouble::Other(_) => "",
+        TlsTrouble::Unnamed | TlsTrouble::Other(_) => "",
     }
 }
 

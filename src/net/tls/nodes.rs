@@ -1,4 +1,4 @@
-//! TLS to nodes: whose certificates are trusted, what certificate is shown, and what it means when that fails.
+//! TLS to nodes: whose certificates are trusted, and what certificate is shown.
 //!
 //! A certificate has to be signed by a CA that is trusted, and to be for the host that was dialled, or for the name that is
 //! given instead. Nodes find each other by IP address, which their certificates often do not name, and check no names
@@ -8,21 +8,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::cipher_suite as suite;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme, SupportedCipherSuite,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    SupportedCipherSuite,
 };
-use thiserror::Error as ThisError;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Stream;
+use super::papers::{Papers, TlsFault};
+use crate::net::Stream;
 
 /// What is trusted, and what is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,152 +55,90 @@ pub enum Check {
     Nothing,
 }
 
-/// Why TLS cannot be spoken at all.
-#[derive(Debug, ThisError)]
-pub enum TlsFault {
-    /// A file cannot be read.
-    #[error("{}: {}", .0.display(), .1)]
-    Unreadable(PathBuf, io::Error),
-    /// It has something else in it.
-    #[error("{}: there is no {} in PEM form in it", .0.display(), .1)]
-    Empty(PathBuf, &'static str),
-    /// A key that is of use only with a passphrase.
-    #[error("{}: the key is encrypted; one without a passphrase is needed", .0.display())]
-    Encrypted(PathBuf),
-    /// A key of another certificate, or of a kind that is not known.
-    #[error("{} is not the key of the certificate in {}: {}", .1.display(), .0.display(), .2)]
-    Mismatch(PathBuf, PathBuf, Error),
-    /// No CA at all.
-    #[error("this machine has no certificates of CAs; name a file of them")]
-    NoRoots,
-    /// Neither a host name nor an IP address.
-    #[error("{0:?} is no name of a host")]
-    Name(String),
-    /// Suites that are not known.
-    #[error("{given:?} is not a cipher suite that is known here; those are {}", .known.join(":"))]
-    Suite {
-        /// What was given.
-        given: String,
-        /// What could be given.
-        known: Vec<&'static str>,
-    },
-    /// What was read makes no sense.
-    #[error("{0}")]
-    Unusable(String),
-}
-
-/// What is between us and a node.
-#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
-pub enum TlsTrouble {
-    /// It answers something that is not TLS.
-    #[error("it does not speak TLS")]
-    Plain,
-    /// It does not answer.
-    #[error("it does not answer as one who speaks TLS")]
-    Silent,
-    /// We do not trust who signed its certificate.
-    #[error("its certificate is signed by nobody who is trusted here")]
-    Stranger,
-    /// Its certificate is somebody else's.
-    #[error("its certificate is not for {asked}, but for {names}")]
-    Name {
-        /// Who was meant.
-        asked: String,
-        /// Who it is for.
-        names: String,
-    },
-    /// Its certificate is out of date.
-    #[error("its certificate has expired, or is not valid yet")]
-    Date,
-    /// It wants to know who we are.
-    #[error("it wants a client certificate")]
-    Anonymous,
-    /// It does not like who we are.
-    #[error("it does not accept our client certificate ({0})")]
-    Refused(String),
-    /// Anything else.
-    #[error("{0}")]
-    Other(String),
-}
-
-/// TLS as it is spoken with every node.
+/// TLS as it is spoken with every node. Copies have the same terms, also when these are renewed.
 #[derive(Clone, Debug)]
 pub struct Tls {
+    terms: Arc<ArcSwap<Terms>>,
+    /// Who is dialled, if that is done by another name or address.
+    host: Option<Arc<str>>,
+}
+
+/// What came of the options.
+#[derive(Debug)]
+struct Terms {
     config: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
+    papers: Papers,
 }
 
 impl Tls {
     /// Reads the files that the options name.
     pub fn new(options: &TlsOptions) -> Result<Self, TlsFault> {
-        let unusable = |error: Error| TlsFault::Unusable(error.to_string());
+        let terms = Arc::new(ArcSwap::from_pointee(Terms::new(options)?));
+        Ok(Self { terms, host: None })
+    }
+
+    /// New connections are made on the terms of another one from here on, by all copies of this one.
+    pub fn renew(&self, other: &Self) {
+        self.terms.store(other.terms.load_full());
+    }
+
+    /// Whether another one has read something else in this file, or in one of this folder.
+    pub fn is_other(&self, other: &Self, path: &Path) -> bool {
+        self.terms.load().papers.differ(&other.terms.load().papers, path)
+    }
+
+    pub(in crate::net) fn to_host(&self, name: &str) -> Self {
+        Self { host: Some(name.into()), ..self.clone() }
+    }
+
+    pub(in crate::net) async fn secure(
+        &self,
+        stream: TcpStream,
+        dialled: &str,
+    ) -> io::Result<Stream> {
+        let terms = self.terms.load_full();
+        let host = self.host.as_deref().unwrap_or(dialled);
+        let name = match &terms.name {
+            Some(name) => name.clone(),
+            None => server_name(host).map_err(io::Error::other)?,
+        };
+        let connector = TlsConnector::from(Arc::clone(&terms.config));
+        let stream = connector.connect(name, stream).await?;
+        Ok(Stream::Secure(Box::new(stream.into())))
+    }
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.terms, &other.terms) && self.host == other.host
+    }
+}
+
+impl Eq for Tls {}
+
+impl Terms {
+    fn new(options: &TlsOptions) -> Result<Self, TlsFault> {
+        let mut papers = Papers::default();
         let provider = Arc::new(CryptoProvider {
             cipher_suites: suites(options)?,
             ..ring::default_provider()
         });
-        let verifier = verifier(options, &provider)?;
+        let verifier = verifier(options, &mut papers, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider);
-        let builder = builder.with_safe_default_protocol_versions().map_err(unusable)?;
+        let builder = builder
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsFault::unusable(&error))?;
         // Not dangerous unless it is asked to be: the verifier is rustls' own, less what was waived.
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let config = match &options.identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => builder
-                .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+                .with_client_auth_cert(papers.certificates(certificate)?, papers.private_key(key)?)
                 .map_err(|error| TlsFault::Mismatch(certificate.clone(), key.clone(), error))?,
         };
         let name = options.name.as_deref().map(server_name).transpose()?;
-        Ok(Self { config: Arc::new(config), name })
-    }
-
-    pub(super) async fn secure(&self, stream: TcpStream, host: &str) -> io::Result<Stream> {
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => server_name(host).map_err(io::Error::other)?,
-        };
-        let stream = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await?;
-        Ok(Stream::Secure(Box::new(stream)))
-    }
-}
-
-impl TlsTrouble {
-    /// What an error of a connection means, if it is one of TLS.
-    pub fn of(error: &io::Error) -> Option<Self> {
-        let error = error.get_ref()?.downcast_ref::<Error>()?;
-        Some(match error {
-            Error::InvalidMessage(_) => Self::Plain,
-            Error::InvalidCertificate(fault) => Self::of_certificate(fault),
-            Error::AlertReceived(AlertDescription::CertificateRequired) => Self::Anonymous,
-            Error::AlertReceived(
-                alert @ (AlertDescription::UnknownCA
-                | AlertDescription::BadCertificate
-                | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateRevoked
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::DecryptError),
-            ) => Self::Refused(format!("{alert:?}")),
-            _ => Self::Other(error.to_string()),
-        })
-    }
-
-    fn of_certificate(fault: &CertificateError) -> Self {
-        match fault {
-            CertificateError::UnknownIssuer => Self::Stranger,
-            CertificateError::NotValidForNameContext { expected, presented } => Self::Name {
-                asked: expected.to_str().into_owned(),
-                names: if presented.is_empty() {
-                    "no host".to_owned()
-                } else {
-                    presented.join(", ")
-                },
-            },
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => Self::Date,
-            fault => Self::Other(format!("its certificate is of no use: {fault}")),
-        }
+        Ok(Self { config: Arc::new(config), name, papers })
     }
 }
 
@@ -208,70 +146,20 @@ fn server_name(host: &str) -> Result<ServerName<'static>, TlsFault> {
     ServerName::try_from(host.to_owned()).map_err(|_| TlsFault::Name(host.to_owned()))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsFault> {
-    std::fs::read(path).map_err(|error| TlsFault::Unreadable(path.to_owned(), error))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
-    let text = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let found = found.unwrap_or_default();
-    if found.is_empty() { Err(TlsFault::Empty(path.to_owned(), "certificate")) } else { Ok(found) }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFault> {
-    let text = read(path)?;
-    if memchr::memmem::find(&text, b"ENCRYPTED").is_some() {
-        return Err(TlsFault::Encrypted(path.to_owned()));
-    }
-    PrivateKeyDer::from_pem_slice(&text).map_err(|_| TlsFault::Empty(path.to_owned(), "key"))
-}
-
-/// Whoever may have signed a node's certificate.
-fn roots(options: &TlsOptions) -> Result<RootCertStore, TlsFault> {
-    let mut roots = RootCertStore::empty();
-    let mut found = Vec::new();
-    if let Some(file) = &options.ca_file {
-        found.extend(certificates(file)?);
-    }
-    if let Some(folder) = &options.ca_folder {
-        found.extend(certificates_in(folder)?);
-    }
-    if options.ca_file.is_none() && options.ca_folder.is_none() {
-        found = rustls_native_certs::load_native_certs().certs;
-    }
-    // Among those of the system may be some that are too old to be understood.
-    roots.add_parsable_certificates(found);
-    if roots.is_empty() { Err(TlsFault::NoRoots) } else { Ok(roots) }
-}
-
-/// Of all files in a folder that have some.
-fn certificates_in(folder: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
-    let unreadable = |error| TlsFault::Unreadable(folder.to_owned(), error);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if path.is_file() {
-            found.extend(certificates(&path).unwrap_or_default());
-        }
-    }
-    if found.is_empty() {
-        return Err(TlsFault::Empty(folder.to_owned(), "certificate"));
-    }
-    Ok(found)
-}
-
 fn verifier(
     options: &TlsOptions,
+    papers: &mut Papers,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<Verifier>, TlsFault> {
     let algorithms = provider.signature_verification_algorithms;
     let chain = match options.check {
         Check::Nothing => None,
         Check::Name | Check::Signature => {
-            let roots = Arc::new(roots(options)?);
+            let (file, folder) = (options.ca_file.as_deref(), options.ca_folder.as_deref());
+            let system = || rustls_native_certs::load_native_certs().certs;
+            let roots = Arc::new(papers.roots(file, folder, system)?);
             let chain = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
-            Some(chain.build().map_err(|error| TlsFault::Unusable(error.to_string()))?)
+            Some(chain.build().map_err(|error| TlsFault::unusable(&error))?)
         }
     };
     Ok(Arc::new(Verifier { chain, check: options.check, algorithms }))
