@@ -11,6 +11,7 @@
   --target NAME=127.0.0.1:6380[#PID]            one that listens already; with PID its processor time is told too
   --target direct                               no proxy: the load generator finds the nodes itself (memtier_benchmark)
   --cluster 127.0.0.1:7001,…                    a cluster that is there, instead of one started here
+  --tls nodes|clients                           slotway speaks TLS with its nodes, or with the load
 
 Proxies that are started here are pinned to one processor, nodes and load to another: on a machine with two, that is all there
 is. Figures: requests/s, processor microseconds per request of the proxy's process (user and system), times in milliseconds.
@@ -30,13 +31,14 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from papers import Papers  # noqa: E402
 from plot import chart  # noqa: E402
 from shapes import SHAPES, LoadFailed, load  # noqa: E402
-from targets import ROOT, Cluster, Failed, Given, Target, port_of  # noqa: E402
+from targets import ROOT, Cluster, Failed, Given, SecureCluster, Target, port_of  # noqa: E402
 
 SLOTWAY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "slotway"
 KNOWN = {
-    "slotway": "serve {nodes} --listen 127.0.0.1:{port} --http off --admin off --workers {workers}",
+    "slotway": "serve {nodes} {tls} --listen 127.0.0.1:{port} --http off --admin off --workers {workers}",
     "direct": "direct",
 }
 
@@ -46,7 +48,8 @@ def measure(target, shape, asked):
     if target == "direct":
         return load(port_of(asked.nodes[0]), shape, asked.seconds, asked.load_cpu, direct=True)
     before = target.cpu_seconds()
-    figures = load(target.port, shape, asked.seconds, asked.load_cpu)
+    tls = asked.papers.load_options() if asked.papers else ()
+    figures = load(target.load_port, shape, asked.seconds, asked.load_cpu, tls=tls)
     if before is not None:
         spent = target.cpu_seconds() - before
         figures |= {"cpu_us": 1e6 * spent / max(1, figures["count"]), "rss_kib": target.rss_kib()}
@@ -98,14 +101,20 @@ def started(stack, asked, workers=1):
         if name == "direct":
             targets[name] = name
             continue
-        target = Target(name, command, asked.nodes, asked.proxy_cpu, asked.confs.get(name), workers)
+        target = Target(name, command, asked.nodes, asked.proxy_cpu, asked.confs.get(name), workers, asked.papers)
         stack.callback(target.stop)
         targets[name] = target
     return targets
 
 
 def cluster(stack, asked, nodes=3):
-    there = Given(asked.cluster.split(",")) if asked.cluster else Cluster(asked.program, nodes, asked.load_cpu)
+    asked.papers = stack.enter_context(Papers(asked.tls)) if asked.tls else None
+    if asked.cluster:
+        there = Given(asked.cluster.split(","))
+    elif asked.tls == "nodes":
+        there = SecureCluster(asked.program, nodes, asked.load_cpu, asked.papers)
+    else:
+        there = Cluster(asked.program, nodes, asked.load_cpu)
     there = stack.enter_context(there)
     there.fill()
     if asked.redirected:
@@ -190,6 +199,7 @@ def arguments():
     parser.add_argument("--base", help="the target that ratios are taken to (the first one)")
     parser.add_argument("--cluster")
     parser.add_argument("--count", type=int, default=3, help="nodes of the cluster that is started (%(default)s)")
+    parser.add_argument("--tls", choices=["nodes", "clients"])
     parser.add_argument("--redirected", action="store_true", help="half of all slots are on their way, their keys gone ahead")
     parser.add_argument("--shapes", help="with commas between; of " + ", ".join(SHAPES))
     parser.add_argument("--over", default="clients=1,10,100,1000")
@@ -215,6 +225,8 @@ def arguments():
         parser.error(f"--base {asked.base}: not one of the targets")
     if asked.redirected and asked.cluster:
         parser.error("--redirected: only on a cluster that is started here, as it leaves slots open")
+    if asked.tls and ("direct" in asked.targets or asked.what == "idle" or asked.tls == "nodes" and (asked.cluster or asked.redirected)):
+        parser.error("--tls: with slotway only, not idle, and with nodes that are started here")
     usual = "table" if asked.what == "table" else asked.what
     asked.shapes = asked.shapes.split(",") if asked.shapes else list(SHAPES)[:9] if asked.what == "table" else ["get_p1"]
     for name in asked.shapes:

@@ -60,17 +60,17 @@ class LoadFailed(Exception):
     """The load generator did not do its work."""
 
 
-def load(port, shape, seconds, cpu, direct=False):
+def load(port, shape, seconds, cpu, direct=False, tls=()):
     """Requests per second, number of requests, and p50, p99, p99.9 of their times in milliseconds. `direct`: the generator
-    finds the nodes itself (memtier only)."""
+    finds the nodes itself (memtier only); `tls`: options by which it speaks TLS."""
     if MEMTIER:
-        return memtier(port, shape, seconds, cpu, direct)
+        return memtier(port, shape, seconds, cpu, ["--cluster-mode"] if direct else tls)
     if direct or shape.rate or shape.resp3 or "__key__" not in shape.mix and shape.mix not in ("0:1", "1:0"):
         raise LoadFailed("this shape needs memtier_benchmark: install it, or name it in $MEMTIER")
-    return redis_benchmark(port, shape, seconds, cpu)
+    return redis_benchmark(port, shape, seconds, cpu, tls)
 
 
-def memtier(port, shape, seconds, cpu, direct):
+def memtier(port, shape, seconds, cpu, more):
     prefix, count = shape.keys()
     command = [MEMTIER, "-s", "127.0.0.1", "-p", port, "-t", 1, "-c", shape.clients, "--pipeline", shape.pipeline]
     command += ["-d", shape.bytes, "--test-time", seconds, "--hide-histogram", "--key-prefix", prefix, "--key-maximum", count]
@@ -80,7 +80,7 @@ def memtier(port, shape, seconds, cpu, direct):
         command += ["--ratio", shape.mix]
     command += ["--rate-limiting", max(1, shape.rate // shape.clients)] if shape.rate else []
     command += ["--protocol", "resp3"] if shape.resp3 else []
-    command += ["--cluster-mode"] if direct else []
+    command += more
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
         done = run(cpu, [*command, "--json-out-file", out.name], seconds + 120)
         try:
@@ -92,12 +92,12 @@ def memtier(port, shape, seconds, cpu, direct):
     return {"rps": totals["Ops/sec"], "count": totals["Count"], **ms}
 
 
-def redis_benchmark(port, shape, seconds, cpu):
+def redis_benchmark(port, shape, seconds, cpu, more):
     prefix, count = shape.keys()
     key = f"{prefix}__rand_int__"
     words = {"0:1": ["GET", key], "1:0": ["SET", key, "x" * shape.bytes]}.get(shape.mix) or shape.mix.replace("__key__", key).split()
     requests = seconds * 40_000 * min(shape.pipeline, 4)
-    options = ["-p", port, "-c", shape.clients, "-P", shape.pipeline, "-r", count, "-n", requests, "--csv"]
+    options = ["-p", port, "-c", shape.clients, "-P", shape.pipeline, "-r", count, "-n", requests, "--csv", *more]
     begun = time.monotonic()
     done = run(cpu, ["redis-benchmark", *options, *words], 600)
     if '"test"' not in done.stdout:

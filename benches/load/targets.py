@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "suites"))
-from servers import Failed, Redis, end, free_port, wait  # noqa: E402
+from servers import Failed, Redis, answers, end, free_node_port, free_port, wait  # noqa: E402
 from shapes import BIG, BIG_KEYS, HUGE, HUGE_KEYS, KEYS  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -73,6 +73,35 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class SecureCluster(Cluster):
+    """The same of nodes that the proxy speaks TLS with; they are filled without it."""
+
+    def __init__(self, program, nodes, cpu, papers):
+        self.folder, self.processes = tempfile.mkdtemp(prefix="load-cluster-"), []
+        ports = [self.start(free_port(), free_node_port(), ["taskset", "-c", cpu] if cpu else [], papers) for _ in range(nodes)]
+        self.nodes = [f"127.0.0.1:{tls}" for _, tls in ports]
+        command = [program, "cluster", "create", "--tls", "--cacert", papers.ca, "--yes", *self.nodes]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        if done.returncode != 0:
+            self.__exit__()
+            raise Failed(f"slotway cluster create: {done.stdout}{done.stderr}")
+        self.owners = owners(ports[0][0])
+
+    def start(self, port, tls, pinned, papers):
+        folder = Path(self.folder) / str(tls)
+        folder.mkdir()
+        options = ["--port", port, *papers.node_options(tls), "--cluster-enabled", "yes", "--save", "", "--dir", folder, "--logfile", "log"]
+        command = [str(word) for word in [*pinned, "redis-server", *options]]
+        self.processes.append(subprocess.Popen(command, start_new_session=True))
+        wait("a node", lambda: answers(port), self.processes[-1])
+        return port, tls
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            end(process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class Given:
     """A cluster that is there already. It is not filled: its keys are what they are."""
 
@@ -93,16 +122,20 @@ class Target:
     """A proxy: one that already listens at host:port (with `pid`, if its processor time is to be told), or a command to start.
 
     A command has {port}, {nodes} (host:port with spaces between), {nodes_csv}, {first} (of them), {workers} in it, and {conf}, a file made
-    of the template `conf` with the same placeholders, braces doubled."""
+    of the template `conf` with the same placeholders, braces doubled; and {tls}, what has slotway speak TLS if there are `papers`.
+    `port` is without TLS, `load_port` is where the load goes."""
 
-    def __init__(self, name, command, nodes, cpu, conf=None, workers=1):
+    def __init__(self, name, command, nodes, cpu, conf=None, workers=1, papers=None):
         self.name, self.process = name, None
         if is_address(command):
             self.port, _, pid = command.rsplit(":", 1)[1].partition("#")
             self.port, self.pid = int(self.port), int(pid) if pid else None
+            self.load_port = self.port
             return
         self.port, self.folder = free_port(), tempfile.mkdtemp(prefix=f"load-{name}-")
         words = {"port": self.port, "nodes": " ".join(nodes), "nodes_csv": ",".join(nodes), "first": nodes[0], "workers": workers, "conf": f"{self.folder}/conf"}
+        self.load_port = free_port() if papers and papers.side == "clients" else self.port
+        words["tls"] = f"--config {papers.config(self.load_port)}" if papers else ""
         if conf:
             Path(words["conf"]).write_text(Path(conf).read_text().format(**words))
         pinned = ["taskset", "-c", cpu] if cpu else []
