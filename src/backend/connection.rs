@@ -296,7 +296,8 @@ impl Connection {
     /// The attempt to connect failed: the next one waits a little, longer each time.
     fn back_off(&mut self, error: &io::Error) {
         let node = &self.lane.address;
-        match TlsTrouble::of(error) {
+        let is_silent = error.kind() == io::ErrorKind::TimedOut && self.options.way.tls.is_some();
+        match TlsTrouble::of(error).or(is_silent.then_some(TlsTrouble::Silent)) {
             // Time will not mend it: that is told once.
             Some(trouble) if self.backoff_ms == *BACKOFF_MS.start() => {
                 tracing::warn!(%node, error = %trouble, help = advice(&trouble), "no TLS with the node");

@@ -224,8 +224,10 @@ impl Discovery {
             let access = self.access_to(seed.as_ref());
             let seed = seed.map(|seed| seed.at);
             asking.spawn(async move {
-                let view = timeout(access.limit, view_of(&address, idle, &access)).await;
-                let late = |_| ControlError::Timeout(address.to_string(), access.limit).to_string();
+                // A little more than each step has, so that the step which takes too long can say so.
+                let limit = access.limit * 5 / 4;
+                let view = timeout(limit, view_of(&address, idle, &access)).await;
+                let late = |_| ControlError::Timeout(address.to_string(), limit).to_string();
                 let (control, view) = view.map_err(late)??;
                 Ok(Answer { address, seed, control, view })
             });

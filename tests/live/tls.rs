@@ -18,7 +18,7 @@ use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::{Cluster, run, steady};
 use crate::load::{Load, Plan};
 use crate::papers::Papers;
-use crate::server::program;
+use crate::server::{Server, program};
 use crate::{beside_others, events, front, under_load, until, within};
 
 /// How long anything may take that needs no failover.
@@ -345,6 +345,10 @@ async fn trouble_with_nodes_is_named() {
         ["expired.crt", "expired.key"].map(|name| papers.path(name).display().to_string());
     cluster.call(0, &["CONFIG", "SET", "tls-cert-file", &cert, "tls-key-file", &key]).await;
     check(&(with_ca("ca") + with_client), "its certificate has expired").await;
+    let plain = Server::start().await;
+    let file = config(&papers, &format!("[node]\n{}", with_ca("ca")));
+    let line = complaint(&plain.address(), &file).await;
+    assert!(line.contains("give the ports on which the nodes do (tls-port;"), "{line}");
 }
 
 /// What a proxy logs that cannot reach its node.
