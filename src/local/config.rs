@@ -54,8 +54,12 @@ const SETTABLE: &[&str] = &[
     "maxmemory",
     "maxmemory-*",
     "notify-keyspace-events",
+    "min-replicas-*",
+    "min-slaves-*",
     "proto-max-bulk-len",
+    "repl-backlog-*",
     "sanitize-dump-payload",
+    "save",
     "set-max-*",
     "stop-writes-on-bgsave-error",
     "stream-node-max-*",
@@ -116,7 +120,6 @@ const OWN: &[Own] = &[
     ("replica-read-only", |_| "yes".to_owned()),
     ("replicaof", |_| String::new()),
     ("requirepass", |_| String::new()),
-    ("save", |_| String::new()),
     ("slave-read-only", |_| "yes".to_owned()),
     ("slaveof", |_| String::new()),
     ("slowlog-log-slower-than", |proxy| proxy.slow_us.load(Relaxed).to_string()),
@@ -232,23 +235,29 @@ fn set(request: &Request<'_>, proxy: &Proxy, out: &mut Vec<u8>) -> Result<After,
     let args: Vec<&[u8]> = request.args(2).collect();
     let wanted: Vec<(String, &[u8])> =
         args.chunks_exact(2).map(|pair| (super::lossy(pair[0]), pair[1])).collect();
-    let (mut own, mut password) = (Vec::new(), None);
+    let (mut own, mut password, mut foreign) = (Vec::new(), None, Vec::new());
     let mut words: Vec<&[u8]> = vec![b"CONFIG", b"SET"];
     for (at, (name, value)) in wanted.iter().enumerate() {
         if IMMUTABLE.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             return Err(failed(name, "can't set immutable config"));
         }
-        if !is_known(name) {
-            return Err(unknown(name));
-        }
         if wanted[..at].iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
             return Err(failed(name, "duplicate parameter"));
         }
         match own_setting(name) {
+            _ if !is_known(name) => foreign.push((name.clone(), value.to_vec())),
             _ if is(name.as_bytes(), PASSWORD) => password = Some(*value),
             Some(setting) => own.push((setting, checked(setting, value)?)),
             None => words.extend([name.as_bytes(), value]),
         }
+    }
+    if let Some((name, _)) = foreign.first() {
+        let is_alone = foreign.len() == wanted.len();
+        return if is_alone {
+            Ok(After::Inquire(keep(foreign, proxy)))
+        } else {
+            Err(unknown(name))
+        };
     }
     for (setting, number) in own {
         setting.put(proxy, number);
@@ -263,6 +272,28 @@ fn set(request: &Request<'_>, proxy: &Proxy, out: &mut Vec<u8>) -> Result<After,
     }
     write::simple(out, "OK");
     Ok(After::Next)
+}
+
+/// What is not for clients to change may be set to what it is shown to be: so they may write back all that they have read.
+fn keep(wanted: Vec<(String, Vec<u8>)>, proxy: &Proxy) -> Inquiry {
+    let names: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
+    let words: Vec<&[u8]> =
+        [&b"CONFIG"[..], b"GET"].into_iter().chain(names.iter().map(String::as_bytes)).collect();
+    let own: Vec<(&str, String)> = OWN.iter().map(|(name, of)| (*name, of(proxy))).collect();
+    Inquiry::new(Reach::Willing, &words, move |answers, _| {
+        let shown = answers.first().map(settings).unwrap_or_default();
+        let own = own.iter().map(|(name, value)| (*name, value));
+        let shown = shown.iter().map(|(name, value)| (name.as_str(), value));
+        let all: Vec<(&str, &String)> = own.chain(shown).collect();
+        let is_kept = |(name, value): &&(String, Vec<u8>)| {
+            let known = all.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            known.is_some_and(|(_, known)| known.as_bytes() == value)
+        };
+        match wanted.iter().find(|setting| !is_kept(setting)) {
+            Some((name, _)) => Err(unknown(name)),
+            None => Ok(b"+OK\r\n".to_vec()),
+        }
+    })
 }
 
 /// Clients that are connected stay who they are.

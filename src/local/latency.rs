@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::inquiry::{Inquiry, Reach};
 use super::{After, is};
+use crate::command::{Errand, Local, Policy, table};
 use crate::resp::request::Request;
 use crate::resp::value::{self, Value};
 use crate::resp::{Protocol, write};
@@ -71,18 +72,40 @@ impl Calls {
     }
 }
 
-/// Of names and counts in turn.
+/// Of names and counts in turn. A call of a command that every node runs is one call: the node that counted most stands for all.
 fn histogram(rows: &[&Value], protocol: Protocol, out: &mut Vec<u8>) {
     let mut commands: BTreeMap<&str, Calls> = BTreeMap::new();
     for pair in rows.chunks_exact(2) {
-        if let Some(name) = value::text(pair[0]) {
-            commands.entry(name).or_default().add(pair[1]);
+        let Some(name) = value::text(pair[0]) else { continue };
+        let known = commands.entry(name).or_default();
+        if runs_everywhere(name) {
+            let mut calls = Calls::default();
+            calls.add(pair[1]);
+            if calls.count > known.count {
+                *known = calls;
+            }
+        } else {
+            known.add(pair[1]);
         }
     }
     write::map(out, protocol, commands.len());
     for (name, calls) in &commands {
         write::bulk(out, name);
         calls.write(protocol, out);
+    }
+}
+
+/// Whether a command is sent to every node.
+fn runs_everywhere(name: &str) -> bool {
+    let mut words = name.split('|').map(str::as_bytes);
+    let Some(command) = words.next().and_then(table::lookup) else { return false };
+    let sub = words.next().and_then(|sub| table::subcommand(command, sub));
+    match sub.unwrap_or(command).policy {
+        Policy::Every(_) | Policy::Local(Local::Config) => true,
+        Policy::Errand(errand) => {
+            !matches!(errand, Errand::Scan | Errand::RandomKey | Errand::Sort)
+        }
+        _ => false,
     }
 }
 
@@ -152,6 +175,10 @@ mod tests {
             %3\r\n:1\r\n:2\r\n:2\r\n:3\r\n:4\r\n:5\r\n";
         check(histogram, &[&a, &b], sum);
         check(histogram, &["*0\r\n"], "%0\r\n");
+        let all = |calls| node("config|resetstat", calls, "*2\r\n:1\r\n:1\r\n");
+        let one = "%1\r\n$16\r\nconfig|resetstat\r\n%2\r\n$5\r\ncalls\r\n:2\r\n$14\r\n\
+            histogram_usec\r\n%1\r\n:1\r\n:1\r\n";
+        check(histogram, &[&all(1), &all(2), &all(1)], one);
     }
 
     #[test]
