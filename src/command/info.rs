@@ -1,9 +1,10 @@
 //! `INFO`: the proxy's own text with the nodes' numbers added in.
 //!
 //! The proxy's text names, as `{name}`, the fields whose value is the sum over the primaries, and may end with a keyspace
-//! line `{db0}`. A node's field that is missing counts as zero. The names of `LISTS` stand for as many lines as there are.
+//! line `{db0}`. `{any name}` is 1 if the sum is not 0, and `{all name}` is `ok` unless a node says `err`. A node's field that is
+//! missing counts as zero. The names of `LISTS` stand for as many lines as there are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
 /// Sections whose lines differ from node to node, and how each line of them begins.
@@ -18,6 +19,7 @@ pub fn merge<'a>(own: &str, replies: impl Iterator<Item = &'a [u8]>) -> String {
     let mut sums: HashMap<&str, u64> = HashMap::new();
     let mut keys = [0u64; 3];
     let mut lines: BTreeMap<&str, Line<'_>> = BTreeMap::new();
+    let mut failed = HashSet::new();
     for reply in replies {
         for line in std::str::from_utf8(reply).unwrap_or("").lines() {
             let Some((name, value)) = line.split_once(':') else { continue };
@@ -28,6 +30,8 @@ pub fn merge<'a>(own: &str, replies: impl Iterator<Item = &'a [u8]>) -> String {
             } else if let Ok(number) = value.parse::<u64>() {
                 let sum = sums.entry(name).or_default();
                 *sum = sum.saturating_add(number);
+            } else if value == "err" {
+                failed.insert(name);
             }
         }
     }
@@ -36,6 +40,7 @@ pub fn merge<'a>(own: &str, replies: impl Iterator<Item = &'a [u8]>) -> String {
         None => String::new(),
         Some(mean_ttl) => format!("db0:keys={count},expires={expires},avg_ttl={mean_ttl}\r\n"),
     };
+    let sum = |name: &str| sums.get(name).copied().unwrap_or(0);
     fill(own, |name| match name {
         "db0" => db0.clone(),
         name if let Some((_, start)) = LISTS.iter().find(|(list, _)| *list == name) => {
@@ -43,9 +48,11 @@ pub fn merge<'a>(own: &str, replies: impl Iterator<Item = &'a [u8]>) -> String {
             lines
                 .fold(String::new(), |text, (name, line)| text + name + ":" + &line.text() + "\r\n")
         }
-        name => match name.strip_suffix("_human") {
-            Some(field) => human(sums.get(field).copied().unwrap_or(0)),
-            None => sums.get(name).copied().unwrap_or(0).to_string(),
+        name => match (name.split_once(' '), name.strip_suffix("_human")) {
+            (Some(("any", field)), _) => sum(field).min(1).to_string(),
+            (Some((_, field)), _) => if failed.contains(field) { "err" } else { "ok" }.to_owned(),
+            (_, Some(field)) => human(sum(field)),
+            _ => sum(name).to_string(),
         },
     })
 }
@@ -164,6 +171,13 @@ mod tests {
             merged,
             "role:master\r\nused_memory:2048\r\nused_memory_human:2.00K\r\nx:0\r\ndb0:keys=4,expires=1,avg_ttl=75\r\n"
         );
+    }
+
+    #[test]
+    fn what_is_true_of_any_or_all() {
+        let (a, b) = (&b"saves:1\r\nlast:ok\r\nother:err\r\n"[..], &b"saves:1\r\nlast:ok\r\n"[..]);
+        let own = "{any saves} {any nothing} {all last} {all other}";
+        assert_eq!(merge(own, [a, b].into_iter()), "1 0 ok err");
     }
 
     #[test]

@@ -226,6 +226,8 @@ pub enum Errand {
     Kill,
     /// `FUNCTION STATS`: of the node where one runs, if there is one.
     RunningFunction,
+    /// `SAVE`: on every primary, but in the background.
+    Save,
     /// `SORT`, `SORT_RO` with patterns: elements of one node, weights and values of all.
     Sort,
 }

@@ -299,8 +299,8 @@ pub static TABLE: &[Spec] = &[
 
     // Server.
     row("acl",            -2, NONE, Server, "").local(Local::Acl).of(ACL),
-    row("bgrewriteaof",    1, NONE, Server, "admin noscript no_async_loading").refuse(),
-    row("bgsave",         -1, NONE, Server, "admin noscript no_async_loading").refuse(),
+    row("bgrewriteaof",    1, NONE, Server, "admin noscript no_async_loading").every(AllOk),
+    row("bgsave",         -1, NONE, Server, "admin noscript no_async_loading").every(AllOk),
     row("command",        -1, NONE, Server, "loading stale").local(Local::Command).of(COMMAND),
     row("commandlog",     -2, NONE, Server, "").later(),
     row("config",         -2, NONE, Server, "").local(Local::Config).of(CONFIG),
@@ -322,7 +322,7 @@ pub static TABLE: &[Spec] = &[
     row("replicaof",       3, NONE, Server, "admin noscript stale no_async_loading").refuse(),
     row("restore-asking", -4, KEY,  Server, "write denyoom asking").refuse(),
     row("role",            1, NONE, Server, "noscript loading stale fast").local(Local::Role),
-    row("save",            1, NONE, Server, "admin noscript no_async_loading no_multi").refuse(),
+    row("save",            1, NONE, Server, "admin noscript no_async_loading no_multi").errand(Errand::Save),
     row("sflush",         -3, NONE, Server, "write").refuse(),
     row("shutdown",       -1, NONE, Server, "admin noscript loading stale no_multi allow_busy").refuse(),
     row("slaveof",         3, NONE, Server, "admin noscript stale no_async_loading").refuse(),
@@ -334,7 +334,7 @@ pub static TABLE: &[Spec] = &[
 
     // Cluster.
     row("asking",       1, NONE, Cluster, "fast").local(Local::Asking),
-    row("cluster",     -2, NONE, Cluster, "").local(Local::Cluster),
+    row("cluster",     -2, NONE, Cluster, "").local(Local::Cluster).of(CLUSTER),
     row("clusterscan", -2, KEY,  Cluster, "readonly").later(),
     row("readonly",     1, NONE, Cluster, "loading stale fast").local(Local::Readonly),
     row("readwrite",    1, NONE, Cluster, "loading stale fast").local(Local::Readwrite),
@@ -485,6 +485,38 @@ const CONFIG: &[Spec] = &[
     row("resetstat",  2, NONE, Server, "admin noscript loading stale").local(Local::Config),
     row("rewrite",    2, NONE, Server, "admin noscript loading stale").refuse(),
     row("set",       -4, NONE, Server, "admin noscript loading stale").local(Local::Config),
+];
+
+/// What becomes of them depends on what clients are to see of the cluster.
+#[rustfmt::skip]
+const CLUSTER: &[Spec] = &[
+    row("addslots",              -3, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("addslotsrange",         -4, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("bumpepoch",              2, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("count-failure-reports",  3, NONE, Cluster, "admin stale").local(Local::Cluster),
+    row("countkeysinslot",        3, NONE, Cluster, "stale").local(Local::Cluster),
+    row("delslots",              -3, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("delslotsrange",         -4, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("failover",              -2, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("flushslots",             2, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("forget",                 3, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("getkeysinslot",          4, NONE, Cluster, "stale").local(Local::Cluster),
+    row("help",                   2, NONE, Cluster, "loading stale").local(Local::Cluster),
+    row("info",                   2, NONE, Cluster, "stale").local(Local::Cluster),
+    row("keyslot",                3, NONE, Cluster, "stale").local(Local::Cluster),
+    row("links",                  2, NONE, Cluster, "stale").local(Local::Cluster),
+    row("meet",                  -4, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("myid",                   2, NONE, Cluster, "stale").local(Local::Cluster),
+    row("nodes",                  2, NONE, Cluster, "stale").local(Local::Cluster),
+    row("replicas",               3, NONE, Cluster, "admin stale").local(Local::Cluster),
+    row("replicate",              3, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("reset",                 -2, NONE, Cluster, "admin noscript stale").local(Local::Cluster),
+    row("saveconfig",             2, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("set-config-epoch",       3, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("setslot",               -4, NONE, Cluster, "admin stale no_async_loading").local(Local::Cluster),
+    row("shards",                 2, NONE, Cluster, "stale").local(Local::Cluster),
+    row("slaves",                 3, NONE, Cluster, "admin stale").local(Local::Cluster),
+    row("slots",                  2, NONE, Cluster, "stale").local(Local::Cluster),
 ];
 
 #[rustfmt::skip]

@@ -55,15 +55,15 @@ pub(super) fn command(
     Ok(After::Next)
 }
 
-/// Every command that a client may use here, with its name.
+/// Every command whose form is known, with its name: also those that are not let through, as a server tells of those that its
+/// users may not run.
 fn offered<'a>(env: &'a Env<'_>) -> impl Iterator<Item = (&'a str, &'a Spec)> {
     let known = table::TABLE.iter().map(|spec| (spec.name, spec));
     known.chain(env.facts.learned.iter()).filter(|(_, spec)| is_offered(spec))
 }
 
 fn is_offered(spec: &Spec) -> bool {
-    !matches!(spec.policy, Policy::Refuse | Policy::Later)
-        || spec.subcommands.iter().any(is_offered)
+    spec.policy != Policy::Later
 }
 
 /// The row of a name as clients write it, `config|get` too.

@@ -63,8 +63,9 @@ mem_allocator:{=mem_allocator}\r\nactive_defrag_running:{active_defrag_running}\
 lazyfree_pending_objects:{lazyfree_pending_objects}\r\nlazyfreed_objects:{lazyfreed_objects}\r\n";
 
 const PERSISTENCE: &str = "loading:0\r\nasync_loading:0\r\nrdb_changes_since_last_save:{rdb_changes_since_last_save}\r\n\
-rdb_bgsave_in_progress:0\r\nrdb_last_save_time:{=rdb_last_save_time}\r\nrdb_last_bgsave_status:ok\r\n\
-rdb_last_bgsave_time_sec:-1\r\nrdb_current_bgsave_time_sec:-1\r\naof_enabled:0\r\naof_rewrite_in_progress:0\r\n\
+rdb_bgsave_in_progress:{any rdb_bgsave_in_progress}\r\nrdb_last_save_time:{=rdb_last_save_time}\r\n\
+rdb_last_bgsave_status:{all rdb_last_bgsave_status}\r\n\
+rdb_last_bgsave_time_sec:-1\r\nrdb_current_bgsave_time_sec:-1\r\naof_enabled:0\r\naof_rewrite_in_progress:{any aof_rewrite_in_progress}\r\n\
 aof_rewrite_scheduled:0\r\naof_last_rewrite_time_sec:-1\r\naof_current_rewrite_time_sec:-1\r\n\
 aof_last_bgrewrite_status:ok\r\naof_last_write_status:ok\r\n";
 

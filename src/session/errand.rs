@@ -9,7 +9,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use tokio::time::{Duration, Instant};
+use memchr::memmem;
+use tokio::time::{Duration, Instant, sleep};
 
 use super::Shared;
 use super::connection::Session;
@@ -25,6 +26,10 @@ use crate::resp::request::Request;
 use crate::route::Decision;
 
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
+const BGSAVE: &[u8] = b"*1\r\n$6\r\nBGSAVE\r\n";
+const PERSISTENCE: &[u8] = b"*2\r\n$4\r\nINFO\r\n$11\r\npersistence\r\n";
+/// How often nodes that save are asked whether they are done.
+const SAVE_TURN: Duration = Duration::from_millis(20);
 /// How long the primaries are taken to have as many keys as they had.
 const SIZES_LAST: Duration = Duration::from_secs(1);
 
@@ -78,10 +83,10 @@ impl Mission {
             Errand::LoadScript => self.load_script().await,
             Errand::FlushScripts => {
                 self.pool().scripts.clear();
-                Ok(one_of(&self.everywhere().await?, is_error))
+                Ok(one_of(&self.everywhere(&self.wire).await?, is_error))
             }
             Errand::Kill => {
-                let replies = self.everywhere().await?;
+                let replies = self.everywhere(&self.wire).await?;
                 let replies = if replies.iter().any(|reply| reply.starts_with(b"+")) {
                     replies.into_iter().filter(|reply| !is_error(reply)).collect()
                 } else {
@@ -89,10 +94,11 @@ impl Mission {
                 };
                 Ok(one_of(&replies, |reply| !reply.starts_with(b"-NOTBUSY")))
             }
+            Errand::Save => self.save().await,
             Errand::Sort => sort::run(self).await,
-            Errand::RunningFunction => {
-                Ok(one_of(&self.everywhere().await?, |reply| !is_error(reply) && runs(reply)))
-            }
+            Errand::RunningFunction => Ok(one_of(&self.everywhere(&self.wire).await?, |reply| {
+                !is_error(reply) && runs(reply)
+            })),
         }
     }
 
@@ -114,7 +120,7 @@ impl Mission {
 
     /// Loads a script on every primary, and remembers it for those to come if they agree on its digest.
     async fn load_script(&self) -> Asked {
-        let replies = self.everywhere().await?;
+        let replies = self.everywhere(&self.wire).await?;
         let odd = replies.iter().find(|reply| is_error(reply) || **reply != replies[0]);
         if let Some(odd) = odd {
             return Ok(odd.clone());
@@ -128,8 +134,26 @@ impl Mission {
         Ok(replies[0].clone())
     }
 
-    /// What every primary says to the client's request; at least one reply.
-    async fn everywhere(&self) -> Result<Vec<Bytes>, Refusal> {
+    /// Has every primary save its keys, and waits until all have. A node that did so in the foreground would be deaf to the
+    /// others meanwhile, who would put a replica in its place.
+    async fn save(&self) -> Asked {
+        let begun = self.everywhere(&Bytes::from_static(BGSAVE)).await?;
+        if let Some(error) = begun.iter().find(|reply| is_error(reply)) {
+            return Ok(error.clone());
+        }
+        loop {
+            sleep(SAVE_TURN).await;
+            let told = self.everywhere(&Bytes::from_static(PERSISTENCE)).await?;
+            let says = |line| told.iter().any(|text| memmem::find(text, line).is_some());
+            if !says(&b"rdb_bgsave_in_progress:1"[..]) {
+                let failed = says(b"rdb_last_bgsave_status:err");
+                return Ok(Bytes::from_static(if failed { b"-ERR\r\n" } else { b"+OK\r\n" }));
+            }
+        }
+    }
+
+    /// What every primary says to a request; at least one reply.
+    async fn everywhere(&self, wire: &Bytes) -> Result<Vec<Bytes>, Refusal> {
         let mut replies = BTreeMap::new();
         loop {
             let mut missing = self.primaries();
@@ -138,7 +162,7 @@ impl Mission {
                 return Ok(replies.into_values().collect());
             }
             let mut refusal = missing.is_empty().then_some(Refusal::ClusterDown);
-            for (id, asked) in self.ask(missing, &self.wire, self.protocol).await {
+            for (id, asked) in self.ask(missing, wire, self.protocol).await {
                 match asked.and_then(able) {
                     Ok(reply) => drop(replies.insert(id, reply)),
                     Err(reason) => refusal = Some(reason),

@@ -92,10 +92,50 @@ async fn settings_are_those_of_all_nodes() {
     assert_eq!(of("port"), Some(proxy.data.port().to_string().as_str()));
     let refused = "ERR Unknown option or number of arguments for CONFIG SET - 'dir'";
     assert_eq!(client.call("CONFIG SET dir /").await, error(refused));
+    let dir = of("dir").expect("a folder");
+    assert_eq!(client.ask(&["CONFIG", "SET", "dir", dir, "appendonly", "no"]).await, ok());
+    assert_eq!(client.ask(&["CONFIG", "SET", "maxmemory", "0", "dir", dir]).await, error(refused));
+    assert_eq!(client.call("CONFIG SET min-replicas-to-write 9").await, ok());
+    let lacks = client.call("SET k v").await;
+    assert!(matches!(&lacks, Value::Error(text) if text.starts_with("NOREPLICAS ")), "{lacks:?}");
+    assert_eq!(client.call("CONFIG SET min-replicas-to-write 0").await, ok());
     assert_eq!(client.call("CONFIG SET maxclients 1").await, ok());
     let mut late = Client::to(proxy.data).await;
     assert_eq!(late.reply().await.unwrap(), error("ERR max number of clients reached"));
     assert_eq!(client.call("CONFIG RESETSTAT").await, ok());
+    proxy.shutdown().await;
+}
+
+/// `SAVE` is answered when every primary has saved; none is deaf meanwhile.
+#[tokio::test]
+async fn what_is_to_be_saved_is_saved_by_all_nodes() {
+    let cluster = steady_alone().await;
+    let proxy = proxy(&cluster).await;
+    let mut client = Client::to(proxy.data).await;
+    let unsaved = async || {
+        let mut count = 0;
+        for node in 0..3 {
+            let text = cluster.text(node, &["INFO", "persistence"]).await.expect("figures");
+            count += usize::from(!text.contains("rdb_changes_since_last_save:0\r\n"));
+        }
+        count
+    };
+    for save in ["SAVE", "BGSAVE"] {
+        for n in 0..50 {
+            client.call(&format!("SET key:{n} {save}")).await;
+        }
+        assert_eq!(unsaved().await, 3);
+        let said = if save == "SAVE" { "OK" } else { "Background saving started" };
+        assert_eq!(client.call(save).await, Value::SimpleString(said.into()));
+        until(Duration::from_secs(10), "an end", async || {
+            let info = client.call("INFO persistence").await;
+            let text = value::text(&info).unwrap_or_default();
+            let is_over = text.contains("rdb_bgsave_in_progress:0\r\n");
+            if is_over { Ok(()) } else { Err(text.to_owned()) }
+        })
+        .await;
+        assert_eq!(unsaved().await, 0, "{save}");
+    }
     proxy.shutdown().await;
 }
 
@@ -188,7 +228,7 @@ async fn calls_are_counted_over_all_nodes() {
     let histogram = client.call("LATENCY HISTOGRAM set nonsense").await;
     let [name, calls] = value::array(&histogram).unwrap() else { panic!("{histogram:?}") };
     assert_eq!((name, &value::array(calls).unwrap()[1]), (&bulk("set"), &Value::Integer(30)));
-    let docs = client.call("COMMAND DOCS get shutdown").await;
+    let docs = client.call("COMMAND DOCS get hotkeys").await;
     let [name, texts] = value::array(&docs).unwrap() else { panic!("{docs:?}") };
     assert_eq!((name, &value::array(texts).unwrap()[0]), (&bulk("get"), &bulk("summary")));
     proxy.shutdown().await;

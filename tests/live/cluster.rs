@@ -298,7 +298,7 @@ impl Cluster {
         control.map_err(|e| e.to_string())?.call(&args).await.map_err(|e| e.to_string())
     }
 
-    async fn text(&self, node: Node, args: &[&str]) -> Result<String, String> {
+    pub(crate) async fn text(&self, node: Node, args: &[&str]) -> Result<String, String> {
         let reply = self.try_call(node, args).await?;
         value::text(&reply).map(str::to_owned).ok_or_else(|| format!("no text: {reply:?}"))
     }
