@@ -15,6 +15,7 @@ mod handshake;
 mod inlet;
 mod lane;
 pub mod lease;
+mod libraries;
 mod log;
 mod pool;
 mod reads;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use super::libraries::Libraries;
 use crate::resp::{request, write};
 
 /// Most scripts that are remembered. The one that was used least recently is forgotten first, and then a node that does not
@@ -25,6 +26,8 @@ pub struct Scripts {
     book: ArcSwap<Book>,
     /// Counts the uses, which tells the older from the newer.
     uses: AtomicU64,
+    /// The libraries of functions.
+    pub libraries: Libraries,
 }
 
 /// One state of the book.

@@ -4,6 +4,7 @@
 //! per slot, and `merge` makes one reply of the replies to those. Nothing here knows of nodes or connections.
 
 pub mod across;
+pub mod function;
 pub mod glob;
 pub mod info;
 pub mod keys;
@@ -220,6 +221,8 @@ pub enum Errand {
     RandomKey,
     /// `SCRIPT LOAD`: on every primary, and remembered.
     LoadScript,
+    /// `FUNCTION LOAD`: on every primary, and remembered.
+    LoadLibrary,
     /// `SCRIPT FLUSH`: on every primary, and forgotten.
     FlushScripts,
     /// `SCRIPT KILL`, `FUNCTION KILL`: where one runs. The lane to that node is busy with it.

@@ -9,7 +9,7 @@ const DETOURS: [&[u8]; 5] = [b"_G", b"getfenv", b"load", b"server", b"require"];
 /// Names by which a script may come to see the keys that it is given.
 const WINDOWS: [&[u8]; 6] = [b"KEYS", b"_G", b"getfenv", b"load", b"loadstring", b"require"];
 /// Most bytes of a script in which keys are looked for: more than people write, and little work.
-const READ_MAX: usize = 64 << 10;
+pub(super) const READ_MAX: usize = 64 << 10;
 /// Most calls of the server in which a key is looked for, and most names of its function: it is mostly in the first one.
 const CALLS_MAX: usize = 32;
 const ALIASES_MAX: usize = 4;
@@ -43,7 +43,20 @@ fn reads(name: &[u8]) -> bool {
 /// the script's arguments. What it puts together is not guessed.
 pub fn named_key<'a>(script: &'a [u8], args: &[&'a [u8]]) -> Option<&'a [u8]> {
     let tokens: Vec<Token<'_>> = readable(script).collect();
-    let calls = aliases(&tokens);
+    key_among(&tokens, Args { name: b"ARGV", values: args })
+}
+
+/// What a script or function is called with besides keys.
+#[derive(Clone, Copy)]
+pub(super) struct Args<'a, 'v> {
+    /// What it calls them.
+    pub(super) name: &'a [u8],
+    pub(super) values: &'v [&'a [u8]],
+}
+
+/// The first key that is named among these words.
+pub(super) fn key_among<'a>(tokens: &[Token<'a>], args: Args<'a, '_>) -> Option<&'a [u8]> {
+    let calls = aliases(tokens);
     let found = (0..tokens.len()).filter_map(|at| Some((at, call(&tokens[at..], &calls)?)));
     found.take(CALLS_MAX).find_map(|(at, behind)| {
         let before = &tokens[..at];
@@ -51,6 +64,16 @@ pub fn named_key<'a>(script: &'a [u8], args: &[&'a [u8]]) -> Option<&'a [u8]> {
             arguments(behind).iter().map(|words| value(words, before, args)).collect();
         first_key(&said)
     })
+}
+
+/// Reads the first line of a script, such as `#!lua flags=no-writes,allow-oom`.
+pub fn declares_no_writes(script: &[u8]) -> bool {
+    let first = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut words = first.split(|byte| *byte == b' ');
+    words.next().is_some_and(|word| word.starts_with(b"#!"))
+        && words
+            .filter_map(|word| word.strip_prefix(b"flags="))
+            .any(|flags| flags.split(|byte| *byte == b',').any(|flag| flag == b"no-writes"))
 }
 
 /// Whether a script may come to see which keys it is given.
@@ -118,10 +141,12 @@ fn arguments<'t, 'a>(tokens: &'t [Token<'a>]) -> Vec<&'t [Token<'a>]> {
 fn value<'a>(
     expression: &[Token<'a>],
     before: &[Token<'a>],
-    args: &[&'a [u8]],
+    args: Args<'a, '_>,
 ) -> Option<&'a [u8]> {
     match *expression {
-        [Name(b"unpack"), Sign(b'('), Name(b"ARGV"), Sign(b')')] => args.first().copied(),
+        [Name(b"unpack"), Sign(b'('), Name(name), Sign(b')')] if name == args.name => {
+            args.values.first().copied()
+        }
         [Name(name)] => local(name, before, args),
         _ => plain(expression, args).filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value),
     }
@@ -130,14 +155,14 @@ fn value<'a>(
 /// What a plain expression comes to, and what stands behind it.
 fn plain<'t, 'a>(
     tokens: &'t [Token<'a>],
-    args: &[&'a [u8]],
+    args: Args<'a, '_>,
 ) -> Option<(&'a [u8], &'t [Token<'a>])> {
     match tokens {
         [Text(text), rest @ ..] => Some(((*text)?, rest)),
         [Number(digits), rest @ ..] if is_index(digits) => Some((digits, rest)),
-        [Name(b"ARGV"), Sign(b'['), Number(digits), Sign(b']'), rest @ ..] => {
+        [Name(name), Sign(b'['), Number(digits), Sign(b']'), rest @ ..] if *name == args.name => {
             let at: usize = str::from_utf8(digits).ok()?.parse().ok()?;
-            Some((*args.get(at.checked_sub(1)?)?, rest))
+            Some((*args.values.get(at.checked_sub(1)?)?, rest))
         }
         _ => None,
     }
@@ -149,7 +174,7 @@ fn is_index(digits: &[u8]) -> bool {
 }
 
 /// What a name was given when it was last made, if all that it was given is plain.
-fn local<'a>(name: &[u8], before: &[Token<'a>], args: &[&'a [u8]]) -> Option<&'a [u8]> {
+fn local<'a>(name: &[u8], before: &[Token<'a>], args: Args<'a, '_>) -> Option<&'a [u8]> {
     let made = |at: &usize| matches!(before[*at..], [Name(b"local"), Name(of), Sign(b'='), ..] if of == name);
     let at = (0..before.len()).rev().find(made)?;
     let (value, rest) = plain(&before[at + 3..], args)?;
@@ -259,5 +284,18 @@ mod tests {
         check("return loadstring('return KEYS')()", true);
         check("return redis.call('get', 'KEYS') -- no KEYS", false);
         check("local MYKEYS = redis.call('keys', '*')", false);
+    }
+
+    #[test]
+    fn scripts_say_that_they_do_not_write() {
+        let check = |script: &str, expected| {
+            assert_eq!(declares_no_writes(script.as_bytes()), expected, "{script}");
+        };
+        check("#!lua flags=no-writes\nreturn 1", true);
+        check("#!lua name=x flags=allow-oom,no-writes", true);
+        check("#!lua\nflags=no-writes", false);
+        check("#!lua flags=allow-stale\nreturn 1", false);
+        check("return 1 -- flags=no-writes", false);
+        check("", false);
     }
 }

@@ -452,7 +452,7 @@ const FUNCTION: &[Spec] = &[
     row("help",     2, NONE, Scripting, "loading stale"),
     row("kill",     2, NONE, Scripting, "noscript allow_busy").errand(Errand::Kill),
     row("list",    -2, NONE, Scripting, "noscript"),
-    row("load",    -3, NONE, Scripting, "write denyoom noscript").every(AllOk),
+    row("load",    -3, NONE, Scripting, "write denyoom noscript").errand(Errand::LoadLibrary),
     row("restore", -3, NONE, Scripting, "write denyoom noscript").every(AllOk),
     row("stats",    2, NONE, Scripting, "noscript allow_busy").errand(Errand::RunningFunction),
 ];

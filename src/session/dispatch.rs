@@ -137,7 +137,10 @@ impl Session {
                 }
             }
             Route::Split(cut) => self.split(request, cut, &decision),
-            Route::Every(merge) => self.every(request, merge, &decision),
+            Route::Every(merge) => {
+                self.forget_functions(&decision, request);
+                self.every(request, merge, &decision);
+            }
             Route::Any => self.any(payload, &decision),
             Route::Across(across, wait) => self.cross((across, wait), request),
             Route::Errand(errand) => self.run_errand(errand, request, &decision),

@@ -13,16 +13,19 @@ use memchr::memmem;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::Shared;
+use super::ask::{Asking, Question, error};
 use super::connection::Session;
 use super::{scan, sort};
 use crate::backend::Pool;
 use crate::cluster::{Address, NodeId};
-use crate::command::{Claim, Errand};
+use crate::command::{Claim, Errand, Nature};
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Reply};
 use crate::resp::Protocol;
 use crate::resp::redirect::{Verdict, verdict};
 use crate::resp::request::Request;
+use crate::resp::value::{self, Value};
+use crate::resp::write;
 use crate::route::Decision;
 
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
@@ -81,6 +84,7 @@ impl Mission {
             Errand::Scan => scan::run(self).await,
             Errand::RandomKey => self.random_key().await,
             Errand::LoadScript => self.load_script().await,
+            Errand::LoadLibrary => self.load_library().await,
             Errand::FlushScripts => {
                 self.pool().scripts.clear();
                 Ok(one_of(&self.everywhere(&self.wire).await?, is_error))
@@ -132,6 +136,33 @@ impl Mission {
             self.pool().scripts.remember(digest, body);
         }
         Ok(replies[0].clone())
+    }
+
+    /// Loads a library on every primary, and remembers it if all have taken it. It goes the way of requests, so that no node
+    /// is told twice.
+    async fn load_library(&self) -> Asked {
+        let nature = Nature { scripted: true, ..Nature::WRITE };
+        let slots = self.pool().primaries();
+        if slots.is_empty() {
+            return Err(Refusal::ClusterDown);
+        }
+        let question = |slot| Question { slot, wire: self.wire.clone(), nature };
+        let mut asking = Asking::new(&self.shared, "FUNCTION LOAD");
+        let replies = match asking.values(slots.into_iter().map(question)).await {
+            Ok(replies) => replies,
+            Err(error) => return Ok(error),
+        };
+        let error = replies.iter().find_map(|reply| match reply {
+            Value::Error(text) => Some(error(text)),
+            _ => None,
+        });
+        if let Some(error) = error {
+            return Ok(error);
+        }
+        self.pool().scripts.libraries.remember(self.args.last().map_or(&[], |text| text));
+        let mut wire = Vec::new();
+        write::bulk(&mut wire, replies.first().and_then(value::text).unwrap_or_default());
+        Ok(wire.into())
     }
 
     /// Has every primary save its keys, and waits until all have. A node that did so in the foreground would be deaf to the

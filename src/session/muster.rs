@@ -70,21 +70,10 @@ impl Session {
 }
 
 impl Session {
-    /// Whether a command may change data. A script may say that it does not; what a function says is known to nodes alone.
+    /// Whether a command may change data. A script or a function may say that it does not.
     pub(super) fn may_write(&self, decision: &Decision, request: &Request<'_>) -> bool {
-        let only_reads = || self.of_script(decision.name, request, declares_no_writes);
-        decision.writes && !only_reads().unwrap_or(false)
+        decision.writes && !self.only_reads(decision.name, request)
     }
-}
-
-/// Reads the first line of a script, such as `#!lua flags=no-writes,allow-oom`.
-fn declares_no_writes(script: &[u8]) -> bool {
-    let first = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let mut words = first.split(|byte| *byte == b' ');
-    words.next().is_some_and(|word| word.starts_with(b"#!"))
-        && words
-            .filter_map(|word| word.strip_prefix(b"flags="))
-            .any(|flags| flags.split(|byte| *byte == b',').any(|flag| flag == b"no-writes"))
 }
 
 impl Shared {
@@ -197,23 +186,5 @@ impl Shared {
         if self.paused.get().is_some() && self.held().is_none() {
             self.unpause();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scripts_say_that_they_do_not_write() {
-        let check = |script: &str, expected| {
-            assert_eq!(declares_no_writes(script.as_bytes()), expected, "{script}");
-        };
-        check("#!lua flags=no-writes\nreturn 1", true);
-        check("#!lua name=x flags=allow-oom,no-writes", true);
-        check("#!lua\nflags=no-writes", false);
-        check("#!lua flags=allow-stale\nreturn 1", false);
-        check("return 1 -- flags=no-writes", false);
-        check("", false);
     }
 }

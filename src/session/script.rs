@@ -1,12 +1,16 @@
-//! Scripts that are called without keys, as one server lets them be: they go to the owner of the key that they name first.
+//! Scripts and functions that are called without keys, as one server lets them be: they go to the owner of the key that they
+//! name first.
 //!
 //! A script that cannot see which keys it is given is given that one. So its call is redirected as any other on that key is,
 //! and never runs where the key is not. Of a script that may see its keys the call goes out as it came: a node that does not
-//! have the key says so.
+//! have the key says so. So it is with functions, which see their keys by names of their own.
+
+use bytes::Bytes;
 
 use super::connection::{Flow, Session};
 use crate::backend::Payload;
 use crate::cluster::Slot;
+use crate::command::function::Library;
 use crate::command::{Claim, script};
 use crate::resp::frame::{Limits, Progress, RequestFramer};
 use crate::resp::request::Request;
@@ -33,6 +37,31 @@ impl Session {
         }
     }
 
+    /// The text of the library with the function that a request calls, if it was loaded through the proxy.
+    fn library_of(&self, command: &str, request: &Request<'_>) -> Option<Bytes> {
+        let calls = matches!(command, "fcall" | "fcall_ro");
+        let scripts = calls.then_some(&self.shared.pool.scripts)?;
+        scripts.libraries.with(request.arg(1))
+    }
+
+    /// Whether a script or function says of itself that it does not write.
+    pub(super) fn only_reads(&self, command: &str, request: &Request<'_>) -> bool {
+        if let Some(text) = self.library_of(command, request) {
+            return Library::read(&text).only_reads(request.arg(1));
+        }
+        self.of_script(command, request, script::declares_no_writes).unwrap_or(false)
+    }
+
+    /// Forgets functions that are about to be changed otherwise than by `FUNCTION LOAD`.
+    pub(super) fn forget_functions(&self, decision: &Decision, request: &Request<'_>) {
+        let libraries = &self.shared.pool.scripts.libraries;
+        match (decision.name, decision.sub) {
+            ("function", "delete") => libraries.forget(request.arg(2)),
+            ("function", "flush" | "restore") => libraries.clear(),
+            _ => {}
+        }
+    }
+
     /// A decision that is good for any node, or where the script goes that is called.
     #[inline]
     pub(super) fn placed(&self, decision: Decision, request: &Request<'_>) -> Decision {
@@ -50,6 +79,10 @@ impl Session {
     #[cold]
     fn named_key(&self, decision: &Decision, request: &Request<'_>) -> Option<Vec<u8>> {
         let args: Vec<&[u8]> = request.args(COUNT + 1).collect();
+        if let Some(text) = self.library_of(decision.name, request) {
+            let key = Library::read(&text).named_key(request.arg(1), &args);
+            return key.map(<[u8]>::to_vec);
+        }
         let find = |text: &[u8]| script::named_key(text, &args).map(<[u8]>::to_vec);
         self.of_script(decision.name, request, find).flatten()
     }
@@ -85,6 +118,9 @@ impl Session {
 
 /// Whether a script or function is called, without keys.
 pub(super) fn is_keyless(decision: &Decision, request: &Request<'_>) -> bool {
-    matches!(decision.name, "eval" | "eval_ro" | "evalsha" | "evalsha_ro")
-        && request.arg(COUNT) == b"0"
+    let calls = matches!(
+        decision.name,
+        "eval" | "eval_ro" | "evalsha" | "evalsha_ro" | "fcall" | "fcall_ro"
+    );
+    calls && request.arg(COUNT) == b"0"
 }

@@ -121,6 +121,38 @@ async fn new_primaries_have_the_functions() {
     proxy.shutdown().await;
 }
 
+/// So it is with functions that were loaded through the proxy.
+#[tokio::test]
+async fn functions_without_keys_run_where_the_key_is_that_they_name() {
+    let _turn = beside_others().await;
+    let cluster = Cluster::start(3, 0).await;
+    let proxy = front::start(front::patient(cluster.addresses())).await;
+    let mut client = Client::to(proxy.data).await;
+    let library = |body: &str| {
+        let function = format!("function(keys, args) return {body} end");
+        format!("#!lua name=counter\nredis.register_function('count', {function})")
+    };
+    let argument = library("redis.call('INCR', args[1])");
+    assert_eq!(client.ask(&["FUNCTION", "LOAD", &argument]).await, bulk("counter"));
+    for n in 0..KEYS {
+        let reply = client.call(&format!("FCALL count 0 named:{n}")).await;
+        assert_eq!(reply, Value::Integer(1));
+        let literal = library(&format!("redis.call('INCR', 'named:{n}')"));
+        let refused = client.ask(&["FUNCTION", "LOAD", &literal]).await;
+        let why = "ERR Library 'counter' already exists";
+        assert_eq!(refused, Value::Error(why.into()));
+        assert_eq!(client.call(&format!("FCALL count 0 named:{n}")).await, Value::Integer(2));
+        let loaded = client.ask(&["FUNCTION", "LOAD", "REPLACE", &literal]).await;
+        assert_eq!(loaded, bulk("counter"));
+        assert_eq!(client.call("FCALL count 0").await, Value::Integer(3));
+        client.ask(&["FUNCTION", "LOAD", "REPLACE", &argument]).await;
+    }
+    assert_eq!(client.call("FUNCTION DELETE counter").await, ok());
+    let gone = client.call("FCALL count 0 named:1").await;
+    assert_eq!(gone, Value::Error("ERR Function not found".into()));
+    proxy.shutdown().await;
+}
+
 /// What one server runs without keys runs here where the key is that the script names, also while its slot moves.
 #[tokio::test]
 async fn scripts_without_keys_run_where_the_key_is_that_they_name() {

@@ -1,0 +1,106 @@
+//! What the text of a library says of its functions.
+
+use super::lua;
+use super::lua::Token::{self, Name, Sign, Text};
+use super::script::{self, Args, READ_MAX};
+
+/// A library's text that can be asked about the functions in it.
+#[derive(Debug)]
+pub struct Library<'a> {
+    tokens: Vec<Token<'a>>,
+}
+
+impl<'a> Library<'a> {
+    /// Reads a text, which begins with a line such as `#!lua name=lib`; of one that is too long, nothing is known.
+    pub fn read(text: &'a [u8]) -> Self {
+        let text = if text.len() > READ_MAX { &[] } else { text };
+        Self { tokens: lua::tokens(text).collect() }
+    }
+
+    /// The library's name.
+    pub fn name(text: &[u8]) -> Option<&[u8]> {
+        let first = text.split(|byte| *byte == b'\n').next()?;
+        first.split(u8::is_ascii_whitespace).find_map(|word| word.strip_prefix(b"name="))
+    }
+
+    /// The names under which it registers functions.
+    pub fn functions(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.registrations().filter_map(name)
+    }
+
+    /// Whether a function is registered as one that does not write.
+    pub fn only_reads(&self, function: &[u8]) -> bool {
+        let flags = |words: &[Token<'a>]| {
+            let at = words
+                .windows(3)
+                .position(|three| *three == [Name(b"flags"), Sign(b'='), Sign(b'{')]);
+            at.is_some_and(|at| {
+                let flags = words[at + 3..].iter().take_while(|word| **word != Sign(b'}'));
+                flags.into_iter().any(|flag| *flag == Text(Some(b"no-writes")))
+            })
+        };
+        self.registrations().any(|words| name(words) == Some(function) && flags(words))
+    }
+
+    /// The first key that a function names which is called without keys: where it is registered, or, if it is the only
+    /// one, anywhere.
+    pub fn named_key(&self, function: &[u8], args: &[&'a [u8]]) -> Option<&'a [u8]> {
+        let words = self.registrations().find(|words| name(words) == Some(function))?;
+        let is_only = self.registrations().count() == 1;
+        let words = if is_only { &self.tokens } else { words };
+        script::key_among(words, Args { name: second_parameter(words), values: args })
+    }
+
+    /// What stands behind each `register_function`, up to the next one.
+    fn registrations(&self) -> impl Iterator<Item = &[Token<'a>]> {
+        self.tokens.split(|word| *word == Name(b"register_function")).skip(1)
+    }
+}
+
+/// What the first function with two parameters calls the second, as all that the server calls do; `ARGV` if there is none.
+fn second_parameter<'a>(words: &[Token<'a>]) -> &'a [u8] {
+    let found = words.windows(5).find_map(|five| match *five {
+        [Sign(b'('), Name(_), Sign(b','), Name(second), Sign(b')')] => Some(second),
+        _ => None,
+    });
+    found.unwrap_or(b"ARGV")
+}
+
+/// The name in `('name', …` or `{function_name='name', …`.
+fn name<'a>(words: &[Token<'a>]) -> Option<&'a [u8]> {
+    match *words {
+        [Sign(b'('), Text(name), ..] => name,
+        _ => words.windows(3).find_map(|three| match *three {
+            [Name(b"function_name"), Sign(b'='), Text(name)] => name,
+            _ => None,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "#!lua name=one\nlocal function get(keys, args) return redis.call('get', args[1]) end\n\
+        redis.register_function('look', get)";
+    const TWO: &str = "#!lua engine=x name=two\n\
+        redis.register_function('set', function(KEYS, ARGV) return redis.call('set', 'a', ARGV[1]) end)\n\
+        redis.register_function{function_name='get', callback=function() return redis.call('get', 'b') end,\n\
+        flags={'allow-stale', 'no-writes'}}";
+
+    #[test]
+    fn what_a_library_says() {
+        let (one, two) = (Library::read(ONE.as_bytes()), Library::read(TWO.as_bytes()));
+        assert_eq!(Library::name(TWO.as_bytes()), Some(&b"two"[..]));
+        assert_eq!(Library::name(b"return 1"), None);
+        assert_eq!(one.functions().collect::<Vec<_>>(), [b"look"]);
+        assert_eq!(two.functions().collect::<Vec<_>>(), [b"set", b"get"]);
+        assert!(two.only_reads(b"get"));
+        assert!(!two.only_reads(b"set") && !one.only_reads(b"look") && !two.only_reads(b"look"));
+        let args: [&[u8]; 1] = [b"key"];
+        assert_eq!(one.named_key(b"look", &args), Some(&b"key"[..]));
+        assert_eq!(two.named_key(b"set", &args), Some(&b"a"[..]));
+        assert_eq!(two.named_key(b"get", &args), Some(&b"b"[..]));
+        assert_eq!(two.named_key(b"look", &args), None);
+    }
+}
