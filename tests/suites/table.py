@@ -19,7 +19,6 @@ BEGIN, END = "<!-- suites: begin (tests/suites/table.py) -->", "<!-- suites: end
 NAMES = {"tcl": "Redis' own (Tcl, 7.0.15)", "redis-py": "redis-py's (v5.0.8)"}
 KINDS = {
     reasons.CANNOT: "What a cluster behind one address cannot do",
-    reasons.SECOND: "What could be done, and is not",
     reasons.NOT_DONE: "What is to come",
 }
 
