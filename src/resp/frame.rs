@@ -485,12 +485,12 @@ fn line_end(buf: &[u8], at: usize) -> Result<Option<usize>, ReplyError> {
     }
 }
 
-/// How many more bytes to make room for when a frame of at least `want` bytes has `have` of them: as many as there are
-/// already, so that what is only announced takes no memory.
+/// How many more bytes to make room for when a frame of at least `want` bytes has `have` of them: four times as many as there
+/// are already, so that what is only announced takes no memory, and what comes is moved once or twice.
 pub fn growth(have: usize, want: usize) -> usize {
-    /// Enough for most frames at once.
-    const FIRST: usize = 64 * 1024;
-    want.saturating_sub(have).min(have.max(FIRST))
+    /// Enough for most frames at once, and as much as is read at a time.
+    const FIRST: usize = 256 * 1024;
+    want.saturating_sub(have).min((4 * have).max(FIRST))
 }
 
 /// Whether the elements of a whole reply nest deeper than `most`. For decoders that recurse.
