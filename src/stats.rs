@@ -74,11 +74,32 @@ impl Latencies {
     }
 }
 
+/// How fast clients send, while they do: for the worker's own use.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// Times that a client's input was taken up.
+    pub turns: Count,
+    /// Sum of the times since the same client's turn before, in microseconds.
+    pub between_us: Count,
+}
+
+impl Pace {
+    /// Longer than this is as good as for ever.
+    const LONG_US: u32 = 10_000;
+
+    /// Counts a turn, so long after the one before.
+    #[inline]
+    pub fn count(&self, since_us: u32) {
+        self.turns.add(1);
+        self.between_us.add(u64::from(since_us.min(Self::LONG_US)));
+    }
+}
+
 /// The numbers of one worker. `clients` alone has two writers: the acceptor adds, the worker takes off.
 #[derive(Debug, Default)]
 #[expect(
     missing_docs,
-    reason = "each field is the metric of the same name, documented in observe::names"
+    reason = "each field but `pace` is the metric of the same name, documented in observe::names"
 )]
 pub struct Stats {
     pub clients: AtomicU64,
@@ -117,6 +138,7 @@ pub struct Stats {
     pub tracked_keys: Count,
     pub invalidations: Count,
     pub latencies: Latencies,
+    pub pace: Pace,
 }
 
 /// Refusals by their reason.

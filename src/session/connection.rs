@@ -225,6 +225,7 @@ impl Session {
         }
         self.shared.pool.refresh();
         let now = self.shared.pool.clock.micros();
+        self.shared.pool.stats.pace.count(now.wrapping_sub(self.now));
         self.now = self.held_since.unwrap_or(now);
         let (mut input, mut framer) =
             (std::mem::take(&mut self.input), std::mem::take(&mut self.framer));
