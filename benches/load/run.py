@@ -46,7 +46,7 @@ KNOWN = {
 def measure(target, shape, asked):
     """One run of a load, and what the proxy spent on it."""
     if target == "direct":
-        return load(port_of(asked.nodes[0]), shape, asked.seconds, asked.load_cpu, direct=True)
+        return load(port_of(asked.nodes[0]), shape, asked.seconds, asked.load_cpu, direct=len(asked.nodes))
     before = target.cpu_seconds()
     tls = asked.papers.load_options() if asked.papers else ()
     figures = load(target.load_port, shape, asked.seconds, asked.load_cpu, tls=tls)

@@ -60,17 +60,21 @@ class LoadFailed(Exception):
     """The load generator did not do its work."""
 
 
-def load(port, shape, seconds, cpu, direct=False, tls=()):
+def load(port, shape, seconds, cpu, direct=0, tls=()):
     """Requests per second, number of requests, and p50, p99, p99.9 of their times in milliseconds. `direct`: the generator
-    finds the nodes itself (memtier only); `tls`: options by which it speaks TLS."""
+    itself finds the nodes, of which there are so many (memtier only); `tls`: options by which it speaks TLS."""
+    if MEMTIER and direct:
+        # Each of its clients has a connection to each node.
+        return memtier(port, replace(shape, clients=max(1, shape.clients // direct)), seconds, cpu, ["--cluster-mode"], direct)
     if MEMTIER:
-        return memtier(port, shape, seconds, cpu, ["--cluster-mode"] if direct else tls)
+        return memtier(port, shape, seconds, cpu, tls)
     if direct or shape.rate or shape.resp3 or "__key__" not in shape.mix and shape.mix not in ("0:1", "1:0"):
         raise LoadFailed("this shape needs memtier_benchmark: install it, or name it in $MEMTIER")
     return redis_benchmark(port, shape, seconds, cpu, tls)
 
 
-def memtier(port, shape, seconds, cpu, more):
+def memtier(port, shape, seconds, cpu, more, connections=1):
+    """`connections` of each client, which share the rate."""
     prefix, count = shape.keys()
     command = [MEMTIER, "-s", "127.0.0.1", "-p", port, "-t", 1, "-c", shape.clients, "--pipeline", shape.pipeline]
     command += ["-d", shape.bytes, "--test-time", seconds, "--hide-histogram", "--key-prefix", prefix, "--key-maximum", count]
@@ -78,7 +82,7 @@ def memtier(port, shape, seconds, cpu, more):
         command += ["--command", shape.mix, "--command-key-pattern=R"]
     else:
         command += ["--ratio", shape.mix]
-    command += ["--rate-limiting", max(1, shape.rate // shape.clients)] if shape.rate else []
+    command += ["--rate-limiting", max(1, shape.rate // (shape.clients * connections))] if shape.rate else []
     command += ["--protocol", "resp3"] if shape.resp3 else []
     command += more
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
