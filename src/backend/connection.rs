@@ -197,6 +197,9 @@ impl Connection {
                 self.note_if_slow(now);
                 let (promise, ticket) = self.lane.pop().ok_or_else(unasked)?;
                 self.pool.stats.node_errors.add(1);
+                if ticket.is_scripted() && scripts::is_elsewhere(reply) {
+                    self.pool.hint(Hint::Refresh);
+                }
                 self.pool.answer(promise, ticket, Reply::Small(reply), now);
             }
             verdict => {
@@ -222,8 +225,8 @@ impl Connection {
         Ok(())
     }
 
-    /// One write. Pending when there is nothing to write and nothing stays behind, or the socket takes nothing more. To a node under suspicion
-    /// nothing is written but the rest of a request that it has in part.
+    /// One write. Pending when there is nothing to write and nothing stays behind, or the socket takes nothing more. To a
+    /// node under suspicion nothing is written but the rest of a request that it has in part.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Link::Up(stream) = &mut self.link else { return Poll::Pending };
         let front = self.lane.front_unwritten();
@@ -296,8 +299,7 @@ impl Connection {
     /// The attempt to connect failed: the next one waits a little, longer each time.
     fn back_off(&mut self, error: &io::Error) {
         let node = &self.lane.address;
-        let is_silent = error.kind() == io::ErrorKind::TimedOut && self.options.way.tls.is_some();
-        match TlsTrouble::of(error).or(is_silent.then_some(TlsTrouble::Silent)) {
+        match TlsTrouble::of(error) {
             // Time will not mend it: that is told once.
             Some(trouble) if self.backoff_ms == *BACKOFF_MS.start() => {
                 tracing::warn!(%node, error = %trouble, help = advice(&trouble), "no TLS with the node");

@@ -49,6 +49,11 @@ pub(super) fn is_unknown(reply: &[u8]) -> bool {
     reply == UNKNOWN
 }
 
+/// Whether a node says that a script uses a key which it does not have: an error of the script's, but the map may be old.
+pub(super) fn is_elsewhere(reply: &[u8]) -> bool {
+    memchr::memmem::find(reply, b"attempted to access a non local key").is_some()
+}
+
 impl Scripts {
     /// Remembers a script by the digest that the nodes have given it.
     pub fn remember(&self, digest: &[u8], body: &[u8]) {

@@ -28,20 +28,6 @@ impl<'a> Library<'a> {
         self.registrations().filter_map(name)
     }
 
-    /// Whether a function is registered as one that does not write.
-    pub fn only_reads(&self, function: &[u8]) -> bool {
-        let flags = |words: &[Token<'a>]| {
-            let at = words
-                .windows(3)
-                .position(|three| *three == [Name(b"flags"), Sign(b'='), Sign(b'{')]);
-            at.is_some_and(|at| {
-                let flags = words[at + 3..].iter().take_while(|word| **word != Sign(b'}'));
-                flags.into_iter().any(|flag| *flag == Text(Some(b"no-writes")))
-            })
-        };
-        self.registrations().any(|words| name(words) == Some(function) && flags(words))
-    }
-
     /// The first key that a function names which is called without keys: where it is registered, or, if it is the only
     /// one, anywhere.
     pub fn named_key(&self, function: &[u8], args: &[&'a [u8]]) -> Option<&'a [u8]> {
@@ -95,8 +81,6 @@ mod tests {
         assert_eq!(Library::name(b"return 1"), None);
         assert_eq!(one.functions().collect::<Vec<_>>(), [b"look"]);
         assert_eq!(two.functions().collect::<Vec<_>>(), [b"set", b"get"]);
-        assert!(two.only_reads(b"get"));
-        assert!(!two.only_reads(b"set") && !one.only_reads(b"look") && !two.only_reads(b"look"));
         let args: [&[u8]; 1] = [b"key"];
         assert_eq!(one.named_key(b"look", &args), Some(&b"key"[..]));
         assert_eq!(two.named_key(b"set", &args), Some(&b"a"[..]));

@@ -6,8 +6,6 @@ use super::{Flags, lookup, lua, table};
 
 /// Ways to the server's functions other than by their plain names.
 const DETOURS: [&[u8]; 5] = [b"_G", b"getfenv", b"load", b"server", b"require"];
-/// Names by which a script may come to see the keys that it is given.
-const WINDOWS: [&[u8]; 6] = [b"KEYS", b"_G", b"getfenv", b"load", b"loadstring", b"require"];
 /// Most bytes of a script in which keys are looked for: more than people write, and little work.
 pub(super) const READ_MAX: usize = 64 << 10;
 /// Most calls of the server in which a key is looked for, and most names of its function: it is mostly in the first one.
@@ -74,11 +72,6 @@ pub fn declares_no_writes(script: &[u8]) -> bool {
         && words
             .filter_map(|word| word.strip_prefix(b"flags="))
             .any(|flags| flags.split(|byte| *byte == b',').any(|flag| flag == b"no-writes"))
-}
-
-/// Whether a script may come to see which keys it is given.
-pub fn may_see_keys(script: &[u8]) -> bool {
-    readable(script).any(|token| matches!(token, Name(name) if WINDOWS.contains(&name)))
 }
 
 /// The words of a script that is not too long.
@@ -272,18 +265,6 @@ mod tests {
         check("redis.call('get', 'a'", None);
         check("redis.call(", None);
         check("return 1", None);
-    }
-
-    #[test]
-    fn who_says_keys_may_see_them() {
-        let check = |script: &str, expected| {
-            assert_eq!(may_see_keys(script.as_bytes()), expected, "{script}");
-        };
-        check("return #KEYS", true);
-        check("return _G['KE' .. 'YS']", true);
-        check("return loadstring('return KEYS')()", true);
-        check("return redis.call('get', 'KEYS') -- no KEYS", false);
-        check("local MYKEYS = redis.call('keys', '*')", false);
     }
 
     #[test]

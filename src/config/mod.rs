@@ -387,13 +387,17 @@ impl TlsFiles {
 impl Listen {
     /// Where TLS is spoken with clients, and how. Reads the files.
     fn server_tls(&self) -> Result<Option<(String, ServerTls)>, ConfigError> {
-        let Some(address) = self.tls.clone() else { return Ok(None) };
+        let asks = self.tls_auth_clients != AuthClients::No;
+        let Some(address) = self.tls.clone() else {
+            let is_set = asks || self.tls_files != TlsFiles::default();
+            let idle = "[listen] tls_… is set, but nobody can speak TLS: add tls = \"host:port\"";
+            return if is_set { Err(contradiction(idle)) } else { Ok(None) };
+        };
         let Some((certificate, key)) = self.tls_files.identity("listen")? else {
             return Err(contradiction("[listen] tls needs tls_cert_file and tls_key_file"));
         };
         let TlsFiles { ca_cert_file, ca_cert_dir, .. } = self.tls_files.clone();
         let names_ca = ca_cert_file.is_some() || ca_cert_dir.is_some();
-        let asks = self.tls_auth_clients != AuthClients::No;
         if asks != names_ca {
             return Err(contradiction(
                 "[listen] tls_auth_clients = \"yes\" or \"optional\" and tls_ca_cert_file or tls_ca_cert_dir need each other",
@@ -458,9 +462,10 @@ pub struct Given {
 pub fn changes(begun: &Given, last: &Given, now: &Given) -> [Vec<String>; 2] {
     // Users stay those of lines, or those of a file, for as long as the proxy runs, and so does TLS, or its absence.
     let is_other_kind = begun.config.client.acl_file != now.config.client.acl_file;
+    let both = |has: fn(&proxy::Options) -> bool| has(&begun.options) && has(&now.options);
     let is_idle = |key: &Key| match key.section {
-        "node" => key.is_of_tls() && begun.options.backend.way.tls.is_none(),
-        "listen" => key.is_of_tls() && begun.options.listen_tls.is_none(),
+        "node" => key.is_of_tls() && !both(|options| options.backend.way.tls.is_some()),
+        "listen" => key.is_of_tls() && !both(|options| options.listen_tls.is_some()),
         _ => false,
     };
     let is_live = |key: &Key| key.is_live && !(is_other_kind && key.is_of_users()) && !is_idle(key);
@@ -774,6 +779,10 @@ mod tests {
         check(
             "[listen]\ntls = \"h:1\"\ntls_cert_file = \"/f\"",
             "[listen] tls_cert_file and tls_key_file need each other",
+        );
+        check(
+            "[listen]\ntls_auth_clients = \"yes\"",
+            "[listen] tls_… is set, but nobody can speak TLS: add tls = \"host:port\"",
         );
         check("[listen]\ntls = \"h:1\"", "[listen] tls needs tls_cert_file and tls_key_file");
         let listen =

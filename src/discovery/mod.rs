@@ -410,9 +410,11 @@ async fn view_of(
     idle: Option<Control>,
     access: &Access,
 ) -> Result<(Control, View), String> {
+    let is_new = idle.is_none();
     let complain = |error: ControlError| {
         tracing::debug!(%error, "no view");
-        match error.advice(access.way.tls.is_some()) {
+        // Nodes that restart hang up on whom they knew.
+        match error.advice(access.way.tls.is_some() || !is_new) {
             "" => error.to_string(),
             advice => format!("{error}; {advice}"),
         }

@@ -323,11 +323,6 @@ impl Session {
             return Flow::Hold;
         }
         let decision = self.decide(&request);
-        if let Some(wire) = self.declared(&decision, &request) {
-            let flow = self.dispatch_instead(&wire);
-            input.advance(if flow == Flow::Next { len } else { 0 });
-            return flow;
-        }
         if self.holds(&decision, &request) {
             return Flow::Hold;
         }

@@ -100,14 +100,11 @@ impl Session {
     }
 
     #[inline(never)]
-    pub(super) fn dispatch_any(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
+    fn dispatch_any(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
         if request.is_empty() {
             return Flow::Next;
         }
         let decision = self.decide(request);
-        if let Some(wire) = self.declared(&decision, request) {
-            return self.dispatch_instead(&wire);
-        }
         if self.holds(&decision, request) {
             return Flow::Hold;
         }

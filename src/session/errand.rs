@@ -1,9 +1,10 @@
-//! Commands for which the proxy asks several nodes by itself: `SCAN`, `RANDOMKEY`, `SORT` by other keys, and those on scripts and functions that
-//! must not stand in line behind other requests.
+//! Commands for which the proxy asks several nodes by itself: `SCAN`, `RANDOMKEY`, `SAVE`, `SORT` by other keys, and those on
+//! scripts and functions that must not stand in line behind other requests.
 //!
 //! The nodes are asked on leases, so each question goes to the node that is meant and to no other, and it is heard by a node
-//! that is busy with a script.
+//! that is busy with a script. Libraries alone are loaded by lanes.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use super::connection::Session;
 use super::{scan, sort};
 use crate::backend::Pool;
 use crate::cluster::{Address, NodeId};
+use crate::command::function::Library;
 use crate::command::{Claim, Errand, Nature};
 use crate::refusal::Refusal;
 use crate::replies::{LARGE, Reply};
@@ -47,7 +49,7 @@ pub(super) struct Sizes {
 pub(super) struct Mission {
     pub(super) shared: Rc<Shared>,
     pub(super) protocol: Protocol,
-    pub(super) deadline: Instant,
+    deadline: Cell<Instant>,
     pub(super) args: Vec<Bytes>,
     wire: Bytes,
 }
@@ -62,7 +64,7 @@ impl Session {
         let mission = Mission {
             shared: Rc::clone(&self.shared),
             protocol: self.protocol(),
-            deadline: self.shared.pool.deadline(),
+            deadline: Cell::new(self.shared.pool.deadline()),
             args: request.args(0).map(Bytes::copy_from_slice).collect(),
             wire: Bytes::copy_from_slice(request.bytes()),
         };
@@ -112,7 +114,7 @@ impl Mission {
 
     /// Whether there is no more time to look for somebody who answers.
     pub(super) fn is_over(&self) -> bool {
-        Instant::now() >= self.deadline
+        Instant::now() >= self.deadline.get()
     }
 
     /// Who owns slots, and where they are.
@@ -141,6 +143,13 @@ impl Mission {
     /// Loads a library on every primary, and remembers it if all have taken it. It goes the way of requests, so that no node
     /// is told twice.
     async fn load_library(&self) -> Asked {
+        let text = self.args.last().map_or(&[][..], |text| text);
+        let libraries = &self.pool().scripts.libraries;
+        let replaces = self.args[2].eq_ignore_ascii_case(b"REPLACE");
+        if let Some(name) = Library::name(text).filter(|_| replaces) {
+            // Some nodes may take it, and others not.
+            libraries.forget(name);
+        }
         let nature = Nature { scripted: true, ..Nature::WRITE };
         let slots = self.pool().primaries();
         if slots.is_empty() {
@@ -159,7 +168,7 @@ impl Mission {
         if let Some(error) = error {
             return Ok(error);
         }
-        self.pool().scripts.libraries.remember(self.args.last().map_or(&[], |text| text));
+        libraries.remember(text);
         let mut wire = Vec::new();
         write::bulk(&mut wire, replies.first().and_then(value::text).unwrap_or_default());
         Ok(wire.into())
@@ -168,14 +177,20 @@ impl Mission {
     /// Has every primary save its keys, and waits until all have. A node that did so in the foreground would be deaf to the
     /// others meanwhile, who would put a replica in its place.
     async fn save(&self) -> Asked {
-        let begun = self.everywhere(&Bytes::from_static(BGSAVE)).await?;
-        if let Some(error) = begun.iter().find(|reply| is_error(reply)) {
+        let begun = self.each(&Bytes::from_static(BGSAVE)).await?;
+        if let Some(error) = begun.values().find(|reply| is_error(reply)) {
             return Ok(error.clone());
         }
         loop {
             sleep(SAVE_TURN).await;
-            let told = self.everywhere(&Bytes::from_static(PERSISTENCE)).await?;
-            let says = |line| told.iter().any(|text| memmem::find(text, line).is_some());
+            self.deadline.set(self.pool().deadline());
+            let told = self.each(&Bytes::from_static(PERSISTENCE)).await?;
+            if !told.keys().eq(begun.keys()) {
+                return Err(Refusal::text(
+                    "ERR proxy: a primary was replaced before it had saved, save again",
+                ));
+            }
+            let says = |line| told.values().any(|text| memmem::find(text, line).is_some());
             if !says(&b"rdb_bgsave_in_progress:1"[..]) {
                 let failed = says(b"rdb_last_bgsave_status:err");
                 return Ok(Bytes::from_static(if failed { b"-ERR\r\n" } else { b"+OK\r\n" }));
@@ -183,14 +198,19 @@ impl Mission {
         }
     }
 
-    /// What every primary says to a request; at least one reply.
+    /// What all primaries say to a request; at least one reply.
     async fn everywhere(&self, wire: &Bytes) -> Result<Vec<Bytes>, Refusal> {
+        Ok(self.each(wire).await?.into_values().collect())
+    }
+
+    /// What each primary says to a request; at least one reply.
+    async fn each(&self, wire: &Bytes) -> Result<BTreeMap<NodeId, Bytes>, Refusal> {
         let mut replies = BTreeMap::new();
         loop {
             let mut missing = self.primaries();
             missing.retain(|id, _| !replies.contains_key(id));
             if missing.is_empty() && !replies.is_empty() {
-                return Ok(replies.into_values().collect());
+                return Ok(replies);
             }
             let mut refusal = missing.is_empty().then_some(Refusal::ClusterDown);
             for (id, asked) in self.ask(missing, wire, self.protocol).await {

@@ -70,7 +70,7 @@ impl Session {
 }
 
 impl Session {
-    /// Whether a command may change data. A script or a function may say that it does not.
+    /// Whether a command may change data. A script may say that it does not; what a function says is known to nodes alone.
     pub(super) fn may_write(&self, decision: &Decision, request: &Request<'_>) -> bool {
         decision.writes && !self.only_reads(decision.name, request)
     }

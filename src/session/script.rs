@@ -1,20 +1,16 @@
 //! Scripts and functions that are called without keys, as one server lets them be: they go to the owner of the key that they
-//! name first.
+//! name first, as they came.
 //!
-//! A script that cannot see which keys it is given is given that one. So its call is redirected as any other on that key is,
-//! and never runs where the key is not. Of a script that may see its keys the call goes out as it came: a node that does not
-//! have the key says so. So it is with functions, which see their keys by names of their own.
+//! That key is not declared for them: a node that is asked with `ASKING` lets every call within a script pass, also those on
+//! keys that are still elsewhere. A node that does not have a key says so, to the call within the script.
 
 use bytes::Bytes;
 
-use super::connection::{Flow, Session};
-use crate::backend::Payload;
+use super::connection::Session;
 use crate::cluster::Slot;
 use crate::command::function::Library;
 use crate::command::{Claim, script};
-use crate::resp::frame::{Limits, Progress, RequestFramer};
 use crate::resp::request::Request;
-use crate::resp::write;
 use crate::route::{Decision, Route};
 
 /// Where the count of keys stands, and behind it the script's arguments if that is 0.
@@ -44,11 +40,8 @@ impl Session {
         scripts.libraries.with(request.arg(1))
     }
 
-    /// Whether a script or function says of itself that it does not write.
+    /// Whether a script says of itself that it does not write. What was heard of a function may be out of date.
     pub(super) fn only_reads(&self, command: &str, request: &Request<'_>) -> bool {
-        if let Some(text) = self.library_of(command, request) {
-            return Library::read(&text).only_reads(request.arg(1));
-        }
         self.of_script(command, request, script::declares_no_writes).unwrap_or(false)
     }
 
@@ -85,34 +78,6 @@ impl Session {
         }
         let find = |text: &[u8]| script::named_key(text, &args).map(<[u8]>::to_vec);
         self.of_script(decision.name, request, find).flatten()
-    }
-
-    /// The call of a script with the key declared that it names first; `None` if it is to go as it came.
-    pub(super) fn declared(&self, decision: &Decision, request: &Request<'_>) -> Option<Vec<u8>> {
-        if !matches!(decision.route, Route::One(..)) || !is_keyless(decision, request) {
-            return None;
-        }
-        let sees_keys = self.of_script(decision.name, request, script::may_see_keys)?;
-        let key = self.named_key(decision, request).filter(|_| !sees_keys)?;
-        let mut words: Vec<&[u8]> = request.args(0).collect();
-        words[COUNT] = b"1";
-        words.insert(COUNT + 1, &key);
-        let mut wire = Vec::new();
-        write::request(&mut wire, words.into_iter());
-        Some(wire)
-    }
-
-    /// Dispatches a request in place of the one that came.
-    pub(super) fn dispatch_instead(&mut self, wire: &[u8]) -> Flow {
-        let mut framer = RequestFramer::default();
-        let progress = framer.frame(wire, &Limits::NONE);
-        debug_assert_eq!(progress, Ok(Progress::Complete(wire.len())));
-        let request = Request::new(wire, framer.args());
-        if self.transaction.is_some() {
-            self.dispatch_queued(&request)
-        } else {
-            self.dispatch_any(&request, Payload::Small(wire))
-        }
     }
 }
 

@@ -25,8 +25,9 @@ const BUSY: (u64, u64) = (30, 10);
 /// Reads that come in for each wait, at the least; the system adds some 50 microseconds of its own to the wait, and so to
 /// what it brings in.
 const WORTH: u64 = 1;
-/// Time between two turns of a client, in lengths of the wait, at the least: with a request at a time, that is what it takes.
-const APART: u64 = 12;
+/// Time between two turns of a client, in lengths of the wait, from which on a worker begins to wait, and down to which it goes
+/// on: with a request at a time that is what a request takes, and the waits are part of it.
+const APART: (u64, u64) = (10, 11);
 /// How long it is not tried again once it did not help, in microseconds: clients that wait for their replies one by one
 /// ask for less the longer the replies take.
 const RESPITE_US: u64 = 250_000;
@@ -71,11 +72,11 @@ impl Window {
     /// Whether to wait for so long before each look, having done so before or not.
     fn is_worth(self, wait: Duration, before: bool) -> bool {
         let wait_us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
-        let busy = if before { BUSY.1 } else { BUSY.0 };
+        let (busy, apart) = if before { (BUSY.1, APART.1) } else { (BUSY.0, APART.0) };
         self.busy_us * 100 >= self.length_us * busy
             && self.reads.saturating_mul(wait_us) >= self.length_us * WORTH
             && self.reads <= self.looks * PLENTY
-            && self.between_us >= (self.turns * APART).saturating_mul(wait_us)
+            && self.between_us >= (self.turns * apart).saturating_mul(wait_us)
     }
 }
 

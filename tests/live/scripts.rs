@@ -153,7 +153,8 @@ async fn functions_without_keys_run_where_the_key_is_that_they_name() {
     proxy.shutdown().await;
 }
 
-/// What one server runs without keys runs here where the key is that the script names, also while its slot moves.
+/// What one server runs without keys runs here where the key is that the script names. While its slot moves it hears that the
+/// key is elsewhere, and never runs where only some of its keys are.
 #[tokio::test]
 async fn scripts_without_keys_run_where_the_key_is_that_they_name() {
     let _turn = beside_others().await;
@@ -170,24 +171,42 @@ async fn scripts_without_keys_run_where_the_key_is_that_they_name() {
         let digest = value::text(&digest).expect("a digest");
         assert_eq!(client.ask(&["EVALSHA", digest, "0", &key]).await, Value::Integer(3), "{key}");
     }
-    let (mut count, count_up) = (0, "return redis.call('INCR', ARGV[1])");
+    // Of three keys the first is never there.
+    let two = "if redis.call('EXISTS', ARGV[1]) == 0 then return redis.call('INCR', ARGV[2]) end";
+    let calls = [
+        ["EVAL", "return redis.call('INCR', ARGV[1])", "0", "{moves}1", ""],
+        ["EVAL", two, "0", "{moves}0", "{moves}2"],
+    ];
     let slot = Slot::of(b"{moves}");
     let to = usize::from(cluster.owners().await[slot.index()] == 0);
-    for n in 0..3 {
-        client.call(&format!("SET {{moves}}{n} 0")).await;
+    for key in ["{moves}1", "{moves}2"] {
+        client.ask(&["SET", key, "0"]).await;
     }
-    cluster
-        .move_slot(slot, to, async || {
-            count += 1;
-            for n in 0..3 {
-                let key = format!("{{moves}}{n}");
-                let reply = client.ask(&["EVAL", count_up, "0", &key]).await;
-                assert_eq!(reply, Value::Integer(count), "{key}");
+    let (mut ran, mut elsewhere) = ([0; 2], 0);
+    let count = async |client: &mut Client, ran: &mut [i64; 2]| {
+        let mut failed = 0;
+        for (call, ran) in calls.iter().zip(ran) {
+            match client.ask(call).await {
+                Value::Integer(now) => {
+                    *ran += 1;
+                    assert_eq!(now, *ran, "{call:?}");
+                }
+                Value::Error(text) => {
+                    assert!(text.contains("access a non local key"), "{text}");
+                    failed += 1;
+                }
+                other => panic!("{other:?}"),
             }
-        })
-        .await;
-    assert_eq!(count, 4);
-    let reply = client.ask(&["EVAL", count_up, "0", "{moves}0"]).await;
-    assert_eq!(reply, Value::Integer(5));
+        }
+        failed
+    };
+    assert_eq!(count(&mut client, &mut ran).await, 0);
+    cluster.move_slot(slot, to, async || elsewhere += count(&mut client, &mut ran).await).await;
+    assert!(elsewhere > 0 && ran[0] > 1, "{elsewhere} {ran:?}");
+    until(Duration::from_secs(20), "the new owner", async || {
+        let failed = count(&mut client, &mut ran).await;
+        if failed == 0 { Ok(()) } else { Err(format!("{failed} of 2 fail")) }
+    })
+    .await;
     proxy.shutdown().await;
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::connection::{Flow, Session};
 use super::script;
+use crate::cluster::Slot;
 use crate::command::merge::Source;
 use crate::command::{Claim, Flags, Local, Spec, Verb, lookup};
 use crate::refusal::Refusal;
@@ -55,11 +56,10 @@ impl Session {
             return Flow::Next;
         }
         let mut decision = self.decide(request);
-        if !self.suits(&decision, request) {
-            decision.route = Route::Any;
-        }
-        if let Some(wire) = self.declared(&decision, request) {
-            return self.dispatch_instead(&wire);
+        if let Route::One(slot, _) = decision.route
+            && script::is_keyless(&decision, request)
+        {
+            decision.route = self.with_others(slot);
         }
         match decision.route {
             Route::Session(Verb::Exec) => return self.execute(&decision),
@@ -99,13 +99,15 @@ impl Session {
         Flow::Next
     }
 
-    /// Whether a command can go where it was decided. A script that only names a key of another slot than the transaction's
-    /// goes with the others.
-    fn suits(&self, decision: &Decision, request: &Request<'_>) -> bool {
-        let Some(transaction) = &self.transaction else { return true };
-        match decision.route {
-            Route::One(slot, _) if script::is_keyless(decision, request) => transaction.takes(slot),
-            _ => true,
+    /// The way of a script that only names a key of this slot. It binds nobody: where all commands have to be of one slot, it goes
+    /// with the others, and to the owner of that key if they have no keys.
+    fn with_others(&mut self, slot: Slot) -> Route {
+        match &mut self.transaction {
+            Some(transaction) if transaction.is_whole() => {
+                transaction.named.get_or_insert(slot);
+                Route::Any
+            }
+            _ => Route::One(slot, Claim::Slot(slot)),
         }
     }
 
@@ -150,6 +152,7 @@ impl Session {
             return self.execute_watched(decision);
         }
         let Some(mut transaction) = self.transaction.take() else { return Flow::Next };
+        transaction.settle_slot();
         if self.holds_transaction(&transaction) {
             self.transaction = Some(transaction);
             return Flow::Hold;

@@ -39,6 +39,8 @@ pub(in crate::session) struct Transaction {
     /// Bytes that all of it takes.
     held: usize,
     pub(super) steps: Vec<Step>,
+    /// The slot of a key that a script named, where a transaction without keys goes.
+    pub(super) named: Option<Slot>,
     writes: bool,
     /// Keys that it reads, if its client tracks.
     pub(super) reads: Vec<Bytes>,
@@ -100,6 +102,7 @@ impl Transaction {
             last: 0,
             held: 0,
             steps: Vec::new(),
+            named: None,
             writes: false,
             reads: Vec::new(),
             dirty: false,
@@ -155,9 +158,9 @@ impl Transaction {
         Ok(())
     }
 
-    /// Whether a command on this slot can be among its commands.
-    pub(super) fn takes(&self, slot: Slot) -> bool {
-        self.kind == Transactions::PerSlot || self.parts[0].slot.is_none_or(|own| own == slot)
+    /// Whether all its commands have to be of one slot.
+    pub(super) fn is_whole(&self) -> bool {
+        self.kind == Transactions::Whole
     }
 
     /// The part that a command on this slot belongs to.
@@ -166,7 +169,7 @@ impl Transaction {
         if *self.parts[0].slot.get_or_insert(slot) == slot {
             return Ok(0);
         }
-        if !self.takes(slot) {
+        if self.is_whole() {
             return Err(Refusal::CrossSlot);
         }
         let next = self.parts.len();
@@ -175,6 +178,12 @@ impl Transaction {
             self.parts.push(Part::new(Some(slot)));
         }
         Ok(at)
+    }
+
+    /// Without any keys, it goes to the owner of the key that a script of it names.
+    pub(super) fn settle_slot(&mut self) {
+        let slot = &mut self.parts[0].slot;
+        *slot = slot.or(self.named);
     }
 
     /// Number of commands.
