@@ -3,7 +3,7 @@
 //! # The life of a request
 //!
 //! ```text
-//!  client socket
+//!  client socket                 net::Stream, TCP or TLS over it, as to the nodes
 //!    │ session::connection       one read into a lent buffer
 //!    ▼
 //!  resp::frame                   where does the command end, where are its arguments?
@@ -11,6 +11,7 @@
 //!  route::decide                 command::table + keys + client → Route                       (pure)
 //!    ▼
 //!  session::dispatch             one match on the Route; a Promise holds the reply's place in line
+//!    │    └─ a script without keys ─► session::script: the owner of the key that its text names
 //!    ▼
 //!  backend::pool                 slot → owner → lane; the request's bytes go to the lane's log
 //!    ▼
