@@ -218,9 +218,7 @@ fn keyed(spec: &Spec, request: &Request<'_>, merge: Option<Merge>) -> Route {
     let Some(first) = positions.next() else { return Route::Any };
     let slot = Slot::of(request.arg(first));
     if positions.all(|at| Slot::of(request.arg(at)) == slot) {
-        // The node may have to be told the script first, and what stands behind it must not run before that.
-        let claim = if spec.names_script() { Claim::Whole(slot) } else { Claim::of(slot, keys) };
-        return Route::One(slot, claim);
+        return Route::One(slot, spec.claim(slot, keys));
     }
     match (merge, spec.keys) {
         (Some(merge), Keys::Range { step, .. }) => {

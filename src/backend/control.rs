@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::Credentials;
 use crate::cluster::Address;
-use crate::net::tls::TlsTrouble;
+use crate::net::tls::{TlsTrouble, is_hung_up};
 use crate::net::{Stream, Way};
 use crate::resp::frame::{Progress, ReplyError, ReplyFramer};
 use crate::resp::value::{self, Value};
@@ -245,14 +245,6 @@ fn io_error(address: &str, error: io::Error) -> ControlError {
         Some(trouble) => ControlError::Tls(address.to_owned(), trouble),
         None => ControlError::Io(address.to_owned(), error),
     }
-}
-
-/// A node that speaks TLS hangs up on those who do not.
-fn is_hung_up(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
-    )
 }
 
 fn host_and_port(address: &str) -> Option<(&str, u16)> {

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::lane::Class;
@@ -38,8 +38,7 @@ async fn greet(address: &Address, class: Class, options: &Options) -> io::Result
         .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE))?;
     let mut stream = options.way.secure(stream, address.host()).await?;
     let (wire, replies) = greeting(class, options.credentials.as_ref());
-    stream.write_all(&wire).await?;
-    stream.flush().await?;
+    stream.send(&wire).await?;
     read_replies(&mut stream, replies).await?;
     Ok(stream)
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::handshake;
@@ -259,8 +259,7 @@ impl Lease {
 
     /// Sends requests.
     pub async fn send(&mut self, requests: &[u8]) -> io::Result<()> {
-        self.link.stream.write_all(requests).await?;
-        self.link.stream.flush().await
+        self.link.stream.send(requests).await
     }
 
     /// Sends `ASKING`, so that the node serves the next request although the slot is not its own yet.

@@ -52,14 +52,13 @@ impl Libraries {
         self.book.store(Arc::default());
     }
 
-    /// The text of the library with this function.
-    pub fn with(&self, function: &[u8]) -> Option<Bytes> {
+    /// What the library with this function says.
+    pub fn with<T>(&self, function: &[u8], look: impl FnOnce(&Library<'_>) -> T) -> Option<T> {
         let book = self.book.load();
-        let has = |text: &&Bytes| {
-            memchr::memmem::find(text, function).is_some()
-                && Library::read(text).functions().any(|known| known == function)
-        };
-        book.values().find(has).cloned()
+        let may_have = |text: &&Bytes| memchr::memmem::find(text, function).is_some();
+        let has = |library: &Library<'_>| library.functions().any(|known| known == function);
+        let mut libraries = book.values().filter(may_have).map(|text| Library::read(text));
+        libraries.find(has).as_ref().map(look)
     }
 }
 
@@ -74,7 +73,7 @@ mod tests {
     #[test]
     fn the_last_text_of_a_name_counts() {
         let libraries = Libraries::default();
-        let has = |function: &str| libraries.with(function.as_bytes()).is_some();
+        let has = |function: &str| libraries.with(function.as_bytes(), |_| ()).is_some();
         libraries.remember(library("a", "one").as_bytes());
         libraries.remember(library("b", "two").as_bytes());
         assert!(has("one") && has("two") && !has("tw"));

@@ -422,6 +422,12 @@ impl Spec {
         Nature { reads: self.is_readonly(), scripted, unit: false }
     }
 
+    /// What one of it on so many keys of a slot asks of the order among its client's requests. Its node may have to be told a
+    /// script first, and what stands behind it must not run before that.
+    pub fn claim(&self, slot: Slot, keys: usize) -> Claim {
+        if self.names_script() { Claim::Whole(slot) } else { Claim::of(slot, keys) }
+    }
+
     /// Whether it names a script by its digest, which its node may not know and then has to be told before it can run.
     pub fn names_script(&self) -> bool {
         self.group == Group::Scripting && matches!(self.name, "evalsha" | "evalsha_ro")

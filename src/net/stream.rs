@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio_rustls::TlsStream;
@@ -50,6 +50,12 @@ impl Stream {
             // What TLS says for itself, such as keys for the next time, is nothing.
             Self::Secure(stream) => unconstrained(stream.read(&mut [0])).now_or_never().is_none(),
         }
+    }
+
+    /// Writes all of this, and leaves nothing behind.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes).await?;
+        self.flush().await
     }
 
     /// Says that no more will come, where that is more than closing the connection, and does not wait for it.

@@ -7,7 +7,6 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -282,11 +281,7 @@ impl Link {
             return Ok(());
         }
         hub.pool.stats.written_bytes.add(out.len() as u64);
-        let written = async {
-            stream.write_all(&out).await?;
-            stream.flush().await
-        };
-        timeout(hub.pool.response_timeout(), written).await?
+        timeout(hub.pool.response_timeout(), stream.send(&out)).await?
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::connection::Session;
 use super::slow::Timed;
 use super::{Message, Shared};
+use crate::command::script;
 use crate::local::muster::{Held, Kill, Muster, Pause, Share, Unblock};
 use crate::replies::{Promise, Reply};
 use crate::resp::request::Request;
@@ -72,7 +73,8 @@ impl Session {
 impl Session {
     /// Whether a command may change data. A script may say that it does not; what a function says is known to nodes alone.
     pub(super) fn may_write(&self, decision: &Decision, request: &Request<'_>) -> bool {
-        decision.writes && !self.only_reads(decision.name, request)
+        let only_reads = || self.of_script(decision.name, request, script::declares_no_writes);
+        decision.writes && !only_reads().unwrap_or(false)
     }
 }
 

@@ -4,12 +4,10 @@
 //! That key is not declared for them: a node that is asked with `ASKING` lets every call within a script pass, also those on
 //! keys that are still elsewhere. A node that does not have a key says so, to the call within the script.
 
-use bytes::Bytes;
-
 use super::connection::Session;
 use crate::cluster::Slot;
 use crate::command::function::Library;
-use crate::command::{Claim, script};
+use crate::command::{Claim, lookup, script};
 use crate::resp::request::Request;
 use crate::route::{Decision, Route};
 
@@ -33,18 +31,6 @@ impl Session {
         }
     }
 
-    /// The text of the library with the function that a request calls, if it was loaded through the proxy.
-    fn library_of(&self, command: &str, request: &Request<'_>) -> Option<Bytes> {
-        let calls = matches!(command, "fcall" | "fcall_ro");
-        let scripts = calls.then_some(&self.shared.pool.scripts)?;
-        scripts.libraries.with(request.arg(1))
-    }
-
-    /// Whether a script says of itself that it does not write. What was heard of a function may be out of date.
-    pub(super) fn only_reads(&self, command: &str, request: &Request<'_>) -> bool {
-        self.of_script(command, request, script::declares_no_writes).unwrap_or(false)
-    }
-
     /// Forgets functions that are about to be changed otherwise than by `FUNCTION LOAD`.
     pub(super) fn forget_functions(&self, decision: &Decision, request: &Request<'_>) {
         let libraries = &self.shared.pool.scripts.libraries;
@@ -63,18 +49,19 @@ impl Session {
         }
         let Some(key) = self.named_key(&decision, request) else { return decision };
         let slot = Slot::of(&key);
-        // As with keys that are declared, the node may have to be told the script first.
-        let told_first = matches!(decision.name, "evalsha" | "evalsha_ro");
-        let claim = if told_first { Claim::Whole(slot) } else { Claim::Slot(slot) };
+        let claim =
+            lookup(decision.name.as_bytes()).map_or(Claim::Slot(slot), |spec| spec.claim(slot, 1));
         Decision { route: Route::One(slot, claim), ..decision }
     }
 
     #[cold]
     fn named_key(&self, decision: &Decision, request: &Request<'_>) -> Option<Vec<u8>> {
         let args: Vec<&[u8]> = request.args(COUNT + 1).collect();
-        if let Some(text) = self.library_of(decision.name, request) {
-            let key = Library::read(&text).named_key(request.arg(1), &args);
-            return key.map(<[u8]>::to_vec);
+        if matches!(decision.name, "fcall" | "fcall_ro") {
+            let function = request.arg(1);
+            let find =
+                |library: &Library<'_>| library.named_key(function, &args).map(<[u8]>::to_vec);
+            return self.shared.pool.scripts.libraries.with(function, find).flatten();
         }
         let find = |text: &[u8]| script::named_key(text, &args).map(<[u8]>::to_vec);
         self.of_script(decision.name, request, find).flatten()

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
@@ -93,7 +92,7 @@ impl Link {
     ) -> io::Result<std::convert::Infallible> {
         let (mut inlet, mut pinged) = (Inlet::default(), false);
         let patience = tracker.pool.response_timeout() / 2;
-        say(&mut stream, TRACK).await?;
+        stream.send(TRACK).await?;
         loop {
             match timeout(patience, inlet.read(&mut stream)).await {
                 Ok(read) => {
@@ -103,7 +102,7 @@ impl Link {
                 Err(_) if pinged => return Err(io::ErrorKind::TimedOut.into()),
                 Err(_) => {
                     pinged = true;
-                    say(&mut stream, PING).await?;
+                    stream.send(PING).await?;
                 }
             }
             let mut told = 0;
@@ -138,9 +137,4 @@ impl Link {
         tracker.gap();
         Ok(())
     }
-}
-
-async fn say(stream: &mut Stream, request: &[u8]) -> io::Result<()> {
-    stream.write_all(request).await?;
-    stream.flush().await
 }

@@ -170,6 +170,7 @@ mod tests {
         check(window(2500, 1000, 100), [false, true]);
         // The same number of requests of fewer clients.
         check(Window { between_us: many.turns * 300, ..many }, [false, false]);
+        check(Window { between_us: many.turns * 520, ..many }, [true, false]);
         // One client that waits for each reply: the next look brings in its next request, and no other.
         check(window(2500, 150, 150), [false, false]);
         check(window(7000, 150, 150), [false, false]);

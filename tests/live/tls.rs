@@ -290,6 +290,36 @@ async fn certificates_are_read_again_on_sighup() {
     assert!(connect("ca").await.is_ok(), "an administrator's word does it too");
 }
 
+/// So is whom to trust among nodes: it counts for every connection that is made from then on.
+#[tokio::test]
+async fn whom_to_trust_is_read_again_on_sighup() {
+    let (cluster, papers) = secure_cluster(1, 0).await;
+    let _turn = beside_others().await;
+    let text = "[node]\ntls = true\ntls_ca_cert_file = \"@trusted.crt\"\n\
+        tls_cert_file = \"@client.crt\"\ntls_key_file = \"@client.key\"\n";
+    papers.write("trusted.crt", &read(&papers, "ca.crt"));
+    let file = config(&papers, text);
+    let (mut proxy, line) = Program::serve_with(cluster.addresses(), &["--config", &file]).await;
+    let mut client = Client::to(address(&line, "data=")).await;
+    assert_eq!(client.call("SET key 1").await, ok());
+    papers.write("trusted.crt", &read(&papers, "stranger-ca.crt"));
+    proxy.signal(Signal::HUP);
+    let line = proxy.logged("the configuration was read again").await;
+    assert!(line.contains("[\"node.tls_ca_cert_file\"]"), "{line}");
+    assert_eq!(client.call("GET key").await, bulk("1"), "what is open stays");
+    cluster.call(0, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+    client.send(&wire(&["GET", "key"])).await.expect("it is taken");
+    proxy.logged("signed by nobody who is trusted here").await;
+    papers.write("trusted.crt", &read(&papers, "ca.crt"));
+    proxy.signal(Signal::HUP);
+    within(SOON, "a reply", client.reply()).await.expect("one reply");
+    until(SOON, "the node is trusted again", async || match client.call("GET key").await {
+        reply if reply == bulk("1") => Ok(()),
+        reply => Err(format!("{reply:?}")),
+    })
+    .await;
+}
+
 fn read(papers: &Papers, name: &str) -> String {
     std::fs::read_to_string(papers.path(name)).expect("a file")
 }

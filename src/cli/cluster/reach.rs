@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::grammar::Line;
 use super::{out, seconds};
-use crate::manage::access::{Access, Check, Credentials, Family, Tls, TlsOptions, TlsTrouble, Way};
+use crate::manage::access::{
+    Access, Check, Credentials, Family, Tls, TlsOptions, TlsTrouble, Way, is_hung_up,
+};
 use crate::manage::uri::Uri;
 
 /// How long a node may take to answer unless told otherwise.
@@ -123,11 +125,7 @@ pub(super) fn advice(trouble: &TlsTrouble) -> &'static str {
 
 /// What may help when a connection broke: a node that speaks TLS hangs up on those who do not.
 pub(super) fn advice_on(error: &io::Error, access: &Access) -> &'static str {
-    let is_hung_up = matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
-    );
-    if is_hung_up && access.way.tls.is_none() {
+    if is_hung_up(error) && access.way.tls.is_none() {
         ". If this is a port for TLS (tls-port), add --tls."
     } else {
         ""

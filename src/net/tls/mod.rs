@@ -15,4 +15,4 @@ mod trouble;
 pub use clients::{AuthClients, ServerOptions, ServerTls};
 pub use nodes::{Check, Tls, TlsOptions};
 pub use papers::{Papers, TlsFault};
-pub use trouble::TlsTrouble;
+pub use trouble::{TlsTrouble, is_hung_up};

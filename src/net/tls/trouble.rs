@@ -42,6 +42,14 @@ pub enum TlsTrouble {
     Other(String),
 }
 
+/// Whether the other end has hung up, as one that speaks TLS does on those who do not.
+pub fn is_hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
+    )
+}
+
 impl TlsTrouble {
     /// What an error of a connection means, if it is one of TLS.
     pub fn of(error: &io::Error) -> Option<Self> {
