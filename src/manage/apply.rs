@@ -17,7 +17,7 @@ use super::plan::{Consent, Step};
 use super::view::{ClusterView, NodeView, ViewError};
 use crate::backend::control::{Control, ControlError};
 use crate::cluster::{Address, NodeId, SLOTS, Slots};
-use crate::resp::value::Value;
+use crate::resp::value::{self, Value};
 
 /// How often a question is asked again.
 const POLL: Duration = Duration::from_millis(100);
@@ -65,6 +65,9 @@ pub enum ApplyError {
         "{0} has gone over to another primary, {1}, and replaces none; look again who follows whom"
     )]
     WentOver(Address, NodeId),
+    /// Nodes keep introducing themselves to one that was reset.
+    #[error("other nodes keep introducing themselves to it; is it in a cluster that still runs?")]
+    Acquainted,
     /// A node that joins has functions of its own.
     #[error(
         "New node already contains functions and can not be added to the cluster. Use FUNCTION FLUSH and try again."
@@ -182,15 +185,38 @@ impl Crew {
         }
     }
 
-    /// Makes nodes that have just been introduced forget it all: for what was begun on empty nodes and failed.
+    /// Makes nodes that have just been introduced forget it all: for what was begun on empty nodes and failed. As long as one
+    /// remembers, it introduces itself to others that are reset already: who knows somebody after that is reset once more.
     pub async fn undo(&mut self, nodes: &[NodeId]) -> Vec<(NodeId, ApplyError)> {
-        let mut failed = Vec::new();
-        for node in nodes {
-            if let Err(error) = self.call(node, &["CLUSTER", "RESET", "HARD"]).await {
-                failed.push((node.clone(), error));
+        let (start, mut failed, mut left) = (Instant::now(), Vec::new(), nodes.to_vec());
+        loop {
+            for node in &left {
+                let reset = self.call(node, &["CLUSTER", "RESET", "HARD"]).await;
+                failed.extend(reset.err().map(|error| (node.clone(), error)));
+            }
+            // What was on its way between them arrives.
+            sleep(POLL).await;
+            left.clear();
+            for node in nodes {
+                if failed.iter().any(|(it, _)| it == node) {
+                    continue;
+                }
+                match self.knows_others(node).await {
+                    Ok(true) if start.elapsed() < self.patience => left.push(node.clone()),
+                    Ok(true) => failed.push((node.clone(), ApplyError::Acquainted)),
+                    Ok(false) => {}
+                    Err(error) => failed.push((node.clone(), error)),
+                }
+            }
+            if left.is_empty() {
+                return failed;
             }
         }
-        failed
+    }
+
+    async fn knows_others(&mut self, node: &NodeId) -> Result<bool, ApplyError> {
+        let nodes = self.call(node, &["CLUSTER", "NODES"]).await?;
+        Ok(value::text(&nodes).is_some_and(|text| text.lines().count() > 1))
     }
 
     /// One command to one node; it has to succeed.

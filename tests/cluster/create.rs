@@ -1,8 +1,10 @@
 //! `create` and `check`.
 
 use std::collections::BTreeMap;
+use std::sync::Once;
 use std::time::Duration;
 
+use memchr::memmem;
 use rustix::process::Signal;
 use serde_json::Value as Json;
 use slotway::proxy;
@@ -289,6 +291,21 @@ async fn create_names_each_node_that_is_not_fit_with_its_reason() {
     all_untouched(std::slice::from_ref(fit)).await;
 }
 
+/// Has a node introduce itself to another, and blocks until that knows it.
+fn meets(node: String, other: String) {
+    let met = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let port = other.rsplit(':').next().expect("a port");
+            ask(&node, &format!("CLUSTER MEET 127.0.0.1 {port}")).await.expect("it tries");
+            let met =
+                async || if known(&other).await > 1 { Ok(()) } else { Err("alone".to_owned()) };
+            until(Duration::from_secs(10), "they meet", met).await;
+        });
+    });
+    met.join().expect("they have met");
+}
+
 #[tokio::test]
 async fn create_ends_when_a_bus_port_cannot_be_reached_and_leaves_the_nodes_empty() {
     let _turn = beside_others().await;
@@ -298,8 +315,19 @@ async fn create_ends_when_a_bus_port_cannot_be_reached_and_leaves_the_nodes_empt
     ask(&addresses[2], &format!("CONFIG SET cluster-announce-bus-port {closed}"))
         .await
         .expect("it is set");
+    // When it is to be reset, it has just introduced itself to one that was reset before.
+    let (last, first) = (addresses[2].clone(), addresses[0].clone());
+    let introduces = Once::new();
+    let judge = move |sent: &[u8]| {
+        if memmem::find(sent, b"RESET").is_some() {
+            introduces.call_once(|| meets(last.clone(), first.clone()));
+        }
+        Fate::Arrives
+    };
+    let relay = Relay::start(addresses[2].clone(), judge).await;
+    let (two, last) = (addresses[..2].join(" "), relay.address());
     // The others reach it nowhere, and it reaches nobody on its own: each is introduced to those after it.
-    let told = cluster(&format!("create --yes --wait 3 {all}")).await.ends(1);
+    let told = cluster(&format!("create --yes --wait 3 {two} {last}")).await.ends(1);
     told.mentions(&format!(" - The port {closed} of node 127.0.0.1 may be unreachable from:"))
         .says("The nodes were reset: they are as empty as before.");
     all_untouched(&addresses).await;
