@@ -231,6 +231,8 @@ pub enum Errand {
     RunningFunction,
     /// `SAVE`: on every primary, but in the background.
     Save,
+    /// `PING` of all primaries, if that is what it is for.
+    Ping,
     /// `SORT`, `SORT_RO` with patterns: elements of one node, weights and values of all.
     Sort,
 }

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::Ping;
 use super::connection::{Flow, Session};
 use super::slow::Timed;
 use crate::backend::{Class, Payload, Ticket};
@@ -171,7 +172,19 @@ impl Session {
         let learned = &self.shared.facts.borrow().learned;
         let cross_slot = self.shared.options.cross_slot;
         let decision = route::decide(request, &self.client.borrow(), learned, cross_slot);
-        self.placed(decision, request)
+        match decision.route {
+            Route::Local(Local::Ping) if self.pings_nodes() => {
+                Decision { route: Route::Errand(Errand::Ping), ..decision }
+            }
+            _ => self.placed(decision, request),
+        }
+    }
+
+    /// Whether it is for the nodes to answer `PING`.
+    fn pings_nodes(&self) -> bool {
+        self.shared.options.ping == Ping::Nodes
+            && self.transaction.is_none()
+            && !self.client.borrow().is_confined()
     }
 
     /// Whether a request has to wait now.

@@ -101,6 +101,7 @@ impl Mission {
                 Ok(one_of(&replies, |reply| !reply.starts_with(b"-NOTBUSY")))
             }
             Errand::Save => self.save().await,
+            Errand::Ping => Ok(one_of(&self.everywhere(&self.wire).await?, is_error)),
             Errand::Sort => sort::run(self).await,
             Errand::RunningFunction => Ok(one_of(&self.everywhere(&self.wire).await?, |reply| {
                 !is_error(reply) && runs(reply)

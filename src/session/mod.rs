@@ -72,6 +72,18 @@ pub struct Options {
     pub cross_slot: CrossSlot,
     /// What becomes of transactions with keys in several slots.
     pub transactions: Transactions,
+    /// Who answers `PING`.
+    pub ping: Ping,
+}
+
+/// Who answers `PING`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ping {
+    /// The proxy, at once.
+    #[default]
+    Proxy,
+    /// All primaries, so that a client hears of one that is busy, loading or gone.
+    Nodes,
 }
 
 /// What the sessions of one worker share.

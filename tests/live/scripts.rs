@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use slotway::cluster::Slot;
 use slotway::resp::value::{self, Value};
+use slotway::session::Ping;
 
 use crate::client::{Client, bulk, ok};
 use crate::cluster::Cluster;
@@ -84,6 +85,46 @@ async fn a_script_that_runs_for_ever_is_killed() {
     let (reply, ()) = tokio::join!(running, kill);
     assert!(matches!(&reply, Value::Error(text) if text.contains("killed")), "{reply:?}");
     proxy.shutdown().await;
+}
+
+fn says(reply: &Value, start: &str) -> Result<(), String> {
+    let is_so = matches!(reply, Value::Error(text) if text.starts_with(start));
+    if is_so { Ok(()) } else { Err(format!("{reply:?}")) }
+}
+
+/// With `client.ping = "nodes"`, `PING` tells of a node that a script keeps busy, and of one that is gone; else it does not.
+#[tokio::test]
+async fn ping_looks_at_all_primaries_if_it_is_to() {
+    let _turn = beside_others().await;
+    let mut cluster = Cluster::start(3, 0).await;
+    for node in 0..3 {
+        cluster.call(node, &["CONFIG", "SET", "busy-reply-threshold", "50"]).await;
+    }
+    let usual = front::start(front::options(cluster.addresses())).await;
+    let mut options = front::options(cluster.addresses());
+    options.session.ping = Ping::Nodes;
+    options.backend.request_budget = Duration::from_millis(300);
+    let proxy = front::start(options).await;
+    let (mut client, mut other) = (Client::to(proxy.data).await, Client::to(proxy.data).await);
+    let (pong, limit) = (Value::SimpleString("PONG".into()), Duration::from_secs(10));
+    assert_eq!(other.call("PING").await, pong);
+    assert_eq!(other.call("PING text").await, bulk("text"));
+    assert_eq!(other.call("PING a b").await, client.call("PING a b").await);
+    let running = client.ask(&["EVAL", "while true do end", "1", "key"]);
+    let look = async {
+        until(limit, "busy", async || says(&other.call("PING").await, "BUSY ")).await;
+        assert_eq!(Client::to(usual.data).await.call("PING").await, pong);
+        assert_eq!(other.call("SCRIPT KILL").await, ok());
+    };
+    let (reply, ()) = tokio::join!(running, look);
+    assert!(matches!(&reply, Value::Error(text) if text.contains("killed")), "{reply:?}");
+    assert_eq!(other.call("PING").await, pong);
+    cluster.kill9(1);
+    let down = format!("CLUSTERDOWN node {}", cluster.address(1));
+    until(limit, "a node is down", async || says(&other.call("PING").await, &down)).await;
+    assert_eq!(Client::to(usual.data).await.call("PING").await, pong);
+    proxy.shutdown().await;
+    usual.shutdown().await;
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ class Front:
 
     name = "proxy"
     # What the proxy is told: all that it can do to look like one server.
-    config = '[client]\ncross_slot = "emulate"\ntransactions = "per_slot"\n'
+    config = '[client]\ncross_slot = "emulate"\ntransactions = "per_slot"\nping = "nodes"\n'
 
     def __init__(self, server, proxy):
         self.server, self.program = server, Path(proxy).resolve()
