@@ -37,6 +37,20 @@ impl<'a> Library<'a> {
         script::key_among(words, Args { name: second_parameter(words), values: args })
     }
 
+    /// Whether a function is registered with the flag `no-writes`, as its text reads. Its node may know better.
+    pub fn declares_no_writes(&self, function: &[u8]) -> bool {
+        let mut registrations = self.registrations();
+        let Some(words) = registrations.find(|words| name(words) == Some(function)) else {
+            return false;
+        };
+        let flags = [Name(b"flags"), Sign(b'='), Sign(b'{')];
+        let Some(at) = words.windows(flags.len()).position(|some| *some == flags) else {
+            return false;
+        };
+        let mut listed = words[at + flags.len()..].iter().take_while(|word| **word != Sign(b'}'));
+        listed.any(|word| *word == Text(Some(b"no-writes")))
+    }
+
     /// What stands behind each `register_function`, up to the next one.
     fn registrations(&self) -> impl Iterator<Item = &[Token<'a>]> {
         self.tokens.split(|word| *word == Name(b"register_function")).skip(1)
@@ -86,5 +100,7 @@ mod tests {
         assert_eq!(two.named_key(b"set", &args), Some(&b"a"[..]));
         assert_eq!(two.named_key(b"get", &args), Some(&b"b"[..]));
         assert_eq!(two.named_key(b"look", &args), None);
+        assert!(two.declares_no_writes(b"get") && !two.declares_no_writes(b"set"));
+        assert!(!one.declares_no_writes(b"look") && !two.declares_no_writes(b"look"));
     }
 }

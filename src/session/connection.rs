@@ -345,8 +345,13 @@ impl Session {
                 return Flow::Close;
             }
         };
+        self.take_wire(&wire)
+    }
+
+    /// One request that was written here.
+    pub(super) fn take_wire(&mut self, wire: &[u8]) -> Flow {
         let mut framer = RequestFramer::default();
-        match framer.frame(&wire, &self.shared.options.limits) {
+        match framer.frame(wire, &self.shared.options.limits) {
             Ok(Progress::Complete(len)) => {
                 let bytes = &wire[..len];
                 self.dispatch(&Request::new(bytes, framer.args()), Payload::Small(bytes))

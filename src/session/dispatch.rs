@@ -32,9 +32,27 @@ pub(super) enum Later {
 impl Session {
     /// Does what the route of a request says, unless the request has to wait.
     pub(super) fn dispatch(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
-        if self.shared.paused.get().is_some() && self.is_postponed(request) {
+        if self.shared.paused.get().is_some() {
+            return self.dispatch_paused(request, payload);
+        }
+        self.dispatch_seen(request, payload)
+    }
+
+    /// The same during `CLIENT PAUSE`, for what is not held back.
+    #[cold]
+    fn dispatch_paused(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
+        if self.is_postponed(request) {
             return Flow::Hold;
         }
+        match self.reading_call(request) {
+            Some(wire) => self.take_wire(&wire),
+            None => self.dispatch_seen(request, payload),
+        }
+    }
+
+    /// The same while nothing is held back.
+    #[inline]
+    fn dispatch_seen(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
         if self.shared.is_monitored.get() {
             return self.dispatch_shown(request, payload);
         }

@@ -1,5 +1,6 @@
 //! What a session asks of all workers, and each worker's share in it.
 
+use std::iter;
 use std::rc::Rc;
 
 use tokio::sync::oneshot;
@@ -9,8 +10,9 @@ use super::slow::Timed;
 use super::{Message, Shared};
 use crate::command::script;
 use crate::local::muster::{Held, Kill, Muster, Pause, Share, Unblock};
-use crate::replies::{Promise, Reply};
+use crate::replies::{LARGE, Promise, Reply};
 use crate::resp::request::Request;
+use crate::resp::write;
 use crate::route::{Decision, Route};
 use crate::tracking;
 
@@ -61,7 +63,8 @@ impl Session {
         let decision = self.decide(request);
         match decision.route {
             Route::Refuse(_) => false,
-            _ if held == Held::All || self.may_write(&decision, request) => true,
+            _ if held == Held::All => true,
+            _ if self.may_write(&decision, request) => self.reading_call(request).is_none(),
             Route::Session(crate::command::Verb::Exec) => {
                 self.transaction.as_ref().is_some_and(|transaction| transaction.writes())
             }
@@ -71,6 +74,29 @@ impl Session {
 }
 
 impl Session {
+    /// While only what may write is held back: the call of a function that does not, by what its library says, with the node
+    /// bidden to hold it to that.
+    pub(super) fn reading_call(&self, request: &Request<'_>) -> Option<Vec<u8>> {
+        let is_call =
+            request.name().eq_ignore_ascii_case(b"fcall") && request.bytes().len() < LARGE;
+        // Whoever has rules might be allowed the one name and not the other.
+        if !is_call
+            || request.len() < 3
+            || self.transaction.is_some()
+            || self.client.borrow().is_limited
+        {
+            return None;
+        }
+        let function = request.arg(1);
+        let libraries = &self.shared.pool.scripts.libraries;
+        let reads = libraries.with(function, |library| library.declares_no_writes(function));
+        reads.filter(|reads| *reads)?;
+        let words: Vec<_> = iter::once(&b"FCALL_RO"[..]).chain(request.args(1)).collect();
+        let mut wire = Vec::new();
+        write::request(&mut wire, words.into_iter());
+        Some(wire)
+    }
+
     /// Whether a command may change data. A script may say that it does not; what a function says is known to nodes alone.
     pub(super) fn may_write(&self, decision: &Decision, request: &Request<'_>) -> bool {
         let only_reads = || self.of_script(decision.name, request, script::declares_no_writes);

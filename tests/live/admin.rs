@@ -5,7 +5,7 @@ use std::time::Duration;
 use slotway::proxy::Running;
 use slotway::resp::value::{self, Value};
 
-use crate::client::{Client, bulk, ok};
+use crate::client::{Client, bulk, ok, wire};
 use crate::cluster::{Cluster, steady, steady_alone};
 use crate::grow::program;
 use crate::{front, until};
@@ -62,7 +62,35 @@ async fn a_pause_of_writes_lets_scripts_pass_that_only_read() {
     reader.ask(&["EVAL", script, "0"]).await;
     assert_eq!(reader.call("EXEC").await, Value::Array(vec![bulk("read")]));
     assert_eq!(client.call("CLIENT UNPAUSE").await, ok());
+    functions_pass_that_only_read(&mut client, &mut reader).await;
     proxy.shutdown().await;
+}
+
+/// One says so, one says nothing, and one only looks as if it did, which its node does not fall for.
+async fn functions_pass_that_only_read(client: &mut Client, reader: &mut Client) {
+    let library = "#!lua name=paused
+        redis.register_function{function_name='reads', flags={'no-writes'}, callback=function(k, a) return a[1] end}
+        redis.register_function('writes', function(keys) return redis.call('INCR', keys[1]) end)
+        redis.register_function('lies', function(keys) return redis.call('INCR', keys[1]) end)
+        local flags={'no-writes'}";
+    assert_eq!(client.ask(&["FUNCTION", "LOAD", library]).await, bulk("paused"));
+    assert_eq!(client.call("CLIENT PAUSE 100000 WRITE").await, ok());
+    assert_eq!(reader.call("FCALL reads 1 paused:key x").await, bulk("x"));
+    assert_eq!(reader.call("fcall reads 0 y").await, bulk("y"));
+    let lie = reader.call("FCALL lies 1 paused:key").await;
+    assert!(matches!(&lie, Value::Error(text) if text.contains("write flag")), "{lie:?}");
+    reader.send(&wire(&["FCALL", "writes", "1", "paused:key"])).await.expect("it is sent");
+    until(Duration::from_secs(10), "it waits", async || {
+        let info = value::text(&client.call("CLIENT LIST").await).expect("text").to_owned();
+        if info.contains("flags=b ") { Ok(()) } else { Err(info) }
+    })
+    .await;
+    assert_eq!(client.call("EXISTS paused:key").await, Value::Integer(0));
+    assert_eq!(client.call("CLIENT UNPAUSE").await, ok());
+    assert_eq!(reader.reply().await.expect("a reply"), Value::Integer(1));
+    assert_eq!(reader.call("FCALL lies 1 paused:key").await, Value::Integer(2));
+    assert_eq!(client.call("DEL paused:key").await, Value::Integer(1));
+    assert_eq!(client.call("FUNCTION DELETE paused").await, ok());
 }
 
 #[tokio::test]

@@ -48,7 +48,6 @@ REASONS = [
      "a node tells of a change on a connection of its own: when is not tied to the reply of the command that made it"),
     (CANNOT, "tcl", "^unit/tracking: flushdb .* transaction", "", "FLUSHDB is for all nodes, a transaction for one"),
     # The rest is to come.
-    (NOT_DONE, "tcl", "RO scripts are not blocked by pause", "", "CLIENT PAUSE WRITE holds functions back that only read"),
     (NOT_DONE, "", "", r"command '\S+' is not supported by this proxy( yet)?", "the command is coming"),
 ]
 
