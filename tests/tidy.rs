@@ -88,6 +88,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "backend::control::Access",
             "net",
             "session::CrossSlot",
+            "session::Ping",
             "session::Transactions",
             "acl::Users",
             "cluster::Address",

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use ring::digest::{SHA256, digest};
 
+use crate::resp::write;
 use rights::Rights;
 
 pub use commands::category;
@@ -203,11 +204,5 @@ impl Users {
 }
 
 fn hash(password: &[u8]) -> Hash {
-    hexadecimal(digest(&SHA256, password).as_ref())
-}
-
-/// Two digits for each byte.
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    write::hexadecimal(digest(&SHA256, password).as_ref())
 }

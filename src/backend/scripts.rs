@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use super::libraries::Libraries;
+use crate::command::script::digest;
 use crate::resp::{request, write};
 
 /// Most scripts that are remembered. The one that was used least recently is forgotten first, and then a node that does not
@@ -17,6 +18,12 @@ use crate::resp::{request, write};
 const MOST_SCRIPTS: usize = 1000;
 /// Most bytes of scripts that are remembered.
 const MOST_BYTES: usize = 16 << 20;
+/// Scripts of `EVAL` are looked at one in so many milliseconds, so that who sends a new one each time does not pay for it.
+const LEARN_EVERY_MS: u64 = 10;
+/// As many more may come at once.
+const LEARN_AT_ONCE: u64 = 100;
+/// Most bytes of one of those.
+const LEARN_MOST_BYTES: usize = 16 << 10;
 /// What a node says of a digest that it does not know.
 const UNKNOWN: &[u8] = b"-NOSCRIPT No matching script. Please use EVAL.\r\n";
 
@@ -26,6 +33,8 @@ pub struct Scripts {
     book: ArcSwap<Book>,
     /// Counts the uses, which tells the older from the newer.
     uses: AtomicU64,
+    /// When all scripts of `EVAL` that were looked at are paid for, in milliseconds of a worker's clock.
+    learn_free_ms: AtomicU64,
     /// The libraries of functions.
     pub libraries: Libraries,
 }
@@ -65,6 +74,20 @@ impl Scripts {
         let used = AtomicU64::new(self.uses.fetch_add(1, Relaxed));
         let script = Arc::new(Script { load: load.into(), used });
         self.book.rcu(|book| book.with(digest.to_ascii_lowercase(), &script));
+    }
+
+    /// Remembers a script that is sent whole, as a server does, for when it is called by its digest; so many of them at once
+    /// and in the long run, for each new one makes a new book.
+    pub fn learn(&self, body: &[u8], now_ms: u64) {
+        let free_ms = self.learn_free_ms.load(Relaxed);
+        if free_ms > now_ms + LEARN_AT_ONCE * LEARN_EVERY_MS || body.len() > LEARN_MOST_BYTES {
+            return;
+        }
+        self.learn_free_ms.store(free_ms.max(now_ms) + LEARN_EVERY_MS, Relaxed);
+        let digest = digest(body);
+        if self.load(digest.as_bytes()).is_none() {
+            self.remember(digest.as_bytes(), body);
+        }
     }
 
     /// Forgets all scripts.
@@ -132,6 +155,22 @@ mod tests {
         assert_eq!(scripts.load(b"too large"), None);
         scripts.clear();
         assert_eq!(scripts.load(b"digest0"), None);
+    }
+
+    #[test]
+    fn not_too_many_scripts_are_learned() {
+        let (scripts, digest) = (Scripts::default(), b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
+        let learned = || scripts.book.load().scripts.len() as u64;
+        scripts.learn(&vec![b' '; LEARN_MOST_BYTES + 1], 7);
+        assert_eq!((scripts.text(digest), learned()), (None, 0));
+        scripts.learn(b"return 1", 7);
+        assert_eq!(scripts.text(digest).unwrap(), &b"return 1"[..]);
+        for n in 0..2 * LEARN_AT_ONCE {
+            scripts.learn(format!("return {n}").as_bytes(), 7);
+        }
+        assert_eq!(learned(), LEARN_AT_ONCE, "one was known");
+        scripts.learn(b"return 'later'", 7 + LEARN_EVERY_MS);
+        assert_eq!(learned(), LEARN_AT_ONCE + 1);
     }
 
     #[test]

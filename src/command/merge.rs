@@ -170,7 +170,6 @@ impl Gather {
             Merge::Receivers => self.sum(0, out),
             Merge::AllOk => self.replies().next().map(|first| out.extend_from_slice(first)),
             Merge::Concat => self.concat(out),
-            Merge::AllHave => self.all_have(out),
             Merge::Splice => self.splice(out),
             Merge::Info => {
                 write::verbatim(out, self.protocol, &info::merge(&self.own, self.replies()));
@@ -258,18 +257,6 @@ impl Gather {
         write::array(out, arrays.iter().map(|(count, _)| count).sum());
         for (_, elements) in arrays {
             out.extend_from_slice(elements);
-        }
-        Some(())
-    }
-
-    /// Each element is 0 or 1, so that it takes up four bytes.
-    fn all_have(&self, out: &mut Vec<u8>) -> Option<()> {
-        let arrays: Vec<(usize, &[u8])> = self.replies().map(array).collect::<Option<_>>()?;
-        let (count, _) = *arrays.first()?;
-        write::array(out, count);
-        for at in 0..count {
-            let mut flags = arrays.iter().map(|(_, flags)| flags.get(4 * at + 1));
-            write::integer(out, i64::from(flags.all(|flag| flag == Some(&b'1'))));
         }
         Some(())
     }
@@ -365,11 +352,6 @@ mod tests {
             gather(Merge::Concat, 2),
             &["*0\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"],
             "*2\r\n$1\r\na\r\n$1\r\nb\r\n",
-        );
-        check(
-            gather(Merge::AllHave, 2),
-            &["*3\r\n:1\r\n:0\r\n:1\r\n", "*3\r\n:1\r\n:1\r\n:0\r\n"],
-            "*3\r\n:1\r\n:0\r\n:0\r\n",
         );
         let exec = || {
             let pong = Source::Own(b"+PONG\r\n".to_vec());

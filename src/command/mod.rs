@@ -223,6 +223,8 @@ pub enum Errand {
     LoadScript,
     /// `FUNCTION LOAD`: on every primary, and remembered.
     LoadLibrary,
+    /// `SCRIPT EXISTS`: known to every primary, or here.
+    HaveScripts,
     /// `SCRIPT FLUSH`: on every primary, and forgotten.
     FlushScripts,
     /// `SCRIPT KILL`, `FUNCTION KILL`: where one runs. The lane to that node is busy with it.
@@ -250,8 +252,6 @@ pub enum Merge {
     AllOk,
     /// Arrays one behind the other (`KEYS`).
     Concat,
-    /// Arrays of 0 and 1, with 1 where every part has it (`SCRIPT EXISTS`).
-    AllHave,
     /// `INFO`: the nodes' numbers added into the proxy's own text.
     Info,
     /// `EXEC`: the proxy's own replies put in among the node's.

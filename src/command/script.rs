@@ -1,8 +1,11 @@
 //! What a script's text says of what it may do.
 
+use ring::digest::SHA1_FOR_LEGACY_USE_ONLY;
+
 use super::keys;
 use super::lua::Token::{self, Name, Number, Sign, Text};
 use super::{Flags, lookup, lua, table};
+use crate::resp::write::hexadecimal;
 
 /// Ways to the server's functions other than by their plain names.
 const DETOURS: [&[u8]; 5] = [b"_G", b"getfenv", b"load", b"server", b"require"];
@@ -62,6 +65,11 @@ pub(super) fn key_among<'a>(tokens: &[Token<'a>], args: Args<'a, '_>) -> Option<
             arguments(behind).iter().map(|words| value(words, before, args)).collect();
         first_key(&said)
     })
+}
+
+/// The name that servers give a script: its SHA-1 in hexadecimal digits.
+pub fn digest(script: &[u8]) -> String {
+    hexadecimal(ring::digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, script).as_ref())
 }
 
 /// Reads the first line of a script, such as `#!lua flags=no-writes,allow-oom`.

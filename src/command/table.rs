@@ -8,7 +8,7 @@ use crate::command::Group::{
     Bitmap, Cluster, Connection, Generic, Geo, Hash, HyperLogLog, List, Module, PubSub, Scripting,
     Server, Set, SortedSet, Stream, String, Transactions,
 };
-use crate::command::Merge::{AllHave, AllOk, ByKey, Concat, Sum};
+use crate::command::Merge::{AllOk, ByKey, Concat, Sum};
 use crate::command::{
     Across, Errand, Flags, Group, Keys, Local, Merge, Policy, Spec, Timeout, Use, Verb,
 };
@@ -436,7 +436,7 @@ const COMMAND: &[Spec] = &[
 #[rustfmt::skip]
 const SCRIPT: &[Spec] = &[
     row("debug",   3, NONE, Scripting, "noscript").refuse(),
-    row("exists", -3, NONE, Scripting, "noscript").every(AllHave),
+    row("exists", -3, NONE, Scripting, "noscript").errand(Errand::HaveScripts),
     row("flush",  -2, NONE, Scripting, "noscript").errand(Errand::FlushScripts),
     row("help",    2, NONE, Scripting, "loading stale"),
     row("kill",    2, NONE, Scripting, "noscript allow_busy").errand(Errand::Kill),

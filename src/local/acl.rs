@@ -3,7 +3,7 @@
 use super::denials;
 use super::muster::Muster;
 use super::{After, Env, Proxy, help, is, lossy, misused, unknown_subcommand};
-use crate::acl::{Asked, DEFAULT, Denial, User, Users, category, hexadecimal};
+use crate::acl::{Asked, DEFAULT, Denial, User, Users, category};
 use crate::client::Client;
 use crate::command::learned::full_name;
 use crate::command::table::CATEGORIES;
@@ -212,6 +212,6 @@ fn make_password(request: &Request<'_>, env: &Env<'_>, out: &mut Vec<u8>) -> Res
     let digits = usize::try_from(bits).unwrap_or(0).div_ceil(4);
     let mut bytes = vec![0; digits.div_ceil(2)];
     (env.fill_by_chance)(&mut bytes);
-    write::bulk(out, &hexadecimal(&bytes)[..digits]);
+    write::bulk(out, &write::hexadecimal(&bytes)[..digits]);
     Ok(())
 }

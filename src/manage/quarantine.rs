@@ -8,7 +8,6 @@
 //! Keys and dumps are bytes, in hexadecimal. A copy comes back with `RESTORE key ttl dump`, under a name of its own.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use super::mover::ends::End;
 use super::mover::remedy::{Remedy, Setback};
 use crate::cluster::{Address, Slot};
 use crate::resp::value::{self, Value};
+use crate::resp::write::hexadecimal;
 
 /// Folder of these files below the state folder.
 const FOLDER: &str = "quarantine";
@@ -85,7 +85,13 @@ impl Quarantine {
         }
         let mut text = String::new();
         for Copy { node, slot, key, ttl_ms, dump } in copies {
-            let line = Line { node, slot: *slot, key: hex(key), ttl_ms: *ttl_ms, dump: hex(dump) };
+            let line = Line {
+                node,
+                slot: *slot,
+                key: hexadecimal(key),
+                ttl_ms: *ttl_ms,
+                dump: hexadecimal(dump),
+            };
             text.push_str(&serde_json::to_string(&line)?);
             text.push('\n');
         }
@@ -183,15 +189,6 @@ pub(super) async fn held_by_both(
         }
     }
     Ok(both)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -138,6 +138,9 @@ impl Session {
         payload: Payload<'_>,
     ) -> Flow {
         self.note(&decision);
+        if decision.nature.scripted {
+            self.learn_script(&decision, request);
+        }
         if self.is_tracking() {
             self.remember(&decision, request);
         }

@@ -87,6 +87,7 @@ impl Mission {
             Errand::RandomKey => self.random_key().await,
             Errand::LoadScript => self.load_script().await,
             Errand::LoadLibrary => self.load_library().await,
+            Errand::HaveScripts => self.have_scripts().await,
             Errand::FlushScripts => {
                 self.pool().scripts.clear();
                 Ok(one_of(&self.everywhere(&self.wire).await?, is_error))
@@ -139,6 +140,29 @@ impl Mission {
             self.pool().scripts.remember(digest, body);
         }
         Ok(replies[0].clone())
+    }
+
+    /// Of each digest, whether a call of it runs wherever it goes: all primaries know it, or can be told.
+    async fn have_scripts(&self) -> Asked {
+        let replies = self.everywhere(&self.wire).await?;
+        if let Some(error) = replies.iter().find(|reply| is_error(reply)) {
+            return Ok(error.clone());
+        }
+        let told: Vec<Value> = replies
+            .iter()
+            .filter_map(|reply| value::decode(reply).ok().flatten())
+            .map(|(told, _)| told)
+            .collect();
+        let mut wire = Vec::new();
+        write::array(&mut wire, self.args.len() - 2);
+        for (at, digest) in self.args[2..].iter().enumerate() {
+            let flag = |told| value::array(told).and_then(|flags| value::integer(flags.get(at)?));
+            let is_known =
+                told.len() == replies.len() && told.iter().all(|told| flag(told) == Some(1));
+            let is_here = self.pool().scripts.text(digest).is_some();
+            write::integer(&mut wire, i64::from(is_known || is_here));
+        }
+        Ok(wire.into())
     }
 
     /// Loads a library on every primary, and remembers it if all have taken it. It goes the way of requests, so that no node

@@ -31,6 +31,16 @@ impl Session {
         }
     }
 
+    /// Takes note of a script that is sent whole.
+    pub(super) fn learn_script(&self, decision: &Decision, request: &Request<'_>) {
+        if matches!(decision.name, "eval" | "eval_ro")
+            && matches!(decision.route, Route::One(..) | Route::Any)
+        {
+            let pool = &self.shared.pool;
+            pool.scripts.learn(request.arg(1), pool.clock.millis());
+        }
+    }
+
     /// Forgets functions that are about to be changed otherwise than by `FUNCTION LOAD`.
     pub(super) fn forget_functions(&self, decision: &Decision, request: &Request<'_>) {
         let libraries = &self.shared.pool.scripts.libraries;

@@ -32,7 +32,7 @@ async fn waits_are_ended_by_others() {
         (pop, " ERROR", unblocked()),
         (replicas, " ERROR", unblocked()),
     ] {
-        waiting.send(&crate::client::wire(&request)).await.unwrap();
+        waiting.send(&wire(&request)).await.unwrap();
         until(Duration::from_secs(5), "it waits", async || {
             let list = client.call(&format!("CLIENT LIST ID {id}")).await;
             let list = value::text(&list).unwrap_or_default().to_owned();
@@ -222,7 +222,7 @@ async fn waits_are_ended_when_no_connection_is_left() {
     for n in 0..2 {
         let mut one = Client::to(proxy.data).await;
         let id = value::integer(&one.call("CLIENT ID").await).unwrap();
-        one.send(&crate::client::wire(&["BLPOP", &format!("{{nobody}}{n}"), "0"])).await.unwrap();
+        one.send(&wire(&["BLPOP", &format!("{{nobody}}{n}"), "0"])).await.unwrap();
         until(Duration::from_secs(5), "it waits", async || {
             let list = client.call(&format!("CLIENT LIST ID {id}")).await;
             let list = value::text(&list).unwrap_or_default().to_owned();

@@ -51,7 +51,7 @@ async fn scripts_are_known_on_all_shards() {
     let both = |known| Value::Array(vec![Value::Integer(known), Value::Integer(0)]);
     assert_eq!(client.call(&exists).await, both(1));
     cluster.call(0, &["SCRIPT", "FLUSH"]).await;
-    assert_eq!(client.call(&exists).await, both(0));
+    assert_eq!(client.call(&exists).await, both(1), "the node will be told");
     run_everywhere(&mut client, &digest.to_uppercase()).await;
     cluster.call(1, &["SCRIPT", "FLUSH"]).await;
     run_in_transactions(&mut client, &digest).await;
@@ -62,6 +62,10 @@ async fn scripts_are_known_on_all_shards() {
     assert_eq!(client.call("SCRIPT FLUSH").await, ok());
     let unknown = client.call(&format!("EVALSHA {digest} 1 script:1")).await;
     assert!(matches!(&unknown, Value::Error(text) if text.starts_with("NOSCRIPT ")), "{unknown:?}");
+    assert_eq!(client.call(&exists).await, both(0));
+    client.ask(&["EVAL", SCRIPT, "1", "script:1"]).await;
+    assert_eq!(client.call(&exists).await, both(1), "one that is sent whole is known, too");
+    run_everywhere(&mut client, &digest).await;
     let idle = client.call("SCRIPT KILL").await;
     assert!(matches!(&idle, Value::Error(text) if text.starts_with("NOTBUSY ")), "{idle:?}");
     proxy.shutdown().await;
