@@ -10,7 +10,7 @@ use crate::resp::write::hexadecimal;
 /// Ways to the server's functions other than by their plain names.
 const DETOURS: [&[u8]; 5] = [b"_G", b"getfenv", b"load", b"server", b"require"];
 /// Most bytes of a script in which keys are looked for: more than people write, and little work.
-pub(super) const READ_MAX: usize = 64 << 10;
+pub const READ_MAX: usize = 64 << 10;
 /// Most calls of the server in which a key is looked for, and most names of its function: it is mostly in the first one.
 const CALLS_MAX: usize = 32;
 const ALIASES_MAX: usize = 4;

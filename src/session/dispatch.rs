@@ -160,7 +160,10 @@ impl Session {
                 self.forget_functions(&decision, request);
                 self.every(request, merge, &decision);
             }
-            Route::Any => self.any(payload, &decision),
+            Route::Any => {
+                let slot = self.node_for(&decision, request);
+                self.any(payload, slot, &decision);
+            }
             Route::Across(across, wait) => self.cross((across, wait), request),
             Route::Errand(errand) => self.run_errand(errand, request, &decision),
             Route::Sort(_) => self.run_errand(Errand::Sort, request, &decision),
@@ -246,9 +249,11 @@ impl Session {
                 let mut slots = request.args(*first).step_by(*step).map(Slot::of);
                 slots.any(|slot| self.is_taken(gate, slot) || self.lacks_room(slot))
             }
-            Route::Any | Route::Publish(None) => {
-                self.any_slot().is_some_and(|slot| self.lacks_room(slot))
+            Route::Any if !self.shared.pool.is_any_crowded() => false,
+            Route::Any => {
+                self.node_for(decision, request).is_some_and(|slot| self.lacks_room(slot))
             }
+            Route::Publish(None) => self.any_slot().is_some_and(|slot| self.lacks_room(slot)),
         }
     }
 
@@ -364,8 +369,8 @@ impl Session {
         slots.get(turn % slots.len().max(1)).copied()
     }
 
-    fn any(&mut self, payload: Payload<'_>, decision: &Decision) {
-        match self.any_slot() {
+    fn any(&mut self, payload: Payload<'_>, slot: Option<Slot>, decision: &Decision) {
+        match slot {
             Some(slot) => {
                 let promise = self.replies.promise(Claim::None, decision.nature.reads);
                 self.send(payload, promise, slot, decision);

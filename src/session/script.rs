@@ -64,6 +64,23 @@ impl Session {
         Decision { route: Route::One(slot, claim), ..decision }
     }
 
+    /// A slot of the node that gets a request which any can answer. A script gets the same for all clients, by its digest or
+    /// the function's name: it does the same then whoever calls it, and one node alone has to know it.
+    pub(super) fn node_for(&self, decision: &Decision, request: &Request<'_>) -> Option<Slot> {
+        if !is_keyless(decision, request) {
+            return self.any_slot();
+        }
+        let slot = match decision.name {
+            "eval" | "eval_ro" if request.arg(1).len() > script::READ_MAX => {
+                return self.any_slot();
+            }
+            "eval" | "eval_ro" => Slot::of(script::digest(request.arg(1)).as_bytes()),
+            _ => Slot::of(&request.arg(1).to_ascii_lowercase()),
+        };
+        let is_served = self.shared.pool.owner(slot).is_some();
+        if is_served { Some(slot) } else { self.any_slot() }
+    }
+
     #[cold]
     fn named_key(&self, decision: &Decision, request: &Request<'_>) -> Option<Vec<u8>> {
         let args: Vec<&[u8]> = request.args(COUNT + 1).collect();

@@ -1,5 +1,6 @@
 //! Scripts and functions are the whole cluster's, whoever forgets them and whoever joins.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use slotway::cluster::Slot;
@@ -7,7 +8,7 @@ use slotway::resp::value::{self, Value};
 use slotway::session::Ping;
 
 use crate::client::{Client, bulk, ok};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, steady};
 use crate::events::{fail_over, reshard};
 use crate::{beside_others, front, until};
 
@@ -129,6 +130,31 @@ async fn ping_looks_at_all_primaries_if_it_is_to() {
     assert_eq!(Client::to(usual.data).await.call("PING").await, pong);
     proxy.shutdown().await;
     usual.shutdown().await;
+}
+
+/// Where a script without keys runs does not depend on who calls it, nor on whether it is sent whole.
+#[tokio::test]
+async fn a_script_without_keys_has_its_node() {
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let mut nodes = BTreeSet::new();
+    for n in 0..12 {
+        let script = format!("return redis.call('CLUSTER', 'MYID') -- {n}");
+        let mut ran = BTreeSet::new();
+        for _ in 0..6 {
+            let mut client = Client::to(proxy.data).await;
+            let at = client.ask(&["EVAL", &script, "0"]).await;
+            ran.insert(value::text(&at).expect("a node").to_owned());
+            let digest = client.ask(&["SCRIPT", "LOAD", &script]).await;
+            let digest = value::text(&digest).expect("a digest").to_uppercase();
+            let at = client.ask(&["EVALSHA", &digest, "0"]).await;
+            ran.insert(value::text(&at).expect("a node").to_owned());
+        }
+        assert_eq!(ran.len(), 1, "{script} ran at {ran:?}");
+        nodes.extend(ran);
+    }
+    assert_eq!(nodes.len(), 3, "one node gets all scripts");
+    proxy.shutdown().await;
 }
 
 #[tokio::test]
