@@ -4,14 +4,15 @@
 //! `CLIENT UNBLOCK`, or with the client; when the slot moves or the node is lost it goes on at the new owner for the time
 //! that is left.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::connection::Session;
 use crate::backend::{Lease, Pool, Said};
@@ -25,10 +26,16 @@ use crate::resp::{Protocol, write};
 
 /// How long a node may take to end a wait before it is told again.
 const UNHEARD: Duration = Duration::from_millis(20);
+/// How long a wait for a connection to wait on goes unseen.
+const SHOWN_AFTER: Duration = Duration::from_millis(500);
 
 /// A client's wait, as those see it who may end it.
 #[derive(Debug, Default)]
-pub struct Blocked(RefCell<Option<Blocker>>);
+pub struct Blocked {
+    blocker: RefCell<Option<Blocker>>,
+    /// Whether what comes from now on ends the wait.
+    waits: Cell<bool>,
+}
 
 #[derive(Debug)]
 struct Blocker {
@@ -36,24 +43,48 @@ struct Blocker {
     unblock: Option<oneshot::Sender<Unblock>>,
 }
 
+/// A wait, as the work sees it that is done meanwhile.
+pub(super) struct Vigil {
+    /// How it is to end, once somebody says so.
+    pub(super) unblocked: oneshot::Receiver<Unblock>,
+    blocked: Rc<Blocked>,
+}
+
+impl Vigil {
+    /// What comes from now on ends the wait, and others may see that the client waits.
+    pub(super) fn begin(&self) {
+        self.blocked.waits.set(true);
+    }
+}
+
 impl Blocked {
-    /// Whether the client waits.
+    /// Whether a command is under way that may wait.
     pub fn is_blocked(&self) -> bool {
-        self.0.borrow().is_some()
+        self.blocker.borrow().is_some()
+    }
+
+    /// Whether the client waits: who sees it may send what it waits for.
+    pub fn waits(&self) -> bool {
+        self.waits.get()
     }
 
     /// Ends the wait; false if there is none.
     pub fn unblock(&self, how: Unblock) -> bool {
-        let mut blocker = self.0.borrow_mut();
+        let mut blocker = self.blocker.borrow_mut();
         let unblock = blocker.as_mut().and_then(|blocker| blocker.unblock.take());
         unblock.is_some_and(|unblock| unblock.send(how).is_ok())
     }
 
     /// The client is gone: the connection is closed, on which the node gives the wait up.
     pub(super) fn abort(&self) {
-        if let Some(blocker) = self.0.take() {
+        if let Some(blocker) = self.end() {
             blocker.task.abort();
         }
+    }
+
+    fn end(&self) -> Option<Blocker> {
+        self.waits.set(false);
+        self.blocker.take()
     }
 }
 
@@ -95,8 +126,8 @@ impl Session {
         };
         self.written.note(slot, self.now);
         let (pool, timed) = (Rc::clone(&self.shared.pool), self.timed(request));
-        self.block_on(async move |unblocked, promise| {
-            waiting.run(unblocked, promise).await;
+        self.block_on(async move |vigil, promise| {
+            waiting.run(vigil, promise).await;
             timed.waited(&pool);
         });
     }
@@ -104,37 +135,32 @@ impl Session {
     /// Does work that keeps the client waiting, until it is done, somebody unblocks the client, or the client leaves.
     pub(super) fn block_on<W>(&self, work: W)
     where
-        W: AsyncFnOnce(oneshot::Receiver<Unblock>, Promise) + 'static,
+        W: AsyncFnOnce(Vigil, Promise) + 'static,
     {
         let promise = self.replies.promise(Claim::All, false);
         let (unblock, unblocked) = oneshot::channel();
-        let done = Rc::clone(&self.blocked);
+        let blocked = Rc::clone(&self.blocked);
         let task = tokio::task::spawn_local(async move {
-            work(unblocked, promise).await;
-            done.0.take();
+            let vigil = Vigil { unblocked, blocked: Rc::clone(&blocked) };
+            work(vigil, promise).await;
+            blocked.end();
         });
-        *self.blocked.0.borrow_mut() =
+        *self.blocked.blocker.borrow_mut() =
             Some(Blocker { task: task.abort_handle(), unblock: Some(unblock) });
     }
 }
 
 impl Waiting {
-    async fn run(mut self, mut unblocked: oneshot::Receiver<Unblock>, promise: Promise) {
+    async fn run(mut self, mut vigil: Vigil, promise: Promise) {
         let mut patience = self.pool.deadline();
         loop {
-            let lease = tokio::select! {
-                lease = self.lease(patience) => lease,
-                // No node knows of the wait.
-                Ok(how) = &mut unblocked, if !unblocked.is_terminated() => {
-                    return promise.fulfil(Reply::Small(self.nothing(how)));
-                }
-            };
-            let lease = match lease {
-                Ok(lease) => lease,
-                Err(refusal) => return self.pool.refuse(promise, &refusal),
+            let lease = match self.find(&mut vigil, patience).await {
+                Ok(Ok(lease)) => lease,
+                Ok(Err(refusal)) => return self.pool.refuse(promise, &refusal),
+                Err(how) => return promise.fulfil(Reply::Small(self.nothing(how))),
             };
             let node_took_it = Instant::now();
-            match self.wait_at(lease, &mut unblocked).await {
+            match self.wait_at(lease, &mut vigil).await {
                 Outcome::Reply(reply) => return promise.fulfil(Reply::whole(reply)),
                 Outcome::Elsewhere if self.is_over() => {
                     let how = self.ended.unwrap_or(Unblock::TimeOut);
@@ -161,6 +187,22 @@ impl Waiting {
         }
     }
 
+    /// A connection to wait on, or how the wait was ended before there was one, of which no node knows.
+    async fn find(
+        &mut self,
+        vigil: &mut Vigil,
+        patience: Instant,
+    ) -> Result<Result<Lease, Refusal>, Unblock> {
+        let mut lease = pin!(self.lease(patience));
+        loop {
+            tokio::select! {
+                lease = &mut lease => return Ok(lease),
+                Ok(how) = &mut vigil.unblocked, if !vigil.unblocked.is_terminated() => return Err(how),
+                () = sleep(SHOWN_AFTER), if !vigil.blocked.waits() => vigil.begin(),
+            }
+        }
+    }
+
     async fn lease(&mut self, patience: Instant) -> Result<Lease, Refusal> {
         if let Some(address) = self.asked.take()
             && let Ok(mut lease) = self.pool.lease_at(&address, self.protocol).await
@@ -171,14 +213,12 @@ impl Waiting {
         self.pool.lease(self.slot, self.protocol, patience).await
     }
 
-    async fn wait_at(
-        &mut self,
-        mut lease: Lease,
-        unblocked: &mut oneshot::Receiver<Unblock>,
-    ) -> Outcome {
+    async fn wait_at(&mut self, mut lease: Lease, vigil: &mut Vigil) -> Outcome {
         if lease.send(&self.wire()).await.is_err() {
             return Outcome::Elsewhere;
         }
+        vigil.begin();
+        let unblocked = &mut vigil.unblocked;
         let said = tokio::select! {
             said = lease.hear() => said,
             how = &mut *unblocked, if !unblocked.is_terminated() => {

@@ -196,7 +196,7 @@ impl Roster {
             .map(|(_, member)| {
                 let client = member.client.borrow();
                 let mut letters = local::client_letters(&client);
-                if member.blocked.is_blocked() {
+                if member.blocked.waits() {
                     letters.push('b');
                 }
                 (client.id, local::client_line(&client, &letters, now_ms))
@@ -207,8 +207,7 @@ impl Roster {
     /// How many clients wait, at a node or for the end of a pause.
     fn blocked(&self) -> u64 {
         let clients = self.0.borrow();
-        let waits =
-            |member: &Member| member.blocked.is_blocked() || member.client.borrow().postponed;
+        let waits = |member: &Member| member.blocked.waits() || member.client.borrow().postponed;
         clients.iter().filter(|(_, member)| waits(member)).count() as u64
     }
 

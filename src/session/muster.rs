@@ -200,6 +200,7 @@ impl Shared {
 
     fn unpause(&self) {
         self.paused.set(None);
+        self.roster.each(|member| member.client.borrow_mut().postponed = false);
         self.roster.wake_all();
     }
 

@@ -6,9 +6,9 @@
 
 use std::rc::Rc;
 
-use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep};
 
+use super::blocking::Vigil;
 use super::connection::{Flow, Session};
 use crate::backend::Pool;
 use crate::cluster::Slot;
@@ -70,9 +70,9 @@ impl Session {
             .filter(|timeout| *timeout > 0)
             .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
         let (pool, slots) = (Rc::clone(&self.shared.pool), self.primaries_written());
-        self.block_on(async move |unblocked, promise| {
+        self.block_on(async move |vigil, promise| {
             let waiting = Waiting { pool: Rc::clone(&pool), replicas, end };
-            match waiting.run(&slots, unblocked).await {
+            match waiting.run(&slots, vigil).await {
                 Ok(count) => {
                     let mut wire = Vec::new();
                     write::integer(&mut wire, count);
@@ -109,11 +109,7 @@ struct Waiting {
 
 impl Waiting {
     /// The number of replicas that have everything, at the primary where they are fewest.
-    async fn run(
-        &self,
-        slots: &[Slot],
-        mut unblocked: oneshot::Receiver<Unblock>,
-    ) -> Result<i64, Refusal> {
+    async fn run(&self, slots: &[Slot], mut vigil: Vigil) -> Result<i64, Refusal> {
         let mut shards = Vec::new();
         for slot in slots {
             let offset = self.look(*slot).await?.offset;
@@ -131,8 +127,9 @@ impl Waiting {
             if count >= self.replicas || self.end.is_some_and(|end| Instant::now() >= end) {
                 return Ok(count);
             }
+            vigil.begin();
             tokio::select! {
-                how = &mut unblocked => return match how {
+                how = &mut vigil.unblocked => return match how {
                     Ok(Unblock::Error) => Err(Refusal::Unblocked),
                     _ => Ok(count),
                 },

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use slotway::proxy::Options;
+use slotway::session::CrossSlot;
+use tokio::time::timeout;
+
 use crate::fake::Act;
 use crate::rig::{Rig, rig, until};
 
@@ -224,5 +228,28 @@ fn on_a_migrating_slot_a_pipeline_is_waited_out_without_errors() {
         until("the node has said TRYAGAIN", || rig.node(0).count(&mget) > 0).await;
         rig.cluster.model().migrate(&other);
         assert_eq!(client.read_n(2).await, ["*2\r\n$1\r\n1\r\n$1\r\n2\r\n", "$1\r\n2\r\n"]);
+    });
+}
+
+/// What comes for a client that others see wait must not be missed, so nobody sees it before the ends of the streams are known.
+#[test]
+fn a_wait_is_not_seen_before_it_has_begun() {
+    let emulating = |options: &mut Options| options.session.cross_slot = CrossSlot::Emulate;
+    rig(2).with(emulating).run(async |rig| {
+        let (mut client, mut other) = (rig.client().await, rig.client().await);
+        let (a, b) = (rig.key(0), rig.key(1));
+        rig.node(0).next("XREVRANGE", Act::Reply(b"*0\r\n".to_vec()));
+        rig.node(1).next("XREVRANGE", Act::HoldReply(b"*0\r\n".to_vec()));
+        for _ in 0..500 {
+            rig.node(0).next("XREAD", Act::Reply(b"*-1\r\n".to_vec()));
+            rig.node(1).next("XREAD", Act::Reply(b"*-1\r\n".to_vec()));
+        }
+        client.send_all(&[&format!("XREAD BLOCK 0 STREAMS {a} {b} $ $")]).await;
+        let last = format!("XREVRANGE {b} + - COUNT 1");
+        until("the last node is asked", || rig.node(1).count(&last) == 1).await;
+        assert!(!other.ask("CLIENT LIST").await.contains("flags=b"));
+        rig.node(1).release();
+        let waits = async { while !other.ask("CLIENT LIST").await.contains("flags=b") {} };
+        timeout(Duration::from_secs(10), waits).await.expect("it waits");
     });
 }

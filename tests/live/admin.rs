@@ -88,6 +88,8 @@ async fn functions_pass_that_only_read(client: &mut Client, reader: &mut Client)
     assert_eq!(client.call("EXISTS paused:key").await, Value::Integer(0));
     assert_eq!(client.call("CLIENT UNPAUSE").await, ok());
     assert_eq!(reader.reply().await.expect("a reply"), Value::Integer(1));
+    let list = client.call("CLIENT LIST").await;
+    assert!(value::text(&list).is_some_and(|list| !list.contains("flags=b")), "{list:?}");
     assert_eq!(reader.call("FCALL lies 1 paused:key").await, Value::Integer(2));
     assert_eq!(client.call("DEL paused:key").await, Value::Integer(1));
     assert_eq!(client.call("FUNCTION DELETE paused").await, ok());

@@ -15,11 +15,11 @@ mod gather;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::Shared;
 use super::ask::{Asking, Question, Step, error, odd};
+use super::blocking::Vigil;
 use super::connection::Session;
 use super::slow::Timed;
 use crate::cluster::Slot;
@@ -75,8 +75,8 @@ impl Session {
                 let promise = self.replies.promise(Claim::All, spec.is_readonly());
                 tokio::task::spawn_local(crossing.once(across, promise, timed));
             }
-            Some(wait) => self.block_on(async move |unblocked, promise| {
-                crossing.until_something_comes(across, wait, unblocked, promise).await;
+            Some(wait) => self.block_on(async move |vigil, promise| {
+                crossing.until_something_comes(across, wait, vigil, promise).await;
             }),
         }
     }
@@ -97,7 +97,7 @@ impl Crossing {
         mut self,
         across: Across,
         wait: Wait,
-        mut unblocked: oneshot::Receiver<Unblock>,
+        mut vigil: Vigil,
         promise: Promise,
     ) {
         let end = wait.timeout().and_then(|timeout| Instant::now().checked_add(timeout));
@@ -116,9 +116,10 @@ impl Crossing {
             if left.is_some_and(|left| left.is_zero()) {
                 return promise.fulfil(Reply::Small(wait.nothing(self.protocol)));
             }
+            vigil.begin();
             tokio::select! {
                 () = sleep(left.map_or(pause, |left| left.min(pause))) => {}
-                Ok(how) = &mut unblocked => {
+                Ok(how) = &mut vigil.unblocked => {
                     let reply = match how {
                         Unblock::TimeOut => wait.nothing(self.protocol),
                         Unblock::Error => b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n",
