@@ -44,6 +44,19 @@ pub enum Route {
     Refuse(Box<Refusal>),
 }
 
+impl Route {
+    /// The slot of all its keys, if they share one.
+    pub fn slot(&self) -> Option<Slot> {
+        match self {
+            Self::One(slot, _)
+            | Self::Block(slot, _)
+            | Self::Sort(slot)
+            | Self::Publish(Some(slot)) => Some(*slot),
+            _ => None,
+        }
+    }
+}
+
 /// How a request is cut: its keys are at `first, first + step, …` to the end.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {

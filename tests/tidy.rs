@@ -89,6 +89,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "net",
             "session::CrossSlot",
             "session::Ping",
+            "session::Queueing",
             "session::Transactions",
             "acl::Users",
             "cluster::Address",

@@ -19,7 +19,7 @@ use super::scripts;
 use crate::net::Stream;
 use crate::net::tls::TlsTrouble;
 use crate::refusal::Refusal;
-use crate::replies::{LARGE, Reply};
+use crate::replies::{LARGE, Promise, Reply};
 use crate::resp::frame::{self, Progress, ReplyFramer};
 use crate::resp::redirect::{Verdict, aborted, scripted_verdict, verdict};
 use crate::resp::request;
@@ -34,6 +34,8 @@ const SLICES: usize = 16;
 const TURNS: usize = 8;
 /// Waits between attempts to connect: doubling from the first to the last.
 const BACKOFF_MS: std::ops::RangeInclusive<u64> = 25..=400;
+/// What a node says to `DISCARD` if it has refused the `MULTI` before.
+const NO_MULTI: &[u8] = b"-ERR DISCARD without MULTI\r\n";
 
 /// The connection of a lane.
 pub(super) struct Connection {
@@ -161,7 +163,42 @@ impl Connection {
         }
         self.note_if_slow(now);
         let (promise, ticket) = self.lane.pop().ok_or_else(unasked)?;
-        self.pool.answer(promise, ticket, reply, now);
+        if ticket.is_unit() && !promise.is_nobody() {
+            self.end_unit(promise, ticket, reply, now);
+        } else {
+            self.pool.answer(promise, ticket, reply, now);
+        }
+        Ok(())
+    }
+
+    /// The last request of a unit went well. If one before it did not, it was a rehearsal, and that is the reply; but where or
+    /// when the slot is served says nothing of the command.
+    #[inline(never)]
+    fn end_unit(&self, promise: Promise, ticket: Ticket, reply: Reply<'_>, now: u32) {
+        let cause = self.lane.take_cause();
+        if cause.is_empty() {
+            self.pool.answer(promise, ticket, reply, now);
+        } else if verdict(&cause) == Verdict::Final {
+            self.pool.stats.node_errors.add(1);
+            self.pool.answer(promise, ticket, Reply::Small(&cause), now);
+        } else {
+            self.pool.hint(Hint::Refresh);
+            self.pool.answer(promise, ticket, reply, now);
+        }
+    }
+
+    /// A node has refused the `DISCARD` of a rehearsal. If it had taken the `MULTI`, it would queue for ever what comes behind
+    /// it: the connection is given up.
+    fn settle_undiscarded(&self, reply: &[u8], now: u32) -> io::Result<()> {
+        if reply != NO_MULTI {
+            let words = String::from_utf8_lossy(reply);
+            return Err(io::Error::other(format!(
+                "the node does not take DISCARD: {}",
+                words.trim_start_matches('-').trim_end()
+            )));
+        }
+        let (promise, ticket) = self.lane.pop().ok_or_else(unasked)?;
+        self.end_unit(promise, ticket, Reply::Small(b"+OK\r\n"), now);
         Ok(())
     }
 
@@ -181,6 +218,9 @@ impl Connection {
                 self.lane.keep_cause(ticket, reply);
             }
             return self.lane.pop().map(|_| ()).ok_or_else(unasked);
+        }
+        if self.lane.is_rehearsal() {
+            return self.settle_undiscarded(reply, now);
         }
         if ticket.is_scripted() && !ticket.is_unit() && scripts::is_unknown(reply) {
             return self.settle_unknown_script(ticket, reply, now);

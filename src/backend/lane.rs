@@ -176,6 +176,8 @@ pub(super) struct Entry {
 }
 
 const ASKING: &[u8; 16] = b"*1\r\n$6\r\nASKING\r\n";
+/// What a unit ends with that is a rehearsal: its reply is the first error that its node has for what stands before, if any.
+pub const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 
 impl Entry {
     const BLANK: Self = Self { promise: Promise::nobody(), ticket: Ticket::BLANK, len: 0, skip: 0 };
@@ -315,10 +317,6 @@ impl Lane {
         let (promise, ticket, len) = (front.promise.take(), front.ticket, front.len);
         queue.entries.pop_front();
         queue.log.release(len);
-        if ticket.is_unit() {
-            // It was kept for this unit alone.
-            self.cause.borrow_mut().clear();
-        }
         Some((promise, ticket))
     }
 
@@ -338,6 +336,17 @@ impl Lane {
             .then(|| (age, front.promise.owner(), queue.log.copy(queue.log.released(), front.len)))
     }
 
+    /// Whether the reply to a rehearsal comes next.
+    pub(super) fn is_rehearsal(&self) -> bool {
+        let queue = self.queue.borrow();
+        let front = queue.entries.front();
+        front.is_some_and(|front| {
+            front.ticket.is_unit()
+                && !front.ticket.is_told()
+                && queue.log.copy(queue.log.released(), front.len).ends_with(DISCARD)
+        })
+    }
+
     /// Keeps the first error because of which a transaction will not run, until its own reply comes.
     pub(super) fn keep_cause(&self, ticket: Ticket, error: &[u8]) {
         if ticket.is_told() {
@@ -349,7 +358,7 @@ impl Lane {
         }
     }
 
-    /// The error because of which the unit at the front did not run; empty if there was none.
+    /// The error because of which the unit did not run whose reply has come; empty if there was none.
     pub(super) fn take_cause(&self) -> Vec<u8> {
         self.cause.take()
     }

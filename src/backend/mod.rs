@@ -34,7 +34,7 @@ use crate::net::Way;
 
 pub use control::Control;
 pub use inlet::Inlet;
-pub use lane::{Class, Ticket};
+pub use lane::{Class, DISCARD, Ticket};
 pub use lease::{Lease, Said};
 pub use pool::{Hint, Pool};
 pub use reads::ReadFrom;

@@ -14,7 +14,7 @@ use crate::backend::ReadFrom;
 use crate::local::View;
 use crate::net::tls::{AuthClients, Check};
 use crate::observe::log::Format;
-use crate::session::{CrossSlot, Ping, Transactions};
+use crate::session::{CrossSlot, Ping, Queueing, Transactions};
 
 /// A value, or what would be allowed in its place.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -105,6 +105,7 @@ pub(super) const KEYS: &[Key] = &[
     live("client", "max_clients", |c, v| put(&mut c.client.max_clients, count(v, 1..=1_000_000))),
     key("client", "cross_slot", |c, v| put(&mut c.client.session.cross_slot, choice(v, CROSS_SLOT))),
     key("client", "transactions", |c, v| put(&mut c.client.session.transactions, choice(v, TRANSACTIONS))),
+    key("client", "queueing", |c, v| put(&mut c.client.session.queueing, choice(v, QUEUEING))),
     key("client", "ping", |c, v| put(&mut c.client.session.ping, choice(v, PING))),
     key("client", "read_own_writes", |c, v| put(&mut c.client.session.read_own_writes, duration(v, 0..=H))),
     live("client", "idle_timeout", |c, v| put(&mut c.client.session.idle_timeout, duration(v, 0..=720 * H))),
@@ -149,6 +150,7 @@ const CROSS_SLOT: &[(&str, CrossSlot)] =
     &[("strict", CrossSlot::Strict), ("read", CrossSlot::Read), ("emulate", CrossSlot::Emulate)];
 const TRANSACTIONS: &[(&str, Transactions)] =
     &[("whole", Transactions::Whole), ("per_slot", Transactions::PerSlot)];
+const QUEUEING: &[(&str, Queueing)] = &[("proxy", Queueing::Proxy), ("nodes", Queueing::Nodes)];
 const PING: &[(&str, Ping)] = &[("proxy", Ping::Proxy), ("nodes", Ping::Nodes)];
 const VIEW: &[(&str, View)] =
     &[("hidden", View::Hidden), ("single", View::Single), ("real", View::Real)];

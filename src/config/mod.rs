@@ -355,6 +355,7 @@ impl Default for Client {
                 read_own_writes: Duration::ZERO,
                 cross_slot: session::CrossSlot::default(),
                 transactions: session::Transactions::default(),
+                queueing: session::Queueing::default(),
                 ping: session::Ping::default(),
             },
         }

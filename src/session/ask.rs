@@ -48,6 +48,16 @@ impl Asking {
         questions: impl Iterator<Item = Question>,
         protocol: Protocol,
     ) -> Step<Bytes> {
+        let replies = self.put(questions, protocol);
+        self.hear(&replies).await
+    }
+
+    /// Asks questions, all at the same time, and gives what their replies come to.
+    pub(super) fn put(
+        &self,
+        questions: impl Iterator<Item = Question>,
+        protocol: Protocol,
+    ) -> Replies {
         let pool = &self.shared.pool;
         let replies = Replies::new(self.room, Rc::clone(&self.shared.common));
         let class = Class { protocol, replica: false };
@@ -59,7 +69,7 @@ impl Asking {
             pool.send(payload, promise, Ticket::new(slot, class, nature, now));
         }
         replies.end_batch();
-        self.hear(&replies).await
+        replies
     }
 
     /// The same as values, errors among them.
@@ -82,7 +92,7 @@ impl Asking {
     }
 
     /// All that is said to the questions, once it is complete.
-    async fn hear(&mut self, replies: &Replies) -> Step<Bytes> {
+    pub(super) async fn hear(&mut self, replies: &Replies) -> Step<Bytes> {
         let mut wire = BytesMut::new();
         let room = self.room;
         poll_fn(|cx| {

@@ -49,7 +49,7 @@ pub use crate::command::CrossSlot;
 pub use blocking::Blocked;
 pub use connection::Session;
 pub use scan::Plans;
-pub use transaction::Transactions;
+pub use transaction::{Queueing, Transactions};
 
 /// How the proxy deals with clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Options {
     pub cross_slot: CrossSlot,
     /// What becomes of transactions with keys in several slots.
     pub transactions: Transactions,
+    /// Who looks at the commands that are queued in a transaction.
+    pub queueing: Queueing,
     /// Who answers `PING`.
     pub ping: Ping,
 }

@@ -880,6 +880,11 @@ impl Server {
                 b"+OK\r\n".to_vec()
             }
             b"EXEC" => self.execute(&mut model, peer),
+            b"DISCARD" if peer.transaction.take().is_some() => {
+                peer.asking = false;
+                b"+OK\r\n".to_vec()
+            }
+            b"DISCARD" => b"-ERR DISCARD without MULTI\r\n".to_vec(),
             _ if peer.transaction.is_some() => self.queue(&mut model, peer, args),
             _ => self.reply(&mut model, peer, &name, args),
         }

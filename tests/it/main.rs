@@ -28,6 +28,7 @@ mod order;
 mod properties;
 mod protocol;
 mod pubsub;
+mod queueing;
 mod random;
 mod redirects;
 mod resp3;

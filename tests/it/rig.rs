@@ -144,6 +144,7 @@ fn options(seeds: Vec<String>) -> Options {
             read_own_writes: Duration::ZERO,
             cross_slot: session::CrossSlot::Strict,
             transactions: session::Transactions::Whole,
+            queueing: session::Queueing::Proxy,
             ping: session::Ping::Proxy,
         },
         backend: backend::Options {

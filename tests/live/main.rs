@@ -38,6 +38,7 @@ mod papers;
 mod partition;
 mod patience;
 mod pubsub;
+mod queueing;
 #[path = "../cluster/relay.rs"]
 #[allow(dead_code, reason = "`tests/cluster` uses all of it")]
 mod relay;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use slotway::cluster::Slot;
 use slotway::proxy::Running;
 use slotway::resp::value::{self, Value};
-use slotway::session::Transactions;
+use slotway::session::{Queueing, Transactions};
 use tokio::task::JoinSet;
 
 use crate::client::{Client, bulk, ok, wire};
@@ -20,9 +20,10 @@ const LONG: Duration = Duration::from_secs(60);
 const TAGS: [&str; 4] = ["a", "b", "c", "d"];
 const WRITERS: usize = 6;
 
-async fn per_slot(cluster: &Cluster) -> Running {
+async fn per_slot(cluster: &Cluster, queueing: Queueing) -> Running {
     let mut options = front::options(cluster.addresses());
     options.session.transactions = Transactions::PerSlot;
+    options.session.queueing = queueing;
     front::start(options).await
 }
 
@@ -70,14 +71,16 @@ async fn look(proxy: SocketAddr, writer: usize, over: Arc<AtomicBool>) -> i64 {
 async fn those_of_each_slot_stay_whole_while_slots_move() {
     let cluster = Cluster::start(3, 0).await;
     let _turn = alone().await;
-    let proxy = per_slot(&cluster).await;
+    let proxy = per_slot(&cluster, Queueing::Proxy).await;
+    let asking = per_slot(&cluster, Queueing::Nodes).await;
     let (mut writers, mut readers) = (JoinSet::new(), JoinSet::new());
     let over = Arc::new(AtomicBool::new(false));
     for writer in 0..WRITERS {
         let over = || Arc::clone(&over);
-        let counting = count_up(proxy.data, writer, over());
+        let data = if writer % 3 == 0 { asking.data } else { proxy.data };
+        let counting = count_up(data, writer, over());
         writers.spawn(async move { (writer, counting.await) });
-        readers.spawn(look(proxy.data, writer, over()));
+        readers.spawn(look(data, writer, over()));
     }
     let owners = cluster.owners().await;
     for round in 1..3 {
@@ -97,6 +100,7 @@ async fn those_of_each_slot_stay_whole_while_slots_move() {
         assert_eq!(exec, Value::Array(vec![bulk(count.to_string()); 2 * TAGS.len()]));
     }
     one_of_them_has_no_memory(&cluster, &mut client).await;
+    asking.shutdown().await;
     proxy.shutdown().await;
 }
 

@@ -30,9 +30,9 @@ REASONS = [
     (CANNOT, "tcl", "Script ACL check", "Expected '1'", "what a script does is checked by its node, for which it is the proxy's own user"),
     (CANNOT, "tcl", "not enough good replicas", "NOREPLICAS", "each node has the replica that it is to lack"),
     (CANNOT, "tcl", "MONITOR can log commands issued by", "", "what a script does is seen within its node only"),
-    # Nodes hear of a transaction when it is complete: what they would have said before is said at EXEC.
-    (CANNOT, "tcl", "EXEC fails if there are errors while queueing commands #2|DISCARD should not fail during OOM|"
-     "EXEC with only read commands should not be rejected when OOM", "", "memory is looked at when a transaction reaches its node, at EXEC"),
+    # Nodes look at a command when it is queued, and are sent the transaction when it is complete.
+    (CANNOT, "tcl", "EXEC with only read commands should not be rejected when OOM", "",
+     "a node without memory takes nothing in MULTI, also reads, and is sent them at EXEC"),
     # What nodes count is added up; what the proxy answers is not among it.
     (CANNOT, "tcl", "LATENCY HISTOGRAM (all|sub) commands", "", "calls are counted by the nodes, each of those that all run"),
     (CANNOT, "tcl", "^unit/querybuf:", "qbuf", "what the proxy reads into is its own, and lent to a client only as long as it sends"),

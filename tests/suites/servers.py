@@ -149,7 +149,12 @@ class Front:
 
     name = "proxy"
     # What the proxy is told: all that it can do to look like one server.
-    config = '[client]\ncross_slot = "emulate"\ntransactions = "per_slot"\nping = "nodes"\n'
+    config = """[client]
+cross_slot = "emulate"
+transactions = "per_slot"
+queueing = "nodes"
+ping = "nodes"
+"""
 
     def __init__(self, server, proxy):
         self.server, self.program = server, Path(proxy).resolve()

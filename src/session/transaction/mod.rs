@@ -2,10 +2,11 @@
 //!
 //! Within one piece on a lane nothing comes between `MULTI` and `EXEC`, so a transaction needs no connection of its own. What
 //! the proxy answers by itself it answers at `EXEC`, whether the nodes then run the rest or not, and its replies are put in
-//! among the nodes'.
+//! among the nodes'. Where nodes are to have their say before that, each command is rehearsed as it comes.
 
 mod execute;
 mod queued;
+mod rehearse;
 
 use bytes::Bytes;
 
@@ -21,7 +22,7 @@ use crate::resp::write;
 use crate::route::{Decision, Route};
 
 pub(super) use queued::Transaction;
-pub use queued::Transactions;
+pub use queued::{Queueing, Transactions};
 
 impl Session {
     /// What `MULTI`, `EXEC` and their like do while no transaction is open.
@@ -92,8 +93,12 @@ impl Session {
                 return self.answer(command, request);
             }
             _ => {
+                let stage = self.stage(&decision.route);
+                if stage.is_some_and(|slot| self.holds_rehearsal(slot)) {
+                    return Flow::Hold;
+                }
                 self.note(&decision);
-                self.queue(request, decision);
+                self.queue(request, decision, stage);
             }
         }
         Flow::Next
@@ -121,7 +126,8 @@ impl Session {
         true
     }
 
-    fn queue(&mut self, request: &Request<'_>, decision: Decision) {
+    /// Queues a command, which the owner of a slot is to look at if that is given.
+    fn queue(&mut self, request: &Request<'_>, decision: Decision, stage: Option<Slot>) {
         let decision = Decision { writes: self.may_write(&decision, request), ..decision };
         let reads = self.keys_to_remember(&decision, request);
         let Some(transaction) = &mut self.transaction else { return };
@@ -138,10 +144,11 @@ impl Session {
         } else {
             transaction.queue(request, decision, load)
         };
-        match queued {
-            Ok(()) => self.replies.answer(|out| write::simple(out, "QUEUED")),
-            Err(refusal) => {
-                transaction.dirty = true;
+        match (queued, stage) {
+            (Ok(()), Some(slot)) => self.rehearse(slot, request),
+            (Ok(()), None) => self.replies.answer(|out| write::simple(out, "QUEUED")),
+            (Err(refusal), _) => {
+                transaction.dirty.set(true);
                 self.refuse(&refusal);
             }
         }
@@ -158,8 +165,8 @@ impl Session {
             return Flow::Hold;
         }
         self.note(decision);
-        if transaction.dirty {
-            self.refuse(&Refusal::ExecAbort);
+        if transaction.dirty.get() {
+            self.abort(&transaction);
         } else {
             self.check_again(&mut transaction);
             self.run(*transaction);
@@ -170,10 +177,11 @@ impl Session {
     /// Whether a transaction has to wait, with all of its parts.
     fn holds_transaction(&mut self, transaction: &Transaction) -> bool {
         let gate = self.replies.gate();
-        if transaction.asks_nodes() && gate != Gate::Empty {
+        let hears_nodes = self.shared.options.queueing == Queueing::Nodes;
+        if (hears_nodes || transaction.asks_nodes()) && gate != Gate::Empty {
             return true;
         }
-        if transaction.dirty || !transaction.goes_to_a_node() {
+        if transaction.dirty.get() || !transaction.goes_to_a_node() {
             return gate == Gate::Barred;
         }
         if self.is_stale(gate) {
@@ -198,9 +206,9 @@ impl Session {
         }
         let Some(mut transaction) = self.transaction.take() else { return Flow::Next };
         self.note(decision);
-        if transaction.dirty {
+        if transaction.dirty.get() {
             self.unwatch();
-            self.refuse(&Refusal::ExecAbort);
+            self.abort(&transaction);
             return Flow::Next;
         }
         let Some(watch) = self.watch.take() else { return Flow::Next };

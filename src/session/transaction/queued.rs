@@ -1,6 +1,8 @@
 //! What is queued between `MULTI` and `EXEC`: the commands of each slot in one piece, and all of them in the order they came.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -26,6 +28,16 @@ pub enum Transactions {
     PerSlot,
 }
 
+/// Who looks at a command when it is queued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Queueing {
+    /// The proxy; its node does at `EXEC`.
+    #[default]
+    Proxy,
+    /// Its node as well.
+    Nodes,
+}
+
 /// The commands between `MULTI` and `EXEC`.
 #[derive(Debug)]
 pub(in crate::session) struct Transaction {
@@ -44,8 +56,8 @@ pub(in crate::session) struct Transaction {
     writes: bool,
     /// Keys that it reads, if its client tracks.
     pub(super) reads: Vec<Bytes>,
-    /// A command could not be queued, so none will run.
-    pub(super) dirty: bool,
+    /// A command could not be queued, so none will run. Nodes that are asked say so later.
+    pub(super) dirty: Rc<Cell<bool>>,
 }
 
 /// What goes to one node in one piece.
@@ -71,7 +83,7 @@ pub(super) enum Step {
 }
 
 impl Part {
-    fn new(slot: Option<Slot>) -> Self {
+    pub(super) fn new(slot: Option<Slot>) -> Self {
         let nature = Nature { reads: true, scripted: false, unit: true };
         Self { slot, wire: MULTI.to_vec(), nature }
     }
@@ -105,7 +117,7 @@ impl Transaction {
             named: None,
             writes: false,
             reads: Vec::new(),
-            dirty: false,
+            dirty: Rc::default(),
         }
     }
 
