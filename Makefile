@@ -1,7 +1,7 @@
 # The verbs of this repository; `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test clients page api bench bench-instructions lint
+.PHONY: help demo demo-stop test clients page api bench bench-instructions pgo lint
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-18s %s\n", $$1, $$2 }'
@@ -34,6 +34,10 @@ bench-instructions: ## count the instructions of a request, beside those recorde
 	@sh deploy/ensure-server.sh
 	cargo build --release
 	cargo run --quiet --example instructions -- $(ARGS)
+
+pgo: ## release build with a profile of itself under load (needs rustup; twice the time)
+	@sh deploy/ensure-server.sh
+	@bash benches/pgo.sh
 
 lint: ## check format and lints
 	cargo fmt --check

@@ -176,7 +176,8 @@ pub(super) fn config(
         sub if is(sub, "SET") => return set(request, env.proxy, out),
         sub if is(sub, "RESETSTAT") => {
             env.proxy.reset_stats();
-            return Ok(After::Inquire(Inquiry::plain(Reach::All, &[b"CONFIG", b"RESETSTAT"])));
+            let inquiry = Inquiry::plain(Reach::All, &[b"CONFIG", b"RESETSTAT"]);
+            return Ok(After::Inquire(inquiry.with_muster(Muster::ForgetCalls)));
         }
         sub if is(sub, "HELP") => help(out, HELP),
         sub => return Err(unknown_subcommand("CONFIG", sub)),

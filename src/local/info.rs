@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::inquiry::{Inquiry, Reach};
 use super::muster::{Muster, Share};
-use super::{After, Env, View};
+use super::{After, Env, View, calls};
 use crate::command::info::merge;
 use crate::resp::request::Request;
 use crate::resp::{Protocol, write};
@@ -101,11 +101,24 @@ pub(super) fn info(
     let words: &[&[u8]] = if is_usual { &[b"INFO"] } else { &[b"INFO", b"all"] };
     let inquiry = Inquiry::new(Reach::Willing, words, move |answers, share| {
         let own = firsts(&with_shares(&own, share), answers);
+        let told: Vec<Vec<u8>> = answers.iter().map(|answer| without_own_calls(answer)).collect();
+        let calls = share.calls.lines();
+        let told = told.iter().map(|text| &text[..]).chain(std::iter::once(calls.as_bytes()));
         let mut wire = Vec::new();
-        write::verbatim(&mut wire, protocol, &merge(&own, answers.iter().map(|a| &a[..])));
+        write::verbatim(&mut wire, protocol, &merge(&own, told));
         Ok(wire)
     });
     After::Inquire(inquiry.within(PATIENCE).with_muster(Muster::Tally))
+}
+
+/// What a node says, but for its calls of commands that the proxy counts.
+fn without_own_calls(told: &[u8]) -> Vec<u8> {
+    let is_kept = |line: &&[u8]| {
+        let name =
+            line.strip_prefix(b"cmdstat_").and_then(|rest| rest.split(|b| *b == b':').next());
+        !name.is_some_and(|name| std::str::from_utf8(name).is_ok_and(calls::is_own))
+    };
+    told.split_inclusive(|byte| *byte == b'\n').filter(is_kept).flatten().copied().collect()
 }
 
 /// Fills in what the workers count.

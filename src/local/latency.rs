@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::calls::{self, Calls};
 use super::inquiry::{Inquiry, Reach};
-use super::{After, is};
+use super::muster::{Muster, Share};
+use super::{After, lossy};
 use crate::command::{Errand, Local, Policy, table};
 use crate::resp::request::Request;
 use crate::resp::value::{self, Value};
@@ -14,78 +16,57 @@ use crate::resp::{Protocol, write};
 /// Answers `LATENCY HISTOGRAM`, `HISTORY` and `LATEST`.
 pub(super) fn latency(request: &Request<'_>, protocol: Protocol) -> After {
     let words: Vec<&[u8]> = request.args(0).collect();
-    let merge = match request.arg(1) {
-        sub if is(sub, "HISTOGRAM") => histogram,
-        sub if is(sub, "HISTORY") => history,
-        _ => latest,
-    };
-    After::Inquire(Inquiry::new(Reach::Willing, &words, move |answers, _| {
+    let wanted: Vec<String> = request.args(2).map(lossy).collect();
+    let sub = request.arg(1).to_ascii_uppercase();
+    let inquiry = Inquiry::new(Reach::Willing, &words, move |answers, share| {
         if let Some(error) = answers.iter().find(|answer| answer.starts_with(b"-")) {
             return Ok(error.to_vec());
         }
         let answers: Vec<Value> = answers.iter().filter_map(decoded).collect();
         let rows: Vec<&Value> = answers.iter().filter_map(value::array).flatten().collect();
         let mut wire = Vec::new();
-        merge(&rows, protocol, &mut wire);
+        match &sub[..] {
+            b"HISTOGRAM" => histogram(&rows, chosen(share, &wanted), protocol, &mut wire),
+            b"HISTORY" => history(&rows, protocol, &mut wire),
+            _ => latest(&rows, protocol, &mut wire),
+        }
         Ok(wire)
-    }))
+    });
+    After::Inquire(inquiry.with_muster(Muster::Calls))
+}
+
+/// What the proxy counts of these commands, or of all if none is named. A container stands for its subcommands.
+fn chosen(share: &Share, wanted: &[String]) -> Vec<(String, Calls)> {
+    let is_wanted = |name: &str| {
+        let container = name.split_once('|').map_or(name, |(container, _)| container);
+        wanted.is_empty()
+            || wanted
+                .iter()
+                .any(|one| one.eq_ignore_ascii_case(name) || one.eq_ignore_ascii_case(container))
+    };
+    let calls = share.calls.named().filter(|(name, _)| is_wanted(name));
+    calls.map(|(name, calls)| (name, calls.clone())).collect()
 }
 
 fn decoded(answer: &Bytes) -> Option<Value> {
     value::decode(answer).ok().flatten().map(|(answer, _)| answer)
 }
 
-/// The calls of one command.
-#[derive(Default)]
-struct Calls {
-    count: i64,
-    /// By the greatest number of microseconds that they took.
-    by_time: BTreeMap<i64, i64>,
-}
-
-impl Calls {
-    /// Adds what a node counts: `calls`, a number, `histogram_usec`, and in pairs a time and the calls that took no longer.
-    fn add(&mut self, counted: &Value) -> Option<()> {
-        let [_, count, _, times] = value::array(counted)? else { return None };
-        self.count += value::integer(count)?;
-        let mut before = 0;
-        for pair in value::array(times)?.chunks_exact(2) {
-            let (time, calls) = (value::integer(&pair[0])?, value::integer(&pair[1])?);
-            *self.by_time.entry(time).or_default() += calls - before;
-            before = calls;
-        }
-        Some(())
-    }
-
-    fn write(&self, protocol: Protocol, out: &mut Vec<u8>) {
-        write::map(out, protocol, 2);
-        write::bulk(out, "calls");
-        write::integer(out, self.count);
-        write::bulk(out, "histogram_usec");
-        write::map(out, protocol, self.by_time.len());
-        let mut sum = 0;
-        for (time, calls) in &self.by_time {
-            sum += calls;
-            write::integer(out, *time);
-            write::integer(out, sum);
-        }
-    }
-}
-
-/// Of names and counts in turn. A call of a command that every node runs is one call: the node that counted most stands for all.
-fn histogram(rows: &[&Value], protocol: Protocol, out: &mut Vec<u8>) {
-    let mut commands: BTreeMap<&str, Calls> = BTreeMap::new();
+/// Of names and counts in turn, and what the proxy counts. A call of a command that every node runs is one call: the node that
+/// counted most stands for all.
+fn histogram(rows: &[&Value], own: Vec<(String, Calls)>, protocol: Protocol, out: &mut Vec<u8>) {
+    let mut commands: BTreeMap<String, Calls> = own.into_iter().collect();
     for pair in rows.chunks_exact(2) {
-        let Some(name) = value::text(pair[0]) else { continue };
-        let known = commands.entry(name).or_default();
+        let Some(name) = value::text(pair[0]).filter(|name| !calls::is_own(name)) else { continue };
+        let known = commands.entry(name.to_owned()).or_default();
         if runs_everywhere(name) {
             let mut calls = Calls::default();
-            calls.add(pair[1]);
+            calls.add_told(pair[1]);
             if calls.count > known.count {
                 *known = calls;
             }
         } else {
-            known.add(pair[1]);
+            known.add_told(pair[1]);
         }
     }
     write::map(out, protocol, commands.len());
@@ -173,8 +154,11 @@ mod tests {
         let b = node("get", 2, "*4\r\n:2\r\n:1\r\n:4\r\n:2\r\n");
         let sum = "%1\r\n$3\r\nget\r\n%2\r\n$5\r\ncalls\r\n:5\r\n$14\r\nhistogram_usec\r\n\
             %3\r\n:1\r\n:2\r\n:2\r\n:3\r\n:4\r\n:5\r\n";
+        let histogram = |rows: &[&Value], protocol: Protocol, out: &mut Vec<u8>| {
+            histogram(rows, Vec::new(), protocol, out);
+        };
         check(histogram, &[&a, &b], sum);
-        check(histogram, &["*0\r\n"], "%0\r\n");
+        check(histogram, &["*0\r\n", &node("ping", 1, "*0\r\n")], "%0\r\n");
         let all = |calls| node("config|resetstat", calls, "*2\r\n:1\r\n:1\r\n");
         let one = "%1\r\n$16\r\nconfig|resetstat\r\n%2\r\n$5\r\ncalls\r\n:2\r\n$14\r\n\
             histogram_usec\r\n%1\r\n:1\r\n:1\r\n";

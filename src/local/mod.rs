@@ -2,6 +2,7 @@
 
 mod acl;
 mod auth;
+pub mod calls;
 mod client;
 mod cluster;
 mod command;

@@ -1,5 +1,6 @@
 //! What a command asks of all workers, because only together they know it or can do it, and what comes of it.
 
+use super::calls::Ledger;
 use super::client::Chosen;
 use super::{denials, is, lossy, slowlog};
 use crate::acl::Users;
@@ -21,6 +22,10 @@ pub enum Muster {
     Pause(Pause),
     /// `CLIENT UNPAUSE`.
     Unpause,
+    /// The commands that the proxy has answered by itself.
+    Calls,
+    /// `CONFIG RESETSTAT`: these are counted anew.
+    ForgetCalls,
     /// How many clients wait for something, and how much those read that track.
     Tally,
     /// Whether the client with this number is there.
@@ -105,6 +110,8 @@ pub struct Share {
     pub tracking: [u64; 4],
     /// What was denied to clients.
     pub denials: Vec<denials::Entry>,
+    /// Commands that the proxy has answered by itself.
+    pub calls: Ledger,
 }
 
 impl Share {
@@ -114,6 +121,7 @@ impl Share {
         self.lines.extend(other.lines);
         self.slow.extend(other.slow);
         self.denials.extend(other.denials);
+        self.calls.add(&other.calls);
         Self {
             count: self.count + other.count,
             is_asker: self.is_asker || other.is_asker,
@@ -148,6 +156,8 @@ impl Muster {
             | Self::Pause(_)
             | Self::Unpause
             | Self::ForgetSlow
+            | Self::Calls
+            | Self::ForgetCalls
             | Self::Renew(None)
             | Self::ForgetDenials => write::simple(out, "OK"),
         }

@@ -1,7 +1,7 @@
 //! What is done with one request: one match on its route.
 
 use std::pin::Pin;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -382,9 +382,14 @@ impl Session {
     pub(super) fn answer(&mut self, command: Local, request: &Request<'_>) -> Flow {
         self.shared.pool.stats.commands_local.add(1);
         let mut wire = Vec::new();
+        let since = Instant::now();
         let after = self.with_env(|env| {
             local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
+        if after.is_ok() && !local::asks_nodes(command) {
+            let client = self.client.borrow();
+            self.shared.count_call((client.last, client.last_sub), since);
+        }
         match after {
             Ok(After::Muster(muster)) => {
                 // What only looks need not keep back what is behind it.
@@ -429,9 +434,18 @@ impl Session {
         request: &Request<'_>,
     ) -> Result<Vec<u8>, Box<Later>> {
         let mut wire = Vec::new();
+        let since = Instant::now();
         let answered = self.with_env(|env| {
             local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
+        if answered.is_ok() && !local::asks_nodes(command) {
+            let facts = self.shared.facts.borrow();
+            let found = facts.learned.find(request);
+            if let Some(found) = found {
+                let sub = found.sub.map_or("", |sub| sub.name);
+                self.shared.count_call((found.command.name, sub), since);
+            }
+        }
         match answered {
             Ok(After::Next | After::Close) => {}
             Ok(After::Muster(muster)) => {

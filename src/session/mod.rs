@@ -38,7 +38,7 @@ use crate::backend::Pool;
 use crate::client::Client;
 use crate::cluster::Address;
 use crate::local::muster::{Muster, Share};
-use crate::local::{self, Facts, Proxy, denials, slowlog};
+use crate::local::{self, Facts, Proxy, calls, denials, slowlog};
 use crate::net::tls::ServerTls;
 use crate::pubsub::{Hub, Tally, Topic};
 use crate::replies::{Common, Replies};
@@ -124,6 +124,8 @@ pub struct Shared {
     is_monitored: Cell<bool>,
     /// Commands that took long, the oldest first.
     slow: RefCell<VecDeque<slowlog::Entry>>,
+    /// The commands that were answered here.
+    calls: RefCell<calls::Ledger>,
     /// What was denied to clients, the newest first.
     denials: RefCell<VecDeque<denials::Entry>>,
 }
@@ -279,6 +281,7 @@ impl Shared {
             monitors: RefCell::default(),
             is_monitored: Cell::default(),
             slow: RefCell::default(),
+            calls: RefCell::default(),
             denials: RefCell::default(),
         })
     }

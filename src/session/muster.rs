@@ -132,10 +132,16 @@ impl Shared {
             Muster::Kill(kill) => self.kill(kill, asker),
             Muster::Unblock(id, how) => self.unblock(*id, *how),
             Muster::Pause(pause) => self.pause(*pause),
+            Muster::Calls => Share { calls: self.calls.borrow().clone(), ..Share::default() },
+            Muster::ForgetCalls => {
+                self.calls.take();
+                Share::default()
+            }
             Muster::Tally => {
                 let tracking::Tally { clients, keys, items, prefixes } = self.tracker.tally();
                 let tracking = [clients, keys, items, prefixes].map(|n| n as u64);
-                Share { count: self.roster.blocked(), tracking, ..Share::default() }
+                let calls = self.calls.borrow().clone();
+                Share { count: self.roster.blocked(), tracking, calls, ..Share::default() }
             }
             Muster::Seek(id) => {
                 Share { count: u64::from(self.roster.find(*id).is_some()), ..Share::default() }

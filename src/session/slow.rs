@@ -44,6 +44,16 @@ impl Session {
 }
 
 impl Shared {
+    /// Counts a command that was answered here, and how long that took.
+    pub(super) fn count_call(
+        &self,
+        names: (&'static str, &'static str),
+        since: std::time::Instant,
+    ) {
+        let us = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
+        self.calls.borrow_mut().count(names, us);
+    }
+
     /// Takes up what the pool has noted; a client that has gone since leaves no address.
     pub fn gather_slow(&self) {
         let limits = Limits { args: usize::MAX, ..self.options.limits };

@@ -1,5 +1,6 @@
 //! What an administrator asks of the proxy, where it takes real nodes to answer.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use slotway::proxy::Running;
@@ -258,10 +259,39 @@ async fn calls_are_counted_over_all_nodes() {
     let histogram = client.call("LATENCY HISTOGRAM set nonsense").await;
     let [name, calls] = value::array(&histogram).unwrap() else { panic!("{histogram:?}") };
     assert_eq!((name, &value::array(calls).unwrap()[1]), (&bulk("set"), &Value::Integer(30)));
+    what_the_proxy_answers_is_counted(&mut client, proxy.data).await;
     let docs = client.call("COMMAND DOCS get hotkeys").await;
     let [name, texts] = value::array(&docs).unwrap() else { panic!("{docs:?}") };
     assert_eq!((name, &value::array(texts).unwrap()[0]), (&bulk("get"), &bulk("summary")));
     proxy.shutdown().await;
+}
+
+/// By whichever worker, and not what the proxy asks the nodes for itself.
+async fn what_the_proxy_answers_is_counted(client: &mut Client, proxy: SocketAddr) {
+    client.call("CONFIG RESETSTAT").await;
+    for _ in 0..4 {
+        Client::to(proxy).await.call("CLIENT ID").await;
+    }
+    for line in ["MULTI", "PING", "EXEC", "CLIENT LIST"] {
+        client.call(line).await;
+    }
+    let count = |told: &Value, at: usize| match &value::array(told).expect("pairs")[at..=at + 1] {
+        [name, calls] => {
+            let name = value::text(name).expect("a name").to_owned();
+            (name, value::integer(&value::array(calls).expect("calls")[1]))
+        }
+        _ => unreachable!(),
+    };
+    let told = client.call("LATENCY HISTOGRAM client").await;
+    let [id, list] = [count(&told, 0), count(&told, 2)];
+    assert_eq!((id.0.as_str(), id.1, list.0.as_str()), ("client|id", Some(4), "client|list"));
+    assert_eq!((list.1, value::array(&told).map(<[_]>::len)), (Some(1), Some(4)));
+    let told = client.call("LATENCY HISTOGRAM client|id ping").await;
+    assert_eq!(count(&told, 2), ("ping".to_owned(), Some(1)));
+    let info = client.call("INFO commandstats").await;
+    let info = value::text(&info).unwrap();
+    assert!(info.contains("cmdstat_client|id:calls=4,usec="), "{info}");
+    assert!(info.contains("cmdstat_ping:calls=1,usec="), "{info}");
 }
 
 #[tokio::test]
