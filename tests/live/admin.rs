@@ -289,7 +289,7 @@ async fn what_the_proxy_answers_is_counted(client: &mut Client, proxy: SocketAdd
     let told = client.call("LATENCY HISTOGRAM client|id ping").await;
     assert_eq!(count(&told, 2), ("ping".to_owned(), Some(1)));
     let info = client.call("INFO commandstats").await;
-    let info = value::text(&info).unwrap();
+    let info = value::text(&info).expect("text");
     assert!(info.contains("cmdstat_client|id:calls=4,usec="), "{info}");
     assert!(info.contains("cmdstat_ping:calls=1,usec="), "{info}");
 }

@@ -33,7 +33,6 @@ REASONS = [
     # Nodes look at a command when it is queued, and are sent the transaction when it is complete.
     (CANNOT, "tcl", "EXEC with only read commands should not be rejected when OOM", "",
      "a node without memory takes nothing in MULTI, also reads, and is sent them at EXEC"),
-    # What nodes count is added up; what the proxy answers is not among it.
     (CANNOT, "tcl", "^unit/querybuf:", "qbuf", "what the proxy reads into is its own, and lent to a client only as long as it sends"),
     (CANNOT, "tcl", "Blocking XREAD(GROUP)?: key |B(RPOPLPUSH|LMPOP) with multiple blocked clients|after P?UNSUBSCRIBE without arguments|"
      "BRPOPLPUSH does not affect WATCH while still blocked", "",
