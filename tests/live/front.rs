@@ -21,7 +21,7 @@ pub(crate) fn options(seeds: Vec<String>) -> Options {
 /// As [`options`], with as much patience as a failover takes on a busy machine.
 pub(crate) fn patient(seeds: Vec<String>) -> Options {
     let mut options = options(seeds);
-    options.backend.request_budget = Duration::from_secs(15);
+    options.backend.request_budget = Duration::from_secs(30);
     options
 }
 
