@@ -10,9 +10,9 @@ use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Duration, Sleep, sleep};
 
-use super::Options;
 use super::control::advice;
-use super::handshake;
+use super::ear::{Ear, News};
+use super::inlet::Inlet;
 use super::lane::{Lane, Order, Status, Ticket};
 use super::pool::{Hint, Pool};
 use super::scripts;
@@ -41,17 +41,21 @@ const NO_MULTI: &[u8] = b"-ERR DISCARD without MULTI\r\n";
 pub(super) struct Connection {
     pool: Rc<Pool>,
     lane: Rc<Lane>,
-    options: Options,
     link: Link,
+    /// Where the node tells what others change, if it is to.
+    ear: Option<Ear>,
     backoff_ms: u64,
     buf: BytesMut,
     framer: ReplyFramer,
 }
 
+/// A connection, and one more if the node tells what others change.
+type Dialled = (Stream, Option<(Stream, Inlet)>);
+
 enum Link {
     /// Nothing to do, or not yet.
     Idle,
-    Connecting(Pin<Box<dyn Future<Output = io::Result<Stream>>>>),
+    Connecting(Pin<Box<dyn Future<Output = io::Result<Dialled>>>>),
     Up(Stream),
     /// Waiting before the next attempt.
     Waiting(Pin<Box<Sleep>>),
@@ -70,12 +74,12 @@ impl From<io::Error> for End {
 }
 
 impl Connection {
-    pub(super) fn new(pool: Rc<Pool>, lane: Rc<Lane>, options: Options) -> Self {
+    pub(super) fn new(pool: Rc<Pool>, lane: Rc<Lane>) -> Self {
         Self {
             pool,
             lane,
-            options,
             link: Link::Idle,
+            ear: None,
             backoff_ms: *BACKOFF_MS.start(),
             buf: BytesMut::new(),
             framer: ReplyFramer::default(),
@@ -89,6 +93,9 @@ impl Connection {
                 return Poll::Ready(End::Lost(io::Error::other(
                     "the cluster holds the node for failed",
                 )));
+            }
+            Order::Deafened => {
+                return Poll::Ready(End::Lost(io::Error::other("its node tells nothing any more")));
             }
             Order::TimeOut => return Poll::Ready(End::TimedOut),
             Order::Serve | Order::Retire => {}
@@ -320,19 +327,19 @@ impl Connection {
         };
         let lost = self.lane.take_all();
         self.pool.stats.lost_connections.add(1);
+        self.ear = None;
+        self.pool.news(News::Gap);
         self.pool.rescue(lost, &refusal);
         self.pool.make_room(&self.lane);
     }
 
     /// Decides what to do while there is no connection: connect if requests wait, or if reads go to replicas that are
-    /// connected.
+    /// connected, or if its node is to tell what others change.
     fn begin(&mut self) {
-        if self.lane.load().0 > 0 || self.lane.class.replica {
-            self.link = Link::Connecting(Box::pin(handshake::connect(
-                self.lane.address.clone(),
-                self.lane.class,
-                self.options.clone(),
-            )));
+        let lane = &self.lane;
+        if lane.load().0 > 0 || lane.class.replica || self.pool.keeps_up(lane) {
+            let dialled = Rc::clone(&self.pool).dial(Rc::clone(lane));
+            self.link = Link::Connecting(Box::pin(dialled));
         }
     }
 
@@ -354,11 +361,13 @@ impl Connection {
         self.pool.reroute(&self.lane);
     }
 
-    fn connected(&mut self, stream: Stream) {
+    fn connected(&mut self, (stream, ear): Dialled) {
         self.link = Link::Up(stream);
+        self.ear = ear.map(|ear| self.pool.listen(&self.lane, ear));
         self.backoff_ms = *BACKOFF_MS.start();
         self.lane.heard.set(self.pool.clock.micros());
         self.lane.status.set(Status::Up);
+        self.pool.heed_connected();
     }
 
     fn is_done(&self) -> bool {
@@ -390,7 +399,7 @@ impl Future for Connection {
                     }
                 }
                 Link::Connecting(attempt) => match ready!(attempt.as_mut().poll(cx)) {
-                    Ok(stream) => this.connected(stream),
+                    Ok(dialled) => this.connected(dialled),
                     Err(error) => this.back_off(&error),
                 },
                 Link::Waiting(pause) => {

@@ -217,6 +217,8 @@ pub(super) enum Order {
     Sever,
     /// The node did not answer in time: give the connection up.
     TimeOut,
+    /// The node can no longer tell what others change: give the connection up.
+    Deafened,
     /// The node has left: close when nothing is in flight.
     Retire,
 }

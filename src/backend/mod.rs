@@ -11,6 +11,7 @@
 
 mod connection;
 pub mod control;
+mod ear;
 mod handshake;
 mod inlet;
 mod lane;
@@ -33,6 +34,7 @@ use crate::command::glob;
 use crate::net::Way;
 
 pub use control::Control;
+pub use ear::{Heed, Lanes, News};
 pub use inlet::Inlet;
 pub use lane::{Class, DISCARD, Ticket};
 pub use lease::{Lease, Said};
@@ -53,7 +55,8 @@ pub struct Options {
     pub queue_requests: usize,
     /// Most bytes of requests that wait for a node which is down.
     pub queue_bytes: usize,
-    /// Most connections to one node that sessions have for themselves.
+    /// Most connections to one node that sessions have for themselves for a command or a transaction; and as many that clients
+    /// have which want to hear nothing of their own writes.
     pub exclusive_connections: usize,
     /// Which nodes answer reads.
     pub read_from: ReadFrom,

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::connection::Connection;
+use super::ear::{Ears, News};
 use super::handshake;
 use super::lane::{Class, Lane, Order, Parcel, Status, Ticket, payload};
 use super::lease::Leases;
@@ -59,6 +60,9 @@ pub enum Hint {
     Node(Address),
 }
 
+/// Where topologies appear.
+type Published = Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>;
+
 /// The lanes of one worker.
 #[derive(Debug)]
 pub struct Pool {
@@ -67,7 +71,7 @@ pub struct Pool {
     pub clock: Clock,
     /// The worker's numbers.
     pub stats: Arc<Stats>,
-    published: RefCell<Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>>,
+    published: RefCell<Published>,
     routes: RefCell<Routes>,
     version: Cell<u64>,
     lanes: RefCell<HashMap<(Address, Class), Rc<Lane>>>,
@@ -89,6 +93,8 @@ pub struct Pool {
     /// Those are noted that took this long; it grows with them.
     pub(super) slow_beyond: Cell<u64>,
     hints: UnboundedSender<Hint>,
+    /// What nodes tell on its lanes, if it is the pool of one client that is to hear nothing of its own writes.
+    pub(super) ears: Option<Ears>,
 }
 
 /// The lanes that are open, by node of the current snapshot.
@@ -119,11 +125,36 @@ impl Pool {
         hints: UnboundedSender<Hint>,
         (scripts, slow_from): (Arc<Scripts>, Arc<AtomicI64>),
     ) -> Rc<Self> {
-        let pool = Rc::new(Self {
+        let published = Cache::new(published);
+        let pool = Rc::new(Self::blank(options, published, stats, hints, (scripts, slow_from)));
+        tokio::task::spawn_local(Retries::run(Rc::clone(&pool)));
+        pool
+    }
+
+    /// One more pool without connections, with ears, for the same topologies and with the same numbers.
+    pub(super) fn apart(&self, ears: Ears) -> Rc<Self> {
+        let blank = Self::blank(
+            self.options.clone(),
+            self.published.borrow().clone(),
+            Arc::clone(&self.stats),
+            self.hints.clone(),
+            (Arc::clone(&self.scripts), Arc::clone(&self.slow_from)),
+        );
+        Rc::new(Self { clock: self.clock, ears: Some(ears), ..blank })
+    }
+
+    fn blank(
+        options: Options,
+        published: Published,
+        stats: Arc<Stats>,
+        hints: UnboundedSender<Hint>,
+        (scripts, slow_from): (Arc<Scripts>, Arc<AtomicI64>),
+    ) -> Self {
+        Self {
             options,
             clock: Clock::new(),
             stats,
-            published: RefCell::new(Cache::new(published)),
+            published: RefCell::new(published),
             routes: RefCell::default(),
             version: Cell::new(0),
             lanes: RefCell::default(),
@@ -139,9 +170,8 @@ impl Pool {
             slow: RefCell::default(),
             slow_beyond: Cell::default(),
             hints,
-        });
-        tokio::task::spawn_local(Retries::run(Rc::clone(&pool)));
-        pool
+            ears: None,
+        }
     }
 
     /// Number of the current snapshot; changes with it.
@@ -219,11 +249,12 @@ impl Pool {
         drop(open);
         let near =
             topology.nodes().iter().map(|node| self.options.is_near(&node.address)).collect();
-        *self.routes.borrow_mut() = Routes { topology, lanes, near };
+        let before = self.routes.replace(Routes { topology, lanes, near }).topology;
         self.version.set(self.version.get() + 1);
         for parcel in waiting.iter().flat_map(|lane| lane.take_untouched()) {
             self.send_again(parcel);
         }
+        self.heed_map(&before);
     }
 
     /// Whether redirects or losses were seen a moment ago, so that order needs more care.
@@ -275,6 +306,11 @@ impl Pool {
     pub async fn connect(&self, address: &Address, protocol: Protocol) -> io::Result<Stream> {
         let class = Class { protocol, replica: false };
         handshake::connect(address.clone(), class, self.options.clone()).await
+    }
+
+    /// How many clients may have lanes of their own: each has two connections to a node.
+    pub fn most_lanes(&self) -> usize {
+        (self.options.exclusive_connections / 2).max(1)
     }
 
     /// How long a node may be silent when it has something to say.
@@ -422,20 +458,31 @@ impl Pool {
     }
 
     /// The lane to an address, opened if there is none.
-    fn lane(self: &Rc<Self>, address: &Address, class: Class) -> Rc<Lane> {
+    pub(super) fn lane(self: &Rc<Self>, address: &Address, class: Class) -> Rc<Lane> {
         let mut lanes = self.lanes.borrow_mut();
         let lane = lanes.entry((address.clone(), class)).or_insert_with(|| {
             let lane = Rc::new(Lane::new(address.clone(), class));
             self.stats.lanes.add(1);
-            tokio::task::spawn_local(Connection::new(
-                Rc::clone(self),
-                Rc::clone(&lane),
-                self.options.clone(),
-            ));
+            tokio::task::spawn_local(Connection::new(Rc::clone(self), Rc::clone(&lane)));
             lane
         });
         lane.order.set(Order::Serve);
         Rc::clone(lane)
+    }
+
+    /// The lane to an address, if there is one.
+    pub(super) fn known_lane(&self, address: &Address, class: Class) -> Option<Rc<Lane>> {
+        self.lanes.borrow().get(&(address.clone(), class)).cloned()
+    }
+
+    /// Has all lanes closed when nothing is in flight on them. True if there are none.
+    pub(super) fn retire_all(&self) -> bool {
+        let lanes = self.lanes.borrow();
+        for lane in lanes.values() {
+            lane.order.set(Order::Retire);
+            lane.wake();
+        }
+        lanes.is_empty()
     }
 
     /// A lane has closed for good.
@@ -449,6 +496,8 @@ impl Pool {
         for known in self.routes.borrow_mut().lanes.iter_mut().flatten() {
             known.take_if(|known| Rc::ptr_eq(known, lane));
         }
+        // What its node had to tell may not have been read.
+        self.news(News::Gap);
     }
 
     /// A node did not run a request: does what it said instead.
@@ -459,8 +508,10 @@ impl Pool {
         verdict: Verdict<'_>,
         from: &Address,
     ) {
-        // Redirects keep the order by themselves: they are followed in the order in which they come.
-        if !matches!(verdict, Verdict::Moved(_) | Verdict::Ask(_)) {
+        if matches!(verdict, Verdict::Moved(_) | Verdict::Ask(_)) {
+            // They keep the order by themselves: they are followed as they come.
+            self.heed_redirect();
+        } else {
             self.unsettle();
         }
         self.count(verdict);
@@ -639,8 +690,13 @@ impl Pool {
 
     /// Looks after silent nodes and requests that have waited too long; called every few hundredths of a second.
     pub fn tick(self: &Rc<Self>) {
-        self.refresh();
         self.stats.leases.set(self.leases.len() as u64);
+        self.tick_lanes();
+    }
+
+    /// The same, for a pool that leases nothing.
+    pub(super) fn tick_lanes(self: &Rc<Self>) {
+        self.refresh();
         let lanes: Vec<Rc<Lane>> = self.lanes.borrow().values().map(Rc::clone).collect();
         for lane in lanes {
             self.watch(&lane);

@@ -37,6 +37,11 @@ impl Retries {
         bytes == 0 || bytes + size <= most
     }
 
+    /// Whether no request waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.borrow().is_empty()
+    }
+
     /// Puts a request aside until it is due; `last_word` is for the client if it has no more time then.
     pub(super) fn put(&self, parcel: Parcel, wait: Duration, last_word: Refusal) {
         self.bytes.set(self.bytes.get() + parcel.bytes.len());

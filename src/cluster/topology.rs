@@ -123,6 +123,18 @@ impl Topology {
         self.owners.of(slot)
     }
 
+    /// Whether every slot is at the same address as in another map.
+    pub fn has_owners_of(&self, other: &Self) -> bool {
+        let mut last = (None, None);
+        self.owners.iter().zip(other.owners.iter()).all(|pair| {
+            // Slots come in ranges.
+            if std::mem::replace(&mut last, pair) == pair {
+                return true;
+            }
+            pair.0.map(|at| &self.node(at).address) == pair.1.map(|at| &other.node(at).address)
+        })
+    }
+
     /// Every primary that owns slots, with its first one.
     pub fn primaries(&self) -> &[(NodeIndex, Slot)] {
         &self.primaries
@@ -205,6 +217,22 @@ mod tests {
             );
             assert_eq!(topology.covered(), SLOTS);
         }
+    }
+
+    #[test]
+    fn owners_are_compared_by_where_they_are() {
+        let map = |text: &str| Topology::merge(&[view(text)]);
+        let before = "a 10.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-99\nb 10.0.0.2:7002@17002 master - 0 0 2 connected 100-199\n";
+        let check = |from: &str, to: &str, same| {
+            let (before, after) = (map(before), map(&before.replace(from, to)));
+            assert_eq!(after.has_owners_of(&before), same, "{to}");
+            assert_eq!(before.has_owners_of(&after), same, "{to}");
+        };
+        check("0 0 2", "0 0 3", true);
+        check("b 10", "0 10.0.0.3:7003@17003 slave a 0 0 1 connected\nb 10", true);
+        check("7002@", "7003@", false);
+        check("100-199", "100-198", false);
+        check("0-99\nb", "1-99\nb", false);
     }
 
     #[test]

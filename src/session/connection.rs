@@ -27,7 +27,7 @@ use super::transaction::Transaction;
 use super::wait::Written;
 use super::watch::Watch;
 use super::{Member, Shared};
-use crate::backend::Payload;
+use crate::backend::{Payload, Pool};
 use crate::client::Client;
 use crate::local::muster::Unblock;
 use crate::net::Stream;
@@ -50,6 +50,8 @@ const SLICES: usize = 16;
 #[derive(Debug)]
 pub struct Session {
     pub(super) shared: Rc<Shared>,
+    /// The way to the nodes: the worker's, or one of the client's own.
+    pub(super) pool: Rc<Pool>,
     stream: Stream,
     pub(super) client: Rc<RefCell<Client>>,
     pub(super) replies: Replies,
@@ -121,6 +123,7 @@ impl Session {
             blocked: Rc::clone(&blocked),
         });
         Self {
+            pool: Rc::clone(&shared.pool),
             shared,
             stream,
             client,
@@ -211,9 +214,9 @@ impl Session {
         if read == 0 {
             self.phase = Phase::HalfClosed;
         } else {
-            self.shared.pool.stats.reads.add(1);
-            self.shared.pool.stats.client_read_bytes.add(read as u64);
-            self.client.borrow_mut().active_ms = self.shared.pool.clock.millis();
+            self.pool.stats.reads.add(1);
+            self.pool.stats.client_read_bytes.add(read as u64);
+            self.client.borrow_mut().active_ms = self.pool.clock.millis();
         }
         Poll::Ready(Ok(()))
     }
@@ -223,9 +226,9 @@ impl Session {
         if self.input.is_empty() || self.phase == Phase::Closing {
             return false;
         }
-        self.shared.pool.refresh();
-        let now = self.shared.pool.clock.micros();
-        self.shared.pool.stats.pace.count(now.wrapping_sub(self.now));
+        self.pool.refresh();
+        let now = self.pool.clock.micros();
+        self.pool.stats.pace.count(now.wrapping_sub(self.now));
         self.now = self.held_since.unwrap_or(now);
         let (mut input, mut framer) =
             (std::mem::take(&mut self.input), std::mem::take(&mut self.framer));
@@ -237,7 +240,7 @@ impl Session {
         }
         if !held {
             self.held_since = None;
-        } else if self.shared.pool.is_unsettled() {
+        } else if self.pool.is_unsettled() {
             self.held_since.get_or_insert(now);
         }
         if input.is_empty() {
@@ -371,7 +374,7 @@ impl Session {
     }
 
     pub(super) fn refuse(&self, refusal: &Refusal) {
-        self.shared.pool.stats.refusals.count(refusal);
+        self.pool.stats.refusals.count(refusal);
         self.note_denial(refusal);
         self.replies.refuse(refusal);
     }
@@ -398,8 +401,8 @@ impl Session {
             }
             output.advance(written);
             drop(output);
-            self.shared.pool.stats.client_written_bytes.add(written as u64);
-            self.client.borrow_mut().active_ms = self.shared.pool.clock.millis();
+            self.pool.stats.client_written_bytes.add(written as u64);
+            self.client.borrow_mut().active_ms = self.pool.clock.millis();
         }
         cx.waker().wake_by_ref();
         Poll::Pending

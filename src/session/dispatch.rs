@@ -96,7 +96,7 @@ impl Session {
         let mut client = self.client.borrow_mut();
         client.commands += 1;
         (client.last, client.last_sub) = (spec.name, "");
-        let (pool, nature) = (&self.shared.pool, spec.nature());
+        let (pool, nature) = (&self.pool, spec.nature());
         let class = Class {
             protocol: client.protocol,
             replica: spec.suits_replica() && self.reads_replicas(),
@@ -115,7 +115,7 @@ impl Session {
     #[inline]
     fn reads_replicas(&self) -> bool {
         let window = self.shared.options.read_own_writes;
-        self.shared.pool.reads_replicas() && !self.written.is_within(window, self.now)
+        self.pool.reads_replicas() && !self.written.is_within(window, self.now)
     }
 
     #[inline(never)]
@@ -174,7 +174,7 @@ impl Session {
             }
             Route::Session(verb) => return self.session_verb(verb, request),
             Route::Refuse(refusal) => {
-                self.shared.pool.stats.commands_refused.add(1);
+                self.pool.stats.commands_refused.add(1);
                 self.refuse(&refusal);
             }
         }
@@ -186,7 +186,7 @@ impl Session {
         if matches!(command, Local::Reset | Local::Quit) {
             self.unwatch();
             self.unsubscribe_all();
-            self.shared.tracker.leave(&self.client);
+            self.end_tracking();
             self.end_monitor();
             self.replies.mute(Mute::No);
         }
@@ -238,7 +238,9 @@ impl Session {
             | Route::Sort(_)
             | Route::Across(..) => gate != Gate::Empty,
             Route::Local(command) => {
-                let is_late = local::is_barrier(*command) || local::asks_nodes(*command);
+                let is_late = local::is_barrier(*command)
+                    || local::asks_nodes(*command)
+                    || decision.sub == "tracking";
                 gate != Gate::Empty && is_late
             }
             Route::One(slot, _) | Route::Publish(Some(slot)) => {
@@ -249,7 +251,7 @@ impl Session {
                 let mut slots = request.args(*first).step_by(*step).map(Slot::of);
                 slots.any(|slot| self.is_taken(gate, slot) || self.lacks_room(slot))
             }
-            Route::Any if !self.shared.pool.is_any_crowded() => false,
+            Route::Any if !self.pool.is_any_crowded() => false,
             Route::Any => {
                 self.node_for(decision, request).is_some_and(|slot| self.lacks_room(slot))
             }
@@ -260,13 +262,13 @@ impl Session {
     /// Whether the slot's node owes replies to as many bytes as it may. Replies or room wake the session.
     #[inline]
     pub(super) fn lacks_room(&self, slot: Slot) -> bool {
-        self.shared.pool.lacks_room(slot, || self.replies.waker())
+        self.pool.lacks_room(slot, || self.replies.waker())
     }
 
     /// Whether requests are out that were routed by an older snapshot.
     #[inline]
     pub(super) fn is_stale(&mut self, gate: Gate) -> bool {
-        let version = self.shared.pool.version();
+        let version = self.pool.version();
         if gate == Gate::Empty {
             self.version = version;
         }
@@ -279,22 +281,22 @@ impl Session {
         match gate {
             Gate::Empty => false,
             Gate::Barred => true,
-            Gate::Free if !self.shared.pool.is_unsettled() => false,
+            Gate::Free if !self.pool.is_unsettled() => false,
             Gate::Free => self.replies.is_taken(slot, true),
-            Gate::Claimed => self.replies.is_taken(slot, self.shared.pool.is_unsettled()),
+            Gate::Claimed => self.replies.is_taken(slot, self.pool.is_unsettled()),
         }
     }
 
     /// Whether no request has to wait for others, whatever its slots are.
     fn is_clear(&self, gate: Gate) -> bool {
-        let pool = &self.shared.pool;
+        let pool = &self.pool;
         let is_free = gate == Gate::Empty || gate == Gate::Free && !pool.is_unsettled();
         is_free && !pool.is_any_crowded()
     }
 
     /// Whether a request for all or any nodes has to wait because none is known yet; not for longer than a request may.
     pub(super) fn waits_for_map(&mut self) -> bool {
-        let pool = &self.shared.pool;
+        let pool = &self.pool;
         if pool.has_map() {
             self.mapless_since = None;
             return false;
@@ -311,14 +313,14 @@ impl Session {
         let mut client = self.client.borrow_mut();
         client.commands += 1;
         (client.last, client.last_sub) = (decision.name, decision.sub);
-        self.shared.pool.stats.commands.add(1);
+        self.pool.stats.commands.add(1);
     }
 
     fn send(&mut self, payload: Payload<'_>, promise: Promise, slot: Slot, decision: &Decision) {
         if !decision.nature.reads {
             self.written.note(slot, self.now);
         }
-        let pool = &self.shared.pool;
+        let pool = &self.pool;
         let class = Class {
             protocol: self.client.borrow().protocol,
             // A replica may be asked after its primary has told of a change, and not have it yet.
@@ -333,7 +335,7 @@ impl Session {
             Gather::new(cut.merge, self.protocol(), split.parts().map(|part| part.claim()))
                 .writing(!decision.nature.reads);
         let gather = if cut.merge == Merge::ByKey { gather.ordered(split.order()) } else { gather };
-        self.shared.pool.stats.commands_split.add(1);
+        self.pool.stats.commands_split.add(1);
         let mut wire = self.shared.scratch.take();
         for (part, promise) in split.parts().zip(self.replies.gather(gather)) {
             wire.clear();
@@ -350,7 +352,7 @@ impl Session {
 
     /// One part for each primary, addressed by a slot of it.
     fn every(&mut self, request: &Request<'_>, merge: Merge, decision: &Decision) {
-        let slots = self.shared.pool.primaries();
+        let slots = self.pool.primaries();
         if slots.is_empty() {
             return self.refuse(&Refusal::ClusterDown);
         }
@@ -364,7 +366,7 @@ impl Session {
 
     /// A slot of a primary that stays the same for a client as long as the primaries do.
     pub(super) fn any_slot(&self) -> Option<Slot> {
-        let slots = self.shared.pool.primaries();
+        let slots = self.pool.primaries();
         let turn = usize::try_from(self.client.borrow().id).unwrap_or(0);
         slots.get(turn % slots.len().max(1)).copied()
     }
@@ -380,7 +382,7 @@ impl Session {
     }
 
     pub(super) fn answer(&mut self, command: Local, request: &Request<'_>) -> Flow {
-        self.shared.pool.stats.commands_local.add(1);
+        self.pool.stats.commands_local.add(1);
         let mut wire = Vec::new();
         let since = Instant::now();
         let after = self.with_env(|env| {
@@ -421,8 +423,8 @@ impl Session {
             }
             Err(ref refusal) => self.refuse(refusal),
         }
-        if self.shared.pool.slow_us() == 0 {
-            self.timed(request).end(&self.shared.pool);
+        if self.pool.slow_us() == 0 {
+            self.timed(request).end(&self.pool);
         }
         if matches!(after, Ok(After::Close)) { Flow::Close } else { Flow::Next }
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::connection::Session;
 use super::{Message, Shared};
+use crate::backend::Pool;
 use crate::client::Tracking;
 use crate::command::{Claim, Verb, keys, script};
 use crate::local::muster::Muster;
@@ -24,9 +25,9 @@ impl Session {
     }
 
     /// Has the client told of changes, or not any more.
-    pub(super) fn track(&self, wanted: Option<Box<Tracking>>) {
+    pub(super) fn track(&mut self, wanted: Option<Box<Tracking>>) {
         let Some(wanted) = wanted else {
-            self.shared.tracker.leave(&self.client);
+            self.end_tracking();
             return self.replies.answer(|out| write::simple(out, "OK"));
         };
         // What is read behind it counts.
@@ -35,23 +36,55 @@ impl Session {
         tokio::task::spawn_local(track(Rc::clone(&self.shared), ear, *wanted, promise));
     }
 
+    /// Has the client told of nothing any more. Nothing of it is under way.
+    pub(super) fn end_tracking(&mut self) {
+        self.shared.tracker.leave(&self.client);
+        self.go_by(Rc::clone(&self.shared.pool));
+    }
+
+    fn go_by(&mut self, pool: Rc<Pool>) {
+        if !Rc::ptr_eq(&self.pool, &pool) {
+            self.version = pool.version();
+            self.pool = pool;
+        }
+    }
+
+    /// Has the requests of a client that wants to hear nothing of its own writes go by its own lanes. It begins to and ceases
+    /// to with `CLIENT TRACKING`, in front of which nothing is under way, and behind which nothing is sent until it is answered.
+    fn take_way(&mut self) {
+        let client = self.client.borrow();
+        let is_own = client.tracking.as_ref().is_some_and(|tracking| tracking.noloop);
+        if is_own || !Rc::ptr_eq(&self.pool, &self.shared.pool) {
+            let own = self.shared.tracker.way_of(&client);
+            drop(client);
+            self.go_by(own.unwrap_or_else(|| Rc::clone(&self.shared.pool)));
+        }
+    }
+
     /// Takes note of what a command is about to read. A script that reads may read all of its keys.
     #[cold]
-    pub(super) fn remember(&self, decision: &Decision, request: &Request<'_>) {
+    pub(super) fn remember(&mut self, decision: &Decision, request: &Request<'_>) {
         let queues = matches!(decision.route, Route::Session(Verb::Multi));
-        if !queues && decision.name != "client" {
-            self.remember_keys(self.read_keys(decision, request));
+        if queues || decision.name == "client" {
+            return;
         }
+        if !matches!(decision.route, Route::Local(_) | Route::Session(_) | Route::Refuse(_)) {
+            self.take_way();
+        }
+        let by_lane = matches!(decision.route, Route::One(..) | Route::Split(_));
+        self.remember_keys(by_lane, self.read_keys(decision, request));
     }
 
     /// Takes note of what a transaction is about to read.
-    pub(super) fn remember_all(&self, keys: &[Bytes]) {
+    pub(super) fn remember_all(&mut self, by_lane: bool, keys: &[Bytes]) {
         if self.is_tracking() {
-            self.remember_keys(keys.iter().map(|key| &key[..]));
+            self.take_way();
+            self.remember_keys(by_lane, keys.iter().map(|key| &key[..]));
         }
     }
 
-    fn remember_keys<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+    /// `by_lane` are they read where the client's other requests go, and not on a connection of their own.
+    fn remember_keys<'a>(&self, by_lane: bool, keys: impl Iterator<Item = &'a [u8]>) {
         let mut client = self.client.borrow_mut();
         let id = client.id;
         let Some(tracking) = &mut client.tracking else { return };
@@ -60,7 +93,7 @@ impl Session {
         drop(client);
         let mut keys = keys.peekable();
         if is_told && keys.peek().is_some() {
-            self.shared.tracker.read(id, keys);
+            self.shared.tracker.read(id, by_lane, keys);
             self.shared.shrink_tracker();
         }
     }
@@ -105,14 +138,19 @@ async fn track(shared: Rc<Shared>, ear: Ear, wanted: Tracking, promise: Promise)
         let text = "ERR The client ID you want redirect to does not exist";
         return promise.refuse(&Refusal::text(text));
     };
-    match shared.tracker.ready().await {
-        // The client is gone.
-        _ if ear.replies.is_over() => {}
-        Ok(()) => {
-            shared.tracker.join(ear, wanted, at);
-            promise.fulfil(Reply::Small(b"+OK\r\n"));
-        }
-        Err(refusal) => shared.pool.refuse(promise, &refusal),
+    let tracker = &shared.tracker;
+    let own = match tracker.own(&ear.client.borrow(), &wanted) {
+        Ok(own) => own,
+        Err(refusal) => return shared.pool.refuse(promise, &refusal),
+    };
+    let ready = tracker.ready(own.as_ref()).await;
+    if ready.is_ok() && !ear.replies.is_over() {
+        tracker.join(ear, wanted, at, own);
+        return promise.fulfil(Reply::Small(b"+OK\r\n"));
+    }
+    tracker.close(own);
+    if let Err(refusal) = ready {
+        shared.pool.refuse(promise, &refusal);
     }
 }
 

@@ -1,13 +1,13 @@
 //! One connection to one primary that tells of every key that changes there.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{Tracker, notice};
 use crate::backend::Inlet;
@@ -19,10 +19,7 @@ use crate::resp::Protocol;
 /// First wait before a node that could not be reached is tried again; doubled up to the longest.
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(640);
-/// Messages sent before other tasks get their turn: about a millisecond.
-const TURN: u64 = 10_000;
 const TRACK: &[u8] = b"*4\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n$5\r\nBCAST\r\n";
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// The connection of one tracker to one node.
 #[derive(Debug)]
@@ -85,40 +82,13 @@ impl Link {
     }
 
     /// Listens to the node until the connection is lost.
-    async fn serve(
-        &self,
-        tracker: &Rc<Tracker>,
-        mut stream: Stream,
-    ) -> io::Result<std::convert::Infallible> {
-        let (mut inlet, mut pinged) = (Inlet::default(), false);
-        let patience = tracker.pool.response_timeout() / 2;
+    async fn serve(&self, tracker: &Rc<Tracker>, mut stream: Stream) -> io::Result<Infallible> {
         stream.send(TRACK).await?;
-        loop {
-            match timeout(patience, inlet.read(&mut stream)).await {
-                Ok(read) => {
-                    pinged = false;
-                    tracker.pool.stats.read_bytes.add(read? as u64);
-                }
-                Err(_) if pinged => return Err(io::ErrorKind::TimedOut.into()),
-                Err(_) => {
-                    pinged = true;
-                    stream.send(PING).await?;
-                }
-            }
-            let mut told = 0;
-            while let Some(frame) = inlet.frame()? {
-                match notice::read(&frame) {
-                    Some(changed) => told += tracker.changed(&changed),
-                    None => self.answered(tracker, &frame)?,
-                }
-                if told > TURN {
-                    told = 0;
-                    yield_now().await;
-                }
-            }
-            // What was told is sent before more is read.
-            yield_now().await;
-        }
+        let take = |frame| match notice::read(&frame) {
+            Some(changed) => Ok(tracker.changed(&changed)),
+            None => self.answered(tracker, &frame).map(|()| 0),
+        };
+        Inlet::default().listen(&mut stream, &tracker.pool, take).await
     }
 
     /// The node has answered what it was asked first, or a ping.

@@ -20,11 +20,15 @@
 //! - So it is when the map of the cluster changes and an owner of slots does not tell yet, or one that has told no longer is
 //!   heard. What a node answers after a redirect that the map does not know for a primary yet may be old until there is a new map.
 //!
+//! A client that wants to hear nothing of its own writes reads and writes on lanes of its own, and is told by what nodes say
+//! on these instead (`own`, `backend::Lanes`): what was read on one is told by the node that answered, or else there is a gap.
+//!
 //! A change may be told without need: to a client that has read the new value, or has not read it at all but runs a script
 //! that may. That costs it a read.
 
 mod link;
 mod notice;
+mod own;
 mod prefix;
 mod table;
 
@@ -39,7 +43,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
 
-use crate::backend::Pool;
+use crate::backend::{Lanes, Pool};
 use crate::client::{Client, Tracking};
 use crate::cluster::{Address, Slot};
 use crate::refusal::Refusal;
@@ -49,7 +53,8 @@ use crate::resp::Protocol;
 use link::{Link, State};
 pub use notice::Changed;
 use notice::Notice;
-use table::Table;
+pub use own::Own;
+use table::{Reader, Table};
 
 /// The way to the worker with this number.
 pub type Forward = Box<dyn Fn(usize, Redirected)>;
@@ -81,6 +86,8 @@ struct Tracked {
     /// The worker of the client that is told in its place.
     at: usize,
     keeps: Cell<Keeps>,
+    /// Its own lanes, if it wants to hear nothing of its own writes.
+    own: Option<Own>,
 }
 
 impl Tracked {
@@ -140,6 +147,11 @@ pub struct Tracker {
     news: Notify,
     /// How many wait for that.
     awaited: Cell<usize>,
+    /// Lanes that clients had for themselves and that are not all closed.
+    closing: RefCell<Vec<Lanes>>,
+    /// How many clients have such lanes, or had them until they are closed; and how many ever had.
+    owners: Cell<usize>,
+    opened: Cell<u64>,
 }
 
 impl fmt::Debug for Tracker {
@@ -165,6 +177,9 @@ impl Tracker {
             unsure: RefCell::default(),
             news: Notify::new(),
             awaited: Cell::new(0),
+            closing: RefCell::default(),
+            owners: Cell::new(0),
+            opened: Cell::new(0),
         })
     }
 
@@ -179,19 +194,20 @@ impl Tracker {
         }
     }
 
-    /// Has the primaries tell of changes, and waits until all do that own slots; for no longer than a request may wait.
-    pub async fn ready(self: &Rc<Self>) -> Result<(), Refusal> {
+    /// Has the primaries tell of changes, and waits until all do that own slots, on a client's own lanes as well; for no longer
+    /// than a request may wait.
+    pub async fn ready(self: &Rc<Self>, own: Option<&Own>) -> Result<(), Refusal> {
         self.awaited.set(self.awaited.get() + 1);
-        let ready = timeout_at(self.pool.deadline(), self.come_up()).await;
+        let ready = timeout_at(self.pool.deadline(), self.come_up(own)).await;
         self.awaited.set(self.awaited.get() - 1);
         ready.unwrap_or(Err(Refusal::ClusterDown))
     }
 
-    async fn come_up(self: &Rc<Self>) -> Result<(), Refusal> {
+    async fn come_up(self: &Rc<Self>, own: Option<&Own>) -> Result<(), Refusal> {
         loop {
             let news = self.news.notified();
             self.link_all();
-            if self.is_told()? {
+            if self.is_told()? && own.is_none_or(|own| own.lanes.are_told()) {
                 return Ok(());
             }
             news.await;
@@ -213,24 +229,37 @@ impl Tracker {
         Ok(!owners.is_empty())
     }
 
-    /// Tells a client of changes from now on, as it wants; `at` is the worker of the client that is told in its place.
-    pub fn join(&self, ear: Ear, wanted: Tracking, at: usize) {
+    /// Tells a client of changes from now on, as it wants, on its own lanes if it has got new ones; `at` is the worker of the
+    /// client that is told in its place.
+    pub fn join(&self, ear: Ear, wanted: Tracking, at: usize, own: Option<Own>) {
         let id = ear.client.borrow().id;
         let mut prefixes = self.prefixes.borrow_mut();
         for prefix in wanted.prefixes().into_iter().flatten() {
             prefixes.entry(prefix.clone()).or_default().insert(id);
         }
+        let stays = wanted.noloop && own.is_none();
         ear.client.borrow_mut().tracking = Some(Box::new(wanted));
+        let tracked = Tracked { ear, at, keeps: Cell::new(Keeps::Nothing), own };
+        let before = self.clients.borrow_mut().insert(id, tracked);
+        let Some(before) = before else { return };
         let mut clients = self.clients.borrow_mut();
-        let keeps = clients.get(&id).map_or(Keeps::Nothing, |tracked| tracked.keeps.get());
-        clients.insert(id, Tracked { ear, at, keeps: Cell::new(keeps) });
+        let Some(tracked) = clients.get_mut(&id) else { return };
+        tracked.keeps = before.keeps;
+        if stays {
+            tracked.own = before.own;
+        } else if before.own.is_some() {
+            // What they had to tell may not have been read.
+            self.drop_kept(tracked);
+            self.close(before.own);
+        }
     }
 
     /// Tells a client of nothing any more.
     pub fn leave(&self, client: &RefCell<Client>) {
         let Some(tracking) = client.borrow_mut().tracking.take() else { return };
         let id = client.borrow().id;
-        self.clients.borrow_mut().remove(&id);
+        let own = self.clients.borrow_mut().remove(&id).and_then(|tracked| tracked.own);
+        self.close(own);
         let mut prefixes = self.prefixes.borrow_mut();
         for prefix in tracking.prefixes().into_iter().flatten() {
             let Some(clients) = prefixes.get_mut(prefix) else { continue };
@@ -247,17 +276,18 @@ impl Tracker {
         self.stand_ins.borrow_mut().remove(&client.borrow().id);
     }
 
-    /// A client that tracks is about to read these keys.
-    pub fn read<'a>(&self, id: u64, keys: impl Iterator<Item = &'a [u8]>) {
+    /// A client that tracks is about to read these keys; `by_lane` on its own lanes, if it has some.
+    pub fn read<'a>(&self, id: u64, by_lane: bool, keys: impl Iterator<Item = &'a [u8]>) {
         let (clients, mut table) = (self.clients.borrow(), self.table.borrow_mut());
         let Some(tracked) = clients.get(&id) else { return };
         tracked.keeps.set(Keeps::Something);
         let by_key = tracked.is_told_by_key();
+        let by_lane = by_lane && tracked.own.is_some();
         for key in keys {
             if by_key {
-                table.put(key, id, |reader| clients.contains_key(&reader));
+                table.put(key, Reader { id, by_lane }, |reader| clients.contains_key(&reader));
             }
-            if !self.is_whole.get() && !self.is_told_of(key) {
+            if !by_lane && !self.is_whole.get() && !self.is_told_of(key) {
                 self.unsure.borrow_mut().push((Bytes::copy_from_slice(key), id));
             }
         }
@@ -296,6 +326,7 @@ impl Tracker {
     /// Looks after the map; called every few hundredths of a second, and when there is a new one.
     pub fn tick(self: &Rc<Self>) {
         self.link_all();
+        self.tick_own();
         if !self.clients.borrow().is_empty() {
             self.settle();
         }
@@ -349,12 +380,15 @@ impl Tracker {
             Changed::All => self.drop_all(|keeps| keeps != Keeps::NothingMore),
             Changed::Keys(keys) => {
                 for key in keys {
-                    let readers = self.table.borrow_mut().take(key);
+                    let clients = self.clients.borrow();
+                    let has_own = |id| clients.get(&id).is_some_and(|t| t.own.is_some());
+                    let goes = |reader: &Reader| !reader.by_lane || !has_own(reader.id);
+                    let readers = self.table.borrow_mut().take(key, goes);
                     if !readers.is_empty() {
                         self.tell_readers(key.clone(), &readers);
                     }
                 }
-                self.broadcast(keys);
+                self.broadcast(keys, |_, tracked| tracked.own.is_none());
             }
         }
         self.pool.stats.invalidations.get().wrapping_sub(before)
@@ -379,18 +413,18 @@ impl Tracker {
     }
 
     /// Tells those of a change who have read the key.
-    fn tell_readers(&self, key: Bytes, readers: &[u64]) {
+    fn tell_readers(&self, key: Bytes, readers: &[Reader]) {
         let changed = Changed::Keys(vec![key]);
         let (notice, clients) = (Notice::new(&changed), self.clients.borrow());
-        for tracked in readers.iter().filter_map(|id| clients.get(id)) {
+        for tracked in readers.iter().filter_map(|reader| clients.get(&reader.id)) {
             if tracked.is_told_by_key() {
                 self.tell(tracked, &notice);
             }
         }
     }
 
-    /// Tells those of changes who want to hear of such keys.
-    fn broadcast(&self, keys: &[Bytes]) {
+    /// Tells those of changes who want to hear of such keys, and of whom `is_meant` is true.
+    fn broadcast(&self, keys: &[Bytes], is_meant: impl Fn(u64, &Tracked) -> bool) {
         let (clients, prefixes) = (self.clients.borrow(), self.prefixes.borrow());
         let mut meant: BTreeMap<&Bytes, Vec<Bytes>> = BTreeMap::new();
         for key in keys {
@@ -401,7 +435,8 @@ impl Tracker {
         for (prefix, keys) in meant {
             let (changed, ids) = (Changed::Keys(keys), &prefixes[prefix]);
             let notice = Notice::new(&changed);
-            ids.iter().filter_map(|id| clients.get(id)).for_each(|t| self.tell(t, &notice));
+            let told = ids.iter().filter_map(|id| Some((*id, clients.get(id)?)));
+            told.filter(|(id, t)| is_meant(*id, t)).for_each(|(_, t)| self.tell(t, &notice));
         }
     }
 

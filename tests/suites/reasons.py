@@ -38,9 +38,7 @@ REASONS = [
      "BRPOPLPUSH does not affect WATCH while still blocked", "",
      "sent by two clients at once, without waiting for the first to be served: now and then the second comes first"),
     (CANNOT, "tcl", "ZRANDMEMBER - listpack", "", "a client that an earlier test left blocked takes the element"),
-    # Nodes tell of changed keys, sorted, and not who changed them.
-    (CANNOT, "tcl", "^unit/tracking: .*(NOLOOP|of expired keys|RESP3 tracking redirection|different protocols|Tracking info)", "",
-     "NOLOOP: nodes do not tell which client of the proxy wrote, so each is told of its own writes, too (some tests meet what is left over)"),
+    # Nodes tell of changed keys, sorted.
     (CANNOT, "tcl", "^unit/tracking: Tracking only occurs for scripts", "", "keys that change at once are told of in their own order"),
     (CANNOT, "tcl", "^unit/tracking: .*(eviction keys should be before|Unblocked BLMOVE)", "",
      "a node tells of a change on a connection of its own: when is not tied to the reply of the command that made it"),

@@ -79,10 +79,10 @@ impl Session {
     /// Sends a transaction off, or answers it if it has nothing for a node.
     pub(super) fn run(&mut self, transaction: Transaction) {
         let spliced = self.answer_own(&transaction);
-        self.remember_all(&transaction.reads);
+        self.remember_all(true, &transaction.reads);
         let parts = transaction.parts;
         if parts.len() > 1 {
-            self.shared.pool.stats.commands_split.add(1);
+            self.pool.stats.commands_split.add(1);
         }
         let reads = parts.iter().all(|part| part.nature.reads);
         let promises = self.promises_of(spliced, parts.iter().map(Part::claim), reads);
@@ -96,14 +96,14 @@ impl Session {
             return promise.fulfil(Reply::Small(b"*0\r\n"));
         }
         let Some(slot) = part.slot.or_else(|| self.any_slot()) else {
-            return self.shared.pool.refuse(promise, &Refusal::SlotNotServed);
+            return self.pool.refuse(promise, &Refusal::SlotNotServed);
         };
         if part.slot.is_some() && !part.nature.reads {
             self.written.note(slot, self.now);
         }
         let class = Class { protocol: self.protocol(), replica: false };
         let ticket = Ticket::new(slot, class, part.nature, self.now);
-        let (pool, wire) = (&self.shared.pool, part.into_wire());
+        let (pool, wire) = (&self.pool, part.into_wire());
         if wire.len() < LARGE {
             pool.send(Payload::Small(&wire), promise, ticket);
         } else {

@@ -215,7 +215,7 @@ impl Session {
         self.check_again(&mut transaction);
         self.written.note(watch.slot, self.now);
         let spliced = self.answer_own(&transaction);
-        self.remember_all(&transaction.reads);
+        self.remember_all(false, &transaction.reads);
         let is_own = |source: &&Source| matches!(source, Source::Own(_) | Source::Later);
         let count = 2 + spliced.sources.len() - spliced.sources.iter().filter(is_own).count();
         let part = transaction.into_only_part();
