@@ -567,6 +567,34 @@ async fn who_loses_a_connection_drops_all() {
     proxy.shutdown().await;
 }
 
+/// A client goes over to the other version of the protocol and knows its own writes still; and ceases to want that.
+#[tokio::test]
+async fn own_writes_are_known_in_either_protocol() {
+    let cluster = steady().await;
+    let proxy = front::start(front::options(cluster.addresses())).await;
+    let mut writer = Client::to(proxy.data).await;
+    let mut it = Listening::new(proxy.data, Way::Redirect).await;
+    let Value::Integer(id) = it.client.call("CLIENT GETREDIR").await else { panic!("no number") };
+    assert_eq!(it.client.call("CLIENT TRACKING OFF").await, ok());
+    assert_eq!(it.client.call(&Way::BroadcastOthers.track(Some(id))).await, ok());
+    let keys: Vec<String> = (0..12).map(name).collect();
+    for resp3 in [false, true] {
+        if resp3 {
+            it.client.hello3().await.expect("RESP3");
+        }
+        for (n, key) in keys.iter().enumerate() {
+            assert_eq!(it.client.ask(&["SET", key, "1"]).await, ok());
+            assert_eq!(writer.ask(&["SET", key, "2"]).await, ok());
+            assert_eq!(told(&it.heard_but_all().await), Some(Told::Keys(HashSet::from([n]))));
+        }
+    }
+    let on = format!("CLIENT TRACKING ON REDIRECT {id} BCAST PREFIX other:");
+    assert_eq!(it.client.call(&on).await, ok());
+    assert_eq!(it.client.ask(&["SET", &keys[0], "3"]).await, ok());
+    assert_eq!(told(&it.heard_but_all().await), Some(Told::Keys(HashSet::from([0]))));
+    proxy.shutdown().await;
+}
+
 /// There are only so many connections for clients that want to hear nothing of their own writes; they are free when one has gone.
 #[tokio::test]
 async fn few_may_have_lanes_of_their_own() {
