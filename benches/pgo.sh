@@ -21,7 +21,7 @@ rm -f "$pgo"/profiles/*.profraw
 
 echo ">>> the loads"
 LLVM_PROFILE_FILE=$pgo/profiles/%p-%m.profraw CARGO_TARGET_DIR=$pgo python3 benches/load/run.py table --rounds 1 --seconds 3 \
-  --shapes get_p1,set_p1,mix_p16,get_p64,set1k_p16,mget10,get16k,conns1k --target slotway
+  --shapes get_p1,set_p1,mix_p16,get_p64,set1k_p16,mget10,get16k --target slotway
 "$profdata" merge -o "$pgo/slotway.profdata" "$pgo"/profiles/*.profraw
 
 echo ">>> the build with their profile"

@@ -31,6 +31,9 @@ const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 const INSTANCE_CHANGED: &[u8] = b"-UNBLOCKED force";
 const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
 
+/// The number of a connection whose number is not known.
+const UNTOLD: Bytes = Bytes::from_static(b"0");
+
 type Key = (Address, Protocol);
 
 /// The connections that nobody has at the moment.
@@ -130,10 +133,16 @@ impl Pool {
         request: &[u8],
     ) -> Result<Bytes, Refusal> {
         let node = address.to_string();
-        let Ok(mut lease) = self.lease_at(address, protocol).await else {
-            let waited = self.options().connect_timeout.as_millis();
-            let waited_ms = u64::try_from(waited).unwrap_or(u64::MAX);
-            return Err(Refusal::NodeDown { node, waited_ms });
+        let mut lease = match self.lease_at(address, protocol).await {
+            Ok(lease) => lease,
+            Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                return Err(self.not_leased(address, &error));
+            }
+            Err(_) => {
+                let waited = self.options().connect_timeout.as_millis();
+                let waited_ms = u64::try_from(waited).unwrap_or(u64::MAX);
+                return Err(Refusal::NodeDown { node, waited_ms });
+            }
         };
         match timeout(self.options().response_timeout, lease.call(request)).await {
             Ok(Ok(reply)) => {
@@ -192,11 +201,11 @@ impl Pool {
         let place = self.leases.place(address, most)?;
         let class = Class { protocol, replica: false };
         let stream = handshake::connect(address.clone(), class, self.options().clone()).await?;
-        let link = Link { _place: place, stream, id: Bytes::from_static(b"0") };
+        let link = Link { _place: place, stream, id: UNTOLD };
         let mut lease = Lease::new(Rc::clone(self), key, link);
         let reply = lease.call(CLIENT_ID).await?;
         let id = reply.strip_prefix(b":").and_then(|id| id.strip_suffix(b"\r\n"));
-        lease.link.id = Bytes::copy_from_slice(id.unwrap_or(b"0"));
+        lease.link.id = id.map_or(UNTOLD, Bytes::copy_from_slice);
         Ok(lease)
     }
 }
@@ -292,9 +301,10 @@ impl Lease {
         }
     }
 
-    /// Lets others have the connection. The node must owe nothing and watch nothing for it.
+    /// Lets others have the connection. The node must owe nothing and watch nothing for it. One whose number the node has not
+    /// told, as while it is busy, is closed: nobody could end a wait on it.
     pub fn give_back(self) {
-        if self.buf.is_empty() {
+        if self.buf.is_empty() && self.link.id != UNTOLD {
             self.pool.leases.give_back(self.key, self.link);
         }
     }

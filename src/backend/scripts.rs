@@ -1,4 +1,5 @@
-//! The scripts that were loaded through the proxy, so that a node which does not know one can be told.
+//! The scripts that were loaded through the proxy, and some that were sent whole, so that a node which does not know one can be
+//! told.
 //!
 //! All workers share one book. It is a snapshot like the topology: loading a script, which is rare, makes a new one.
 
@@ -13,17 +14,18 @@ use super::libraries::Libraries;
 use crate::command::script::digest;
 use crate::resp::{request, write};
 
-/// Most scripts that are remembered. The one that was used least recently is forgotten first, and then a node that does not
+/// Most scripts that are remembered. The one that was used least recently is forgotten first, of those that nobody has loaded as
+/// long as there are any, and then a node that does not
 /// know it says so to the client, which loads it again.
 const MOST_SCRIPTS: usize = 1000;
 /// Most bytes of scripts that are remembered.
 const MOST_BYTES: usize = 16 << 20;
-/// Scripts of `EVAL` are looked at one in so many milliseconds, so that who sends a new one each time does not pay for it.
-const LEARN_EVERY_MS: u64 = 10;
+/// Scripts of `EVAL` are put down one in so many milliseconds, so that who sends a new one each time does not pay for it.
+const LEARN_EVERY_MS: u64 = 100;
 /// As many more may come at once.
 const LEARN_AT_ONCE: u64 = 100;
 /// Most bytes of one of those.
-const LEARN_MOST_BYTES: usize = 16 << 10;
+const LEARN_MOST_BYTES: usize = 4 << 10;
 /// What a node says of a digest that it does not know.
 const UNKNOWN: &[u8] = b"-NOSCRIPT No matching script. Please use EVAL.\r\n";
 
@@ -33,7 +35,8 @@ pub struct Scripts {
     book: ArcSwap<Book>,
     /// Counts the uses, which tells the older from the newer.
     uses: AtomicU64,
-    /// When all scripts of `EVAL` that were looked at are paid for, in milliseconds of a worker's clock.
+    /// When all scripts of `EVAL` that were put down are paid for, in milliseconds of the workers' clocks, which begin at
+    /// about the same time.
     learn_free_ms: AtomicU64,
     /// The libraries of functions.
     pub libraries: Libraries,
@@ -51,6 +54,8 @@ struct Script {
     /// `SCRIPT LOAD` and the script, as it goes over the wire.
     load: Bytes,
     used: AtomicU64,
+    /// Nobody has asked for it to be kept.
+    is_learned: bool,
 }
 
 /// Whether a node says that it does not know a script.
@@ -66,27 +71,32 @@ pub(super) fn is_elsewhere(reply: &[u8]) -> bool {
 impl Scripts {
     /// Remembers a script by the digest that the nodes have given it.
     pub fn remember(&self, digest: &[u8], body: &[u8]) {
+        self.put(digest, body, false);
+    }
+
+    fn put(&self, digest: &[u8], body: &[u8], is_learned: bool) {
         let mut load = Vec::with_capacity(body.len() + 64);
         write::request(&mut load, [&b"SCRIPT"[..], b"LOAD", body].into_iter());
         if load.len() > MOST_BYTES {
             return;
         }
         let used = AtomicU64::new(self.uses.fetch_add(1, Relaxed));
-        let script = Arc::new(Script { load: load.into(), used });
+        let script = Arc::new(Script { load: load.into(), used, is_learned });
         self.book.rcu(|book| book.with(digest.to_ascii_lowercase(), &script));
     }
 
-    /// Remembers a script that is sent whole, as a server does, for when it is called by its digest; so many of them at once
-    /// and in the long run, for each new one makes a new book.
+    /// Remembers a script that is sent whole, as a server does, for when it is called by its digest; so many new ones at once
+    /// and in the long run, for each makes a new book.
     pub fn learn(&self, body: &[u8], now_ms: u64) {
-        let free_ms = self.learn_free_ms.load(Relaxed);
-        if free_ms > now_ms + LEARN_AT_ONCE * LEARN_EVERY_MS || body.len() > LEARN_MOST_BYTES {
+        if body.len() > LEARN_MOST_BYTES {
             return;
         }
-        self.learn_free_ms.store(free_ms.max(now_ms) + LEARN_EVERY_MS, Relaxed);
         let digest = digest(body);
-        if self.load(digest.as_bytes()).is_none() {
-            self.remember(digest.as_bytes(), body);
+        let free_ms = self.learn_free_ms.load(Relaxed);
+        let has_room = free_ms <= now_ms + LEARN_AT_ONCE * LEARN_EVERY_MS;
+        if has_room && self.load(digest.as_bytes()).is_none() {
+            self.learn_free_ms.store(free_ms.max(now_ms) + LEARN_EVERY_MS, Relaxed);
+            self.put(digest.as_bytes(), body, true);
         }
     }
 
@@ -127,7 +137,10 @@ impl Book {
     }
 
     fn forget_one(&mut self) {
-        let oldest = self.scripts.iter().min_by_key(|(_, script)| script.used.load(Relaxed));
+        let oldest = self
+            .scripts
+            .iter()
+            .min_by_key(|(_, script)| (!script.is_learned, script.used.load(Relaxed)));
         let Some(digest) = oldest.map(|(digest, _)| digest.clone()) else { return };
         if let Some(script) = self.scripts.remove(&digest) {
             self.bytes -= script.load.len();
@@ -165,12 +178,24 @@ mod tests {
         assert_eq!((scripts.text(digest), learned()), (None, 0));
         scripts.learn(b"return 1", 7);
         assert_eq!(scripts.text(digest).unwrap(), &b"return 1"[..]);
-        for n in 0..2 * LEARN_AT_ONCE {
+        for n in 0..3 * LEARN_AT_ONCE {
             scripts.learn(format!("return {n}").as_bytes(), 7);
+            scripts.learn(b"return 1", 7);
         }
-        assert_eq!(learned(), LEARN_AT_ONCE, "one was known");
-        scripts.learn(b"return 'later'", 7 + LEARN_EVERY_MS);
         assert_eq!(learned(), LEARN_AT_ONCE + 1);
+        scripts.learn(b"return 'later'", 7 + LEARN_EVERY_MS);
+        assert_eq!(learned(), LEARN_AT_ONCE + 2);
+    }
+
+    #[test]
+    fn what_was_loaded_is_not_forgotten_for_what_was_learned() {
+        let scripts = Scripts::default();
+        scripts.remember(b"loaded", b"return 1");
+        for n in 0..=MOST_SCRIPTS as u64 {
+            scripts.learn(format!("return 'x{n}'").as_bytes(), n * LEARN_EVERY_MS);
+        }
+        assert!(scripts.load(b"loaded").is_some());
+        assert_eq!(scripts.book.load().scripts.len(), MOST_SCRIPTS);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::asks_nodes;
-use crate::command::{Policy, table};
+use crate::command::{Policy, Verb, table};
 use crate::resp::value::{self, Value};
 use crate::resp::{Protocol, write};
 
@@ -12,14 +12,16 @@ use crate::resp::{Protocol, write};
 #[derive(Clone, Debug, Default)]
 pub struct Calls {
     pub(super) count: i64,
+    failed: i64,
     us: i64,
     /// By the greatest number of microseconds that they took.
     by_time: BTreeMap<i64, i64>,
 }
 
 impl Calls {
-    fn count(&mut self, us: u32) {
+    fn count(&mut self, us: u32, failed: bool) {
         self.count += 1;
+        self.failed += i64::from(failed);
         self.us += i64::from(us);
         let bound = i64::from(us.max(1).checked_next_power_of_two().unwrap_or(u32::MAX));
         *self.by_time.entry(bound).or_default() += 1;
@@ -27,6 +29,7 @@ impl Calls {
 
     fn add(&mut self, other: &Self) {
         self.count += other.count;
+        self.failed += other.failed;
         self.us += other.us;
         for (bound, calls) in &other.by_time {
             *self.by_time.entry(*bound).or_default() += calls;
@@ -67,8 +70,8 @@ pub struct Ledger(BTreeMap<(&'static str, &'static str), Calls>);
 
 impl Ledger {
     /// Counts a call that took so many microseconds.
-    pub fn count(&mut self, (name, sub): (&'static str, &'static str), us: u32) {
-        self.0.entry((name, sub)).or_default().count(us);
+    pub fn count(&mut self, (name, sub): (&'static str, &'static str), us: u32, failed: bool) {
+        self.0.entry((name, sub)).or_default().count(us, failed);
     }
 
     /// Adds another worker's.
@@ -89,11 +92,11 @@ impl Ledger {
     /// Lines as in a node's `INFO commandstats`.
     pub(super) fn lines(&self) -> String {
         let mut text = String::new();
-        for (name, Calls { count, us, .. }) in self.named() {
+        for (name, Calls { count, us, failed, .. }) in self.named() {
             // Writing to a text cannot fail.
             let _ = write!(
                 text,
-                "cmdstat_{name}:calls={count},usec={us},usec_per_call=0.00,rejected_calls=0,failed_calls=0\r\n"
+                "cmdstat_{name}:calls={count},usec={us},usec_per_call=0.00,rejected_calls=0,failed_calls={failed}\r\n"
             );
         }
         text
@@ -105,7 +108,12 @@ pub(super) fn is_own(name: &str) -> bool {
     let (name, sub) = name.split_once('|').unwrap_or((name, ""));
     let Some(command) = table::lookup(name.as_bytes()) else { return false };
     let spec = table::subcommand(command, sub.as_bytes()).unwrap_or(command);
-    matches!(spec.policy, Policy::Local(local) if !asks_nodes(local))
+    match spec.policy {
+        Policy::Local(local) => !asks_nodes(local),
+        // Nodes hear one of each for every command that they look at before it is queued.
+        Policy::Session(verb) => matches!(verb, Verb::Multi | Verb::Discard),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -115,14 +123,15 @@ mod tests {
     #[test]
     fn calls_of_all_workers_are_told_by_name() {
         let (mut one, mut other) = (Ledger::default(), Ledger::default());
-        one.count(("ping", ""), 3);
-        one.count(("ping", ""), 4);
-        other.count(("ping", ""), 0);
-        other.count(("client", "id"), 9);
+        one.count(("ping", ""), 3, false);
+        one.count(("ping", ""), 4, false);
+        other.count(("ping", ""), 0, false);
+        other.count(("client", "id"), 9, true);
         one.add(&other);
-        let start = "usec_per_call=0.00,rejected_calls=0,failed_calls=0\r\n";
-        let expected =
-            format!("cmdstat_client|id:calls=1,usec=9,{start}cmdstat_ping:calls=3,usec=7,{start}");
+        let zeros = "usec_per_call=0.00,rejected_calls=0,failed_calls=";
+        let expected = format!(
+            "cmdstat_client|id:calls=1,usec=9,{zeros}1\r\ncmdstat_ping:calls=3,usec=7,{zeros}0\r\n"
+        );
         assert_eq!(one.lines(), expected);
         let (_, calls) = one.named().last().unwrap();
         let mut wire = Vec::new();
@@ -134,9 +143,10 @@ mod tests {
 
     #[test]
     fn what_nodes_answer_is_theirs_to_count() {
-        let own = ["ping", "client|id", "client|list", "auth", "acl|whoami"];
+        let own = ["ping", "client|id", "client|list", "auth", "acl|whoami", "multi", "discard"];
         assert!(own.iter().all(|name| is_own(name)));
-        let theirs = ["get", "config|get", "info", "script|load", "dbsize", "no-such-command"];
+        let theirs =
+            ["get", "config|get", "info", "exec", "script|load", "dbsize", "no-such-command"];
         assert!(!theirs.iter().any(|name| is_own(name)));
     }
 }

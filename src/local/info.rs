@@ -108,7 +108,7 @@ pub(super) fn info(
         write::verbatim(&mut wire, protocol, &merge(&own, told));
         Ok(wire)
     });
-    After::Inquire(inquiry.within(PATIENCE).with_muster(Muster::Tally))
+    After::Inquire(inquiry.within(PATIENCE).with_muster(Muster::Tally { calls: !is_usual }))
 }
 
 /// What a node says, but for its calls of commands that the proxy counts.

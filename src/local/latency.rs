@@ -18,6 +18,7 @@ pub(super) fn latency(request: &Request<'_>, protocol: Protocol) -> After {
     let words: Vec<&[u8]> = request.args(0).collect();
     let wanted: Vec<String> = request.args(2).map(lossy).collect();
     let sub = request.arg(1).to_ascii_uppercase();
+    let counts = sub == b"HISTOGRAM";
     let inquiry = Inquiry::new(Reach::Willing, &words, move |answers, share| {
         if let Some(error) = answers.iter().find(|answer| answer.starts_with(b"-")) {
             return Ok(error.to_vec());
@@ -32,7 +33,7 @@ pub(super) fn latency(request: &Request<'_>, protocol: Protocol) -> After {
         }
         Ok(wire)
     });
-    After::Inquire(inquiry.with_muster(Muster::Calls))
+    After::Inquire(if counts { inquiry.with_muster(Muster::Calls) } else { inquiry })
 }
 
 /// What the proxy counts of these commands, or of all if none is named. A container stands for its subcommands.

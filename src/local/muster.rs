@@ -26,8 +26,12 @@ pub enum Muster {
     Calls,
     /// `CONFIG RESETSTAT`: these are counted anew.
     ForgetCalls,
-    /// How many clients wait for something, and how much those read that track.
-    Tally,
+    /// How many clients wait for something, and how much those read that track; if wanted, with the commands that the proxy has
+    /// answered by itself.
+    Tally {
+        /// Whether these are wanted.
+        calls: bool,
+    },
     /// Whether the client with this number is there.
     Seek(u64),
     /// `SLOWLOG GET`, of so many entries.
@@ -150,7 +154,7 @@ impl Muster {
             }
             Self::Kill(Kill { form: Form::New, .. })
             | Self::Unblock(..)
-            | Self::Tally
+            | Self::Tally { .. }
             | Self::Seek(_) => write::integer(out, count),
             Self::Kill(_)
             | Self::Pause(_)

@@ -208,7 +208,8 @@ impl Crew {
                     Err(error) => failed.push((node.clone(), error)),
                 }
             }
-            if left.is_empty() {
+            // One that could not be reset goes on introducing itself.
+            if left.is_empty() || !failed.is_empty() {
                 return failed;
             }
         }

@@ -33,7 +33,7 @@ const SHOWN_AFTER: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub struct Blocked {
     blocker: RefCell<Option<Blocker>>,
-    /// Whether what comes from now on ends the wait.
+    /// Whether the command that waits has been sent, so that what others send from now on comes behind it.
     waits: Cell<bool>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Vigil {
 }
 
 impl Vigil {
-    /// What comes from now on ends the wait, and others may see that the client waits.
+    /// The command that waits has been sent: others may see that the client waits.
     pub(super) fn begin(&self) {
         self.blocked.waits.set(true);
     }

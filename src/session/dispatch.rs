@@ -13,7 +13,7 @@ use crate::backend::{Class, Payload, Ticket};
 use crate::cluster::Slot;
 use crate::command::merge::Gather;
 use crate::command::split::Split;
-use crate::command::{Claim, Errand, Local, Merge, Spec};
+use crate::command::{Claim, Errand, Local, Merge, Spec, Verb};
 use crate::local::{self, After, Env, Inquiry, Muster};
 use crate::refusal::Refusal;
 use crate::replies::{Gate, LARGE, Mute, Promise};
@@ -50,7 +50,7 @@ impl Session {
         }
     }
 
-    /// The same while nothing is held back.
+    /// The same, whatever is held back.
     #[inline]
     fn dispatch_seen(&mut self, request: &Request<'_>, payload: Payload<'_>) -> Flow {
         if self.shared.is_monitored.get() {
@@ -197,7 +197,7 @@ impl Session {
         let cross_slot = self.shared.options.cross_slot;
         let decision = route::decide(request, &self.client.borrow(), learned, cross_slot);
         match decision.route {
-            Route::Local(Local::Ping) if self.pings_nodes() => {
+            Route::Local(Local::Ping) if request.len() <= 2 && self.pings_nodes() => {
                 Decision { route: Route::Errand(Errand::Ping), ..decision }
             }
             _ => self.placed(decision, request),
@@ -314,6 +314,9 @@ impl Session {
         client.commands += 1;
         (client.last, client.last_sub) = (decision.name, decision.sub);
         self.pool.stats.commands.add(1);
+        if matches!(decision.route, Route::Session(Verb::Multi | Verb::Discard)) {
+            self.shared.count_call((decision.name, ""), Instant::now(), false);
+        }
     }
 
     fn send(&mut self, payload: Payload<'_>, promise: Promise, slot: Slot, decision: &Decision) {
@@ -388,9 +391,9 @@ impl Session {
         let after = self.with_env(|env| {
             local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
-        if after.is_ok() && !local::asks_nodes(command) {
+        if !local::asks_nodes(command) {
             let client = self.client.borrow();
-            self.shared.count_call((client.last, client.last_sub), since);
+            self.shared.count_call((client.last, client.last_sub), since, after.is_err());
         }
         match after {
             Ok(After::Muster(muster)) => {
@@ -440,12 +443,12 @@ impl Session {
         let answered = self.with_env(|env| {
             local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
         });
-        if answered.is_ok() && !local::asks_nodes(command) {
+        if !local::asks_nodes(command) {
             let facts = self.shared.facts.borrow();
             let found = facts.learned.find(request);
             if let Some(found) = found {
                 let sub = found.sub.map_or("", |sub| sub.name);
-                self.shared.count_call((found.command.name, sub), since);
+                self.shared.count_call((found.command.name, sub), since, answered.is_err());
             }
         }
         match answered {

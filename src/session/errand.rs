@@ -1,4 +1,4 @@
-//! Commands for which the proxy asks several nodes by itself: `SCAN`, `RANDOMKEY`, `SAVE`, `SORT` by other keys, and those on
+//! Commands for which the proxy asks several nodes by itself: `SCAN`, `RANDOMKEY`, `SAVE`, `PING` if that is for the nodes, `SORT` by other keys, and those on
 //! scripts and functions that must not stand in line behind other requests.
 //!
 //! The nodes are asked on leases, so each question goes to the node that is meant and to no other, and it is heard by a node
@@ -31,6 +31,7 @@ use crate::resp::write;
 use crate::route::Decision;
 
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 const BGSAVE: &[u8] = b"*1\r\n$6\r\nBGSAVE\r\n";
 const PERSISTENCE: &[u8] = b"*2\r\n$4\r\nINFO\r\n$11\r\npersistence\r\n";
 /// How often nodes that save are asked whether they are done.
@@ -52,6 +53,7 @@ pub(super) struct Mission {
     deadline: Cell<Instant>,
     pub(super) args: Vec<Bytes>,
     wire: Bytes,
+    since: std::time::Instant,
 }
 
 /// What a node replied, or why it did not.
@@ -67,6 +69,7 @@ impl Session {
             deadline: Cell::new(self.shared.pool.deadline()),
             args: request.args(0).map(Bytes::copy_from_slice).collect(),
             wire: Bytes::copy_from_slice(request.bytes()),
+            since: std::time::Instant::now(),
         };
         let promise = self.replies.promise(Claim::All, decision.nature.reads);
         tokio::task::spawn_local(async move {
@@ -102,12 +105,28 @@ impl Mission {
                 Ok(one_of(&replies, |reply| !reply.starts_with(b"-NOTBUSY")))
             }
             Errand::Save => self.save().await,
-            Errand::Ping => Ok(one_of(&self.everywhere(&self.wire).await?, is_error)),
+            Errand::Ping => self.ping().await,
             Errand::Sort => sort::run(self).await,
             Errand::RunningFunction => Ok(one_of(&self.everywhere(&self.wire).await?, |reply| {
                 !is_error(reply) && runs(reply)
             })),
         }
+    }
+
+    /// Whether all primaries answer; the text of `PING text` is for the client alone.
+    async fn ping(&self) -> Asked {
+        let replies = self.everywhere(&Bytes::from_static(PING)).await?;
+        let error = replies.iter().find(|reply| is_error(reply));
+        self.shared.count_call(("ping", ""), self.since, error.is_some());
+        if let Some(error) = error {
+            return Ok(error.clone());
+        }
+        let mut wire = Vec::new();
+        match self.args.get(1) {
+            Some(text) => write::bulk(&mut wire, text),
+            None => write::simple(&mut wire, "PONG"),
+        }
+        Ok(wire.into())
     }
 
     pub(super) fn pool(&self) -> &Rc<Pool> {

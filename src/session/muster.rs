@@ -9,6 +9,7 @@ use super::connection::Session;
 use super::slow::Timed;
 use super::{Message, Shared};
 use crate::command::script;
+use crate::local::calls;
 use crate::local::muster::{Held, Kill, Muster, Pause, Share, Unblock};
 use crate::replies::{LARGE, Promise, Reply};
 use crate::resp::request::Request;
@@ -64,7 +65,7 @@ impl Session {
         match decision.route {
             Route::Refuse(_) => false,
             _ if held == Held::All => true,
-            _ if self.may_write(&decision, request) => self.reading_call(request).is_none(),
+            _ if self.may_write(&decision, request) => !self.calls_reader(request),
             Route::Session(crate::command::Verb::Exec) => {
                 self.transaction.as_ref().is_some_and(|transaction| transaction.writes())
             }
@@ -74,30 +75,37 @@ impl Session {
 }
 
 impl Session {
-    /// While only what may write is held back: the call of a function that does not, by what its library says, with the node
-    /// bidden to hold it to that.
-    pub(super) fn reading_call(&self, request: &Request<'_>) -> Option<Vec<u8>> {
+    /// Whether a request calls a function that only reads, by what its library says, while what may write is held back.
+    fn calls_reader(&self, request: &Request<'_>) -> bool {
         let is_call =
             request.name().eq_ignore_ascii_case(b"fcall") && request.bytes().len() < LARGE;
-        // Whoever has rules might be allowed the one name and not the other.
+        // Whoever has rules might be allowed the one name and not the other; and a replica would not do for the first.
         if !is_call
             || request.len() < 3
+            || self.shared.held() != Some(Held::Writes)
             || self.transaction.is_some()
             || self.client.borrow().is_limited
+            || self.pool.reads_replicas()
         {
-            return None;
+            return false;
         }
         let function = request.arg(1);
         let libraries = &self.shared.pool.scripts.libraries;
-        let reads = libraries.with(function, |library| library.declares_no_writes(function));
-        reads.filter(|reads| *reads)?;
+        libraries.with(function, |library| library.declares_no_writes(function)) == Some(true)
+    }
+
+    /// The call of such a function, with the node bidden to hold it to that.
+    pub(super) fn reading_call(&self, request: &Request<'_>) -> Option<Vec<u8>> {
+        if !self.calls_reader(request) {
+            return None;
+        }
         let words: Vec<_> = iter::once(&b"FCALL_RO"[..]).chain(request.args(1)).collect();
         let mut wire = Vec::new();
         write::request(&mut wire, words.into_iter());
         Some(wire)
     }
 
-    /// Whether a command may change data. A script may say that it does not; what a function says is known to nodes alone.
+    /// Whether a command may change data. A script may say that it does not.
     pub(super) fn may_write(&self, decision: &Decision, request: &Request<'_>) -> bool {
         let only_reads = || self.of_script(decision.name, request, script::declares_no_writes);
         decision.writes && !only_reads().unwrap_or(false)
@@ -137,10 +145,11 @@ impl Shared {
                 self.calls.take();
                 Share::default()
             }
-            Muster::Tally => {
+            Muster::Tally { calls } => {
                 let tracking::Tally { clients, keys, items, prefixes } = self.tracker.tally();
                 let tracking = [clients, keys, items, prefixes].map(|n| n as u64);
-                let calls = self.calls.borrow().clone();
+                let calls =
+                    if *calls { self.calls.borrow().clone() } else { calls::Ledger::default() };
                 Share { count: self.roster.blocked(), tracking, calls, ..Share::default() }
             }
             Muster::Seek(id) => {

@@ -34,7 +34,7 @@ impl Session {
     /// Takes note of a script that is sent whole.
     pub(super) fn learn_script(&self, decision: &Decision, request: &Request<'_>) {
         if matches!(decision.name, "eval" | "eval_ro")
-            && matches!(decision.route, Route::One(..) | Route::Any)
+            && (matches!(decision.route, Route::One(..)) || is_keyless(decision, request))
         {
             let pool = &self.shared.pool;
             pool.scripts.learn(request.arg(1), pool.clock.millis());

@@ -44,14 +44,15 @@ impl Session {
 }
 
 impl Shared {
-    /// Counts a command that was answered here, and how long that took.
+    /// Counts a command that was answered here, how long that took, and whether with an error.
     pub(super) fn count_call(
         &self,
         names: (&'static str, &'static str),
         since: std::time::Instant,
+        failed: bool,
     ) {
         let us = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
-        self.calls.borrow_mut().count(names, us);
+        self.calls.borrow_mut().count(names, us, failed);
     }
 
     /// Takes up what the pool has noted; a client that has gone since leaves no address.

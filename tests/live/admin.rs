@@ -292,6 +292,8 @@ async fn what_the_proxy_answers_is_counted(client: &mut Client, proxy: SocketAdd
     let info = value::text(&info).expect("text");
     assert!(info.contains("cmdstat_client|id:calls=4,usec="), "{info}");
     assert!(info.contains("cmdstat_ping:calls=1,usec="), "{info}");
+    assert!(info.contains("cmdstat_multi:calls=1,usec="), "{info}");
+    assert_eq!(info.matches("cmdstat_multi:").count(), 1, "{info}");
 }
 
 #[tokio::test]

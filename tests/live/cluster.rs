@@ -291,7 +291,7 @@ impl Cluster {
         reply.unwrap_or_else(|error| panic!("{args:?}: {error}"))
     }
 
-    async fn try_call(&self, node: Node, args: &[&str]) -> Result<Value, String> {
+    pub(crate) async fn try_call(&self, node: Node, args: &[&str]) -> Result<Value, String> {
         let way = self.servers[node].way();
         let control = Control::connect_by(&way, &self.address(node), CALL).await;
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();

@@ -25,7 +25,7 @@ REASONS = [
     (CANNOT, "tcl", "^unit/(functions|scripting): ", "^BUSY ", "a script that an earlier test has left running"),
     (CANNOT, "tcl", "expires are skipped during client pause", "", "CLIENT PAUSE holds clients back, not the nodes, where keys expire"),
     (CANNOT, "tcl", "^unit/multi: .*script timeout", "Expected '2", "a script that runs makes one node busy, not the proxy"),
-    (CANNOT, "tcl", "EVAL does not leave", "Expected '1 0'", "EVAL makes its script known to one node only"),
+    (CANNOT, "tcl", "EVAL does not leave", "Expected '1 0'", "the proxy remembers scripts of EVAL"),
     (CANNOT, "tcl", "EVAL does not leak", "used_memory_lua", "memory is that of all nodes, three times that of one"),
     (CANNOT, "tcl", "Script ACL check", "Expected '1'", "what a script does is checked by its node, for which it is the proxy's own user"),
     (CANNOT, "tcl", "not enough good replicas", "NOREPLICAS", "each node has the replica that it is to lack"),

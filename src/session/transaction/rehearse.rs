@@ -37,7 +37,10 @@ impl Session {
     /// Whether a command has to wait before it is rehearsed, as any other on this slot would.
     pub(super) fn holds_rehearsal(&mut self, slot: Slot) -> bool {
         let gate = self.replies.gate();
-        self.is_stale(gate) || self.is_taken(gate, slot) || self.lacks_room(slot)
+        // It goes by the worker's lanes, even if the client has some of its own.
+        self.is_stale(gate)
+            || self.is_taken(gate, slot)
+            || self.shared.pool.lacks_room(slot, || self.replies.waker())
     }
 
     /// Has a command looked at that is queued, and answers the client when that is done.
