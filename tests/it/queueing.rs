@@ -187,8 +187,9 @@ fn a_client_that_is_gone_disturbs_nobody() {
         for _ in 0..3 {
             let mut client = rig.client().await;
             let before = rig.node(0).count(&set);
-            client.send_all(&["MULTI", &set, &set]).await;
-            until("the node is asked", || rig.node(0).count(&set) == before + 2).await;
+            // One alone: while redirects or losses are about, a second would wait for it.
+            client.send_all(&["MULTI", &set]).await;
+            until("the node is asked", || rig.node(0).count(&set) > before).await;
             client.vanish();
         }
         rig.node(0).release();
