@@ -88,13 +88,13 @@ impl Scripts {
     /// Remembers a script that is sent whole, as a server does, for when it is called by its digest; so many new ones at once
     /// and in the long run, for each makes a new book.
     pub fn learn(&self, body: &[u8], now_ms: u64) {
-        if body.len() > LEARN_MOST_BYTES {
+        let free_ms = self.learn_free_ms.load(Relaxed);
+        let has_room = free_ms <= now_ms + LEARN_AT_ONCE * LEARN_EVERY_MS;
+        if !has_room || body.len() > LEARN_MOST_BYTES {
             return;
         }
         let digest = digest(body);
-        let free_ms = self.learn_free_ms.load(Relaxed);
-        let has_room = free_ms <= now_ms + LEARN_AT_ONCE * LEARN_EVERY_MS;
-        if has_room && self.load(digest.as_bytes()).is_none() {
+        if self.load(digest.as_bytes()).is_none() {
             self.learn_free_ms.store(free_ms.max(now_ms) + LEARN_EVERY_MS, Relaxed);
             self.put(digest.as_bytes(), body, true);
         }

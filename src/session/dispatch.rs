@@ -387,14 +387,11 @@ impl Session {
     pub(super) fn answer(&mut self, command: Local, request: &Request<'_>) -> Flow {
         self.pool.stats.commands_local.add(1);
         let mut wire = Vec::new();
-        let since = Instant::now();
-        let after = self.with_env(|env| {
-            local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
-        });
-        if !local::asks_nodes(command) {
+        let names = {
             let client = self.client.borrow();
-            self.shared.count_call((client.last, client.last_sub), since, after.is_err());
-        }
+            (client.last, client.last_sub)
+        };
+        let after = self.answer_here(command, names, request, &mut wire);
         match after {
             Ok(After::Muster(muster)) => {
                 // What only looks need not keep back what is behind it.
@@ -432,6 +429,24 @@ impl Session {
         if matches!(after, Ok(After::Close)) { Flow::Close } else { Flow::Next }
     }
 
+    /// Has a local command answered, and counts it by its names unless nodes are asked, which do.
+    fn answer_here(
+        &self,
+        command: Local,
+        names: (&'static str, &'static str),
+        request: &Request<'_>,
+        wire: &mut Vec<u8>,
+    ) -> Result<After, Refusal> {
+        let since = Instant::now();
+        let after = self.with_env(|env| {
+            local::answer(command, request, &mut self.client.borrow_mut(), env, wire)
+        });
+        if !local::asks_nodes(command) {
+            self.shared.count_call(names, since, after.is_err());
+        }
+        after
+    }
+
     /// The reply to a local command, as a part of another reply; or what it takes to get one.
     pub(super) fn own_reply(
         &self,
@@ -439,18 +454,12 @@ impl Session {
         request: &Request<'_>,
     ) -> Result<Vec<u8>, Box<Later>> {
         let mut wire = Vec::new();
-        let since = Instant::now();
-        let answered = self.with_env(|env| {
-            local::answer(command, request, &mut self.client.borrow_mut(), env, &mut wire)
-        });
-        if !local::asks_nodes(command) {
+        let names = {
             let facts = self.shared.facts.borrow();
             let found = facts.learned.find(request);
-            if let Some(found) = found {
-                let sub = found.sub.map_or("", |sub| sub.name);
-                self.shared.count_call((found.command.name, sub), since, answered.is_err());
-            }
-        }
+            found.map(|f| (f.command.name, f.sub.map_or("", |sub| sub.name)))
+        };
+        let answered = self.answer_here(command, names.unwrap_or_default(), request, &mut wire);
         match answered {
             Ok(After::Next | After::Close) => {}
             Ok(After::Muster(muster)) => {
